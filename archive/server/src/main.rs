@@ -1,0 +1,2 @@
+//! The binary `triptych`.
+fn main() {}

@@ -1,0 +1,75 @@
+//! The state of a cluster as one node sees it: what the page, the CLI and scripts read.
+
+use crate::{GroupId, LogPosition, NodeId};
+use serde::{Deserialize, Serialize};
+
+/// The cluster as one node sees it. `serde` names are the JSON of `triptych cluster status --json`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct ClusterStatus {
+    /// Cluster id, once formed.
+    pub cluster_id: Option<String>,
+    /// Name of the node that answers.
+    pub answered_by: String,
+    /// What the node is doing: `starting`, `waiting for …`, `ready`, `stopping`.
+    pub phase: String,
+    /// Whether it is ready to commit: joined, caught up once, not draining.
+    pub ready: bool,
+    /// All nodes of the cluster, by name.
+    pub nodes: Vec<NodeStatus>,
+    /// All groups held here, by id, the meta group first.
+    pub groups: Vec<GroupStatus>,
+    /// How many more nodes may fail before some group loses its majority.
+    pub survives_failures: u32,
+    /// How many copies of an image the cluster keeps.
+    pub replication_factor: u32,
+}
+
+/// One node as seen from the node that answers.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Name from `--name`.
+    pub name: String,
+    /// Raft id, once registered.
+    pub id: Option<NodeId>,
+    /// Address of its peer port.
+    pub peer_address: String,
+    /// Whether it answers.
+    pub health: NodeHealth,
+    /// Groups it leads.
+    pub leads: u32,
+    /// Greatest number of entries by which it lags in a group that the answering node leads.
+    pub lag_entries: u64,
+    /// Milliseconds since it was last heard from; none if never.
+    pub last_contact_ms: Option<u64>,
+}
+
+/// Whether a node answers.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeHealth {
+    /// It is the node that answers, or was heard from in the last seconds.
+    Up,
+    /// It was not heard from for some seconds.
+    Down,
+    /// Not heard from yet.
+    Unknown,
+}
+
+/// One group as seen from the node that answers.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The group.
+    pub id: GroupId,
+    /// Name of its leader; none while there is none.
+    pub leader: Option<String>,
+    /// Raft term.
+    pub term: u64,
+    /// Names of its voters.
+    pub voters: Vec<String>,
+    /// Newest entry of the local log.
+    pub last: Option<LogPosition>,
+    /// Newest committed entry known here.
+    pub committed: Option<LogPosition>,
+    /// Newest entry applied here.
+    pub applied: Option<LogPosition>,
+}
