@@ -1,2 +1,60 @@
-//! The binary `triptych`.
-fn main() {}
+//! The binary `triptych`: settings, wiring, shutdown. No rules of its own.
+
+mod cluster;
+mod logging;
+mod serve;
+mod settings;
+mod world;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// A DICOM archive whose image blocks live in a Raft-replicated log.
+#[derive(Parser)]
+#[command(name = "triptych", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run a node.
+    Serve(Box<settings::ServeFlags>),
+    /// Look at a cluster.
+    Cluster {
+        #[command(subcommand)]
+        verb: cluster::ClusterVerb,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().verb {
+        Verb::Serve(flags) => serve::run(*flags),
+        Verb::Cluster { verb } => cluster::run(verb),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("triptych: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What any verb may fail with; it is only shown.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The error and its causes: `store 1.2.3: append block 7: input/output error`.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}

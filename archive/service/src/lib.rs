@@ -1,1 +1,40 @@
-//! archive-service
+//! The use cases: store, find, retrieve. One order of steps for every protocol.
+//!
+//! ```text
+//!   dimse ─┐                                        ┌─► catalog   rows: find, instances, headers, frames
+//!          ├─► Archive: store · find · read ────────┤
+//!   web  ──┘                                        └─► dyn Propose   the replicated log: propose, read index, read
+//! ```
+//!
+//! The order of a store is the promise, and a skipped step does not compile:
+//!
+//! ```text
+//!   Offer ─► Ingest (permit, pre-validate, cut, hash) ─► Scanned ─► InstanceHead ─► propose ─► Proposed ─► Stored
+//! ```
+//!
+//! Invariants
+//! - S-1 `Stored` exists only for an instance whose bytes and row are durable on a majority and applied.
+//! - S-2 Nothing is looked into before the pre-validator has accepted it; nothing is committed before it has seen the end.
+//! - S-3 Bytes in memory hold a permit of a budget, from before they are gathered until the log has let go of them.
+//! - S-4 An outcome that is not known is `StoreError::Unknown`, never success and never "refused".
+
+mod archive;
+mod error;
+mod ingest;
+mod metrics;
+mod query;
+mod read;
+mod settings;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use archive::Archive;
+pub use archive_catalog::{
+    Admission, Find, Include, InstanceRow, Level, Protocol, Root, Selection, Source, Totals,
+};
+pub use error::{QueryError, StoreError};
+pub use ingest::{Ingest, Offer, Stored};
+pub use query::{Freshness, Headers, Matches};
+pub use raft_types::{ClusterStatus, ReadError};
+pub use read::Reading;
+pub use settings::{RemoteAe, ServiceSettings};

@@ -1,0 +1,273 @@
+//! What an operator may set: flag over environment over file over default. Parsed and checked once, at the door.
+
+use archive_model::AeTitle;
+use archive_service::RemoteAe;
+use clap::Args;
+use serde::Deserialize;
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// Flags of `triptych serve`. Each is also an environment variable `TRIPTYCH_…` and a key of the file.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct ServeFlags {
+    /// Folder that holds everything of this node. Default `data`.
+    #[arg(long, env = "TRIPTYCH_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// TOML file with these settings; names as the flags, without the dashes in front.
+    #[arg(long, env = "TRIPTYCH_CONFIG", value_name = "FILE.toml")]
+    #[serde(skip)]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Name of this node, one of those in `--peers`. Default `n1`.
+    #[arg(long, env = "TRIPTYCH_NAME")]
+    pub(crate) name: Option<String>,
+
+    /// Where DICOM associations are accepted. Default 127.0.0.1:11112.
+    #[arg(long, env = "TRIPTYCH_DIMSE", value_name = "HOST:PORT")]
+    pub(crate) dimse: Option<String>,
+
+    /// Where DICOMweb, the page, health and metrics are served. Default 127.0.0.1:8080.
+    #[arg(long, env = "TRIPTYCH_HTTP", value_name = "HOST:PORT")]
+    pub(crate) http: Option<String>,
+
+    /// Where the other nodes reach this one. Default: this node's address in `--peers`, else 127.0.0.1:7400.
+    #[arg(long, env = "TRIPTYCH_PEER", value_name = "HOST:PORT")]
+    pub(crate) peer: Option<String>,
+
+    /// All nodes of the cluster, the same list on every node: `n1=HOST:PORT,n2=HOST:PORT,n3=HOST:PORT`.
+    /// Without it this is a single node.
+    #[arg(long, env = "TRIPTYCH_PEERS", value_name = "NAME=HOST:PORT,…")]
+    pub(crate) peers: Option<String>,
+
+    /// Our AE title, the same on every node; 1 to 16 characters. Default `TRIPTYCH`.
+    #[arg(long, env = "TRIPTYCH_AE_TITLE", value_name = "TITLE")]
+    pub(crate) ae_title: Option<String>,
+
+    /// An application that C-MOVE may send to; may be given several times (in the environment: separated by commas).
+    #[arg(long, env = "TRIPTYCH_REMOTE_AE", value_name = "NAME=HOST:PORT", value_delimiter = ',')]
+    #[serde(default)]
+    pub(crate) remote_ae: Vec<String>,
+
+    /// Groups that studies are spread over; fixed once the cluster has formed. Default 64, bounds 1 to 4096.
+    #[arg(long, env = "TRIPTYCH_GROUPS", value_name = "N")]
+    pub(crate) groups: Option<u32>,
+
+    /// Memory for images on their way in, in MiB. Default 128, bounds 16 to 65536.
+    #[arg(long, env = "TRIPTYCH_INGEST_MIB", value_name = "MIB")]
+    pub(crate) ingest_mib: Option<u64>,
+
+    /// Memory for images on their way out, in MiB. Default 64, bounds 16 to 65536.
+    #[arg(long, env = "TRIPTYCH_READ_MIB", value_name = "MIB")]
+    pub(crate) read_mib: Option<u64>,
+
+    /// Associations at the same time. Default 512, bounds 1 to 65535.
+    #[arg(long, env = "TRIPTYCH_ASSOCIATIONS", value_name = "N")]
+    pub(crate) associations: Option<u32>,
+
+    /// Size of a segment of the log, in MiB; fixed parts of the disk are reserved in this size. Default 1024 (64 when
+    /// the disk is smaller than 64 GiB), bounds 16 to 4096.
+    #[arg(long, env = "TRIPTYCH_SEGMENT_MIB", value_name = "MIB")]
+    pub(crate) segment_mib: Option<u64>,
+
+    /// Least level of the log lines: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as
+    /// `info,archive_dimse=debug`. Default `info`.
+    #[arg(long, env = "TRIPTYCH_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+
+    /// Form of the log lines: `text` or `json`. Default `text`.
+    #[arg(long, env = "TRIPTYCH_LOG_FORMAT", value_name = "FORM")]
+    pub(crate) log_format: Option<String>,
+}
+
+/// Settings of a node, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) data: PathBuf,
+    pub(crate) name: String,
+    pub(crate) dimse: String,
+    pub(crate) http: String,
+    pub(crate) peer: String,
+    pub(crate) peers: BTreeMap<String, String>,
+    pub(crate) ae_title: AeTitle,
+    pub(crate) remotes: BTreeMap<String, RemoteAe>,
+    pub(crate) groups: u32,
+    pub(crate) ingest_bytes: u64,
+    pub(crate) read_bytes: u64,
+    pub(crate) associations: u32,
+    pub(crate) segment_bytes: Option<u64>,
+    pub(crate) log: String,
+    pub(crate) log_json: bool,
+}
+
+/// A setting that cannot be used, and what would be right.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    #[error("read the settings of {}", file.display())]
+    Read {
+        file: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the settings of {}: {why}", file.display())]
+    Parse { file: PathBuf, why: String },
+    #[error("--{setting}: {why}")]
+    Bad { setting: &'static str, why: String },
+}
+
+impl ServeFlags {
+    /// Adds the file's settings behind the flags' and checks all.
+    pub(crate) fn settle(self) -> Result<Settings, SettingsError> {
+        let file = match &self.config {
+            None => Self::default(),
+            Some(file) => {
+                let text = std::fs::read_to_string(file)
+                    .map_err(|source| SettingsError::Read { file: file.clone(), source })?;
+                toml::from_str(&text)
+                    .map_err(|error| SettingsError::Parse { file: file.clone(), why: error.to_string() })?
+            }
+        };
+        self.over(file).check()
+    }
+
+    /// These settings where they are given, else `below`'s.
+    fn over(self, below: Self) -> Self {
+        Self {
+            data: self.data.or(below.data),
+            config: self.config,
+            name: self.name.or(below.name),
+            dimse: self.dimse.or(below.dimse),
+            http: self.http.or(below.http),
+            peer: self.peer.or(below.peer),
+            peers: self.peers.or(below.peers),
+            ae_title: self.ae_title.or(below.ae_title),
+            remote_ae: if self.remote_ae.is_empty() { below.remote_ae } else { self.remote_ae },
+            groups: self.groups.or(below.groups),
+            ingest_mib: self.ingest_mib.or(below.ingest_mib),
+            read_mib: self.read_mib.or(below.read_mib),
+            associations: self.associations.or(below.associations),
+            segment_mib: self.segment_mib.or(below.segment_mib),
+            log: self.log.or(below.log),
+            log_format: self.log_format.or(below.log_format),
+        }
+    }
+
+    fn check(self) -> Result<Settings, SettingsError> {
+        let name = self.name.unwrap_or_else(|| "n1".into());
+        if !name_is_plain(&name) {
+            return Err(bad("name", format!("`{name}`: 1 to 63 letters, digits, `-` or `.`")));
+        }
+        let peers = named_addresses("peers", self.peers.as_deref().unwrap_or_default().split(','))?;
+        if !peers.is_empty() && !peers.contains_key(&name) {
+            let names: Vec<_> = peers.keys().map(String::as_str).collect();
+            return Err(bad("name", format!("`{name}` is not one of --peers ({})", names.join(", "))));
+        }
+        if peers.len() == 2 {
+            let why = "two nodes survive no failure, since both are needed for a majority: give one, three or more";
+            return Err(bad("peers", why.into()));
+        }
+        let peer = self.peer.or_else(|| peers.get(&name).cloned()).unwrap_or_else(|| "127.0.0.1:7400".into());
+        let title = self.ae_title.unwrap_or_else(|| "TRIPTYCH".into());
+        let ae_title = AeTitle::parse(&title).map_err(|error| bad("ae-title", format!("`{title}`: {error}")))?;
+        let mut remotes = BTreeMap::new();
+        for (remote, address) in named_addresses("remote-ae", self.remote_ae.iter().map(String::as_str))? {
+            let title = AeTitle::parse(&remote).map_err(|error| bad("remote-ae", format!("`{remote}`: {error}")))?;
+            remotes.insert(remote, RemoteAe { title, address });
+        }
+        Ok(Settings {
+            data: self.data.unwrap_or_else(|| "data".into()),
+            dimse: address("dimse", self.dimse.unwrap_or_else(|| "127.0.0.1:11112".into()))?,
+            http: address("http", self.http.unwrap_or_else(|| "127.0.0.1:8080".into()))?,
+            peer: address("peer", peer)?,
+            groups: within("groups", self.groups.unwrap_or(64), 1, 4096)?,
+            ingest_bytes: within("ingest-mib", self.ingest_mib.unwrap_or(128), 16, 65_536)? << 20,
+            read_bytes: within("read-mib", self.read_mib.unwrap_or(64), 16, 65_536)? << 20,
+            associations: within("associations", self.associations.unwrap_or(512), 1, 65_535)?,
+            segment_bytes: self.segment_mib.map(|mib| within("segment-mib", mib, 16, 4096)).transpose()?.map(|m| m << 20),
+            log: self.log.unwrap_or_else(|| "info".into()),
+            log_json: match self.log_format.as_deref() {
+                None | Some("text") => false,
+                Some("json") => true,
+                Some(other) => return Err(bad("log-format", format!("`{other}`: `text` or `json`"))),
+            },
+            name,
+            peers,
+            ae_title,
+            remotes,
+        })
+    }
+}
+
+fn bad(setting: &'static str, why: String) -> SettingsError {
+    SettingsError::Bad { setting, why }
+}
+
+fn name_is_plain(name: &str) -> bool {
+    (1..=63).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(setting: &'static str, value: T, least: T, most: T) -> Result<T, SettingsError> {
+    if value < least || value > most {
+        return Err(bad(setting, format!("{value} is not within {least} to {most}")));
+    }
+    Ok(value)
+}
+
+fn address(setting: &'static str, text: String) -> Result<String, SettingsError> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text),
+        _ => Err(bad(setting, format!("`{text}` is not HOST:PORT, such as 127.0.0.1:11112"))),
+    }
+}
+
+/// `NAME=HOST:PORT` pairs, empty texts skipped, names once.
+fn named_addresses<'a>(
+    setting: &'static str,
+    texts: impl Iterator<Item = &'a str>,
+) -> Result<BTreeMap<String, String>, SettingsError> {
+    let mut found = BTreeMap::new();
+    for text in texts.map(str::trim).filter(|text| !text.is_empty()) {
+        let Some((name, at)) = text.split_once('=') else {
+            return Err(bad(setting, format!("`{text}` is not NAME=HOST:PORT")));
+        };
+        let at = address(setting, at.trim().to_owned())?;
+        if found.insert(name.trim().to_owned(), at).is_some() {
+            return Err(bad(setting, format!("`{}` is given twice", name.trim())));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(text: &str) -> ServeFlags {
+        toml::from_str(text).expect("settings of a test")
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let settings = flags("name = 'n2'").over(flags("name = 'n3'\nae-title = 'PACS'")).check().expect("good");
+        assert_eq!((settings.name.as_str(), settings.ae_title.as_str()), ("n2", "PACS"));
+        assert_eq!((settings.dimse.as_str(), settings.groups), ("127.0.0.1:11112", 64));
+    }
+
+    #[test]
+    fn the_peer_address_comes_from_the_list_of_peers() {
+        let peers = "name = 'n2'\npeers = 'n1=a:1, n2=b:2,n3=c:3'";
+        assert_eq!(flags(peers).check().expect("good").peer, "b:2");
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_the_setting_and_what_would_be_right() {
+        let refused = |text: &str| flags(text).check().expect_err(text).to_string();
+        assert_eq!(refused("dimse = '11112'"), "--dimse: `11112` is not HOST:PORT, such as 127.0.0.1:11112");
+        assert_eq!(refused("name = 'x'\npeers = 'a=h:1,b=h:2,c=h:3'"), "--name: `x` is not one of --peers (a, b, c)");
+        assert!(refused("name = 'a'\npeers = 'a=h:1,b=h:2'").contains("one, three or more"));
+        assert_eq!(refused("remote-ae = ['X=h:1', 'X=h:2']"), "--remote-ae: `X` is given twice");
+        assert_eq!(refused("groups = 0"), "--groups: 0 is not within 1 to 4096");
+        assert!(refused("ae-title = 'SEVENTEEN LETTERS'").starts_with("--ae-title"));
+        assert!(toml::from_str::<ServeFlags>("nmae = 'n1'").is_err(), "an unknown key is an error");
+    }
+}

@@ -1,0 +1,196 @@
+//! The archive: what the two faces hold. Cheap to clone.
+
+use crate::{
+    ClusterStatus, Ingest, InstanceRow, Offer, Reading, RemoteAe, ServiceSettings, StoreError, Stored, metrics::Metrics,
+};
+use archive_catalog::{Admission, Catalog};
+use archive_model::{AeTitle, Limits};
+use raft_types::{ByteBudget, Clock, Propose};
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+/// The use cases over one catalogue and one replicated log.
+#[derive(Clone)]
+pub struct Archive {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    catalog: Arc<Catalog>,
+    log: Arc<dyn Propose>,
+    clock: Arc<dyn Clock>,
+    settings: ServiceSettings,
+    ingest_budget: ByteBudget,
+    read_budget: ByteBudget,
+    queries: Arc<Semaphore>,
+    metrics: Metrics,
+    tasks: TaskTracker,
+    draining: AtomicBool,
+}
+
+impl Archive {
+    /// Wires the use cases; nothing runs yet.
+    #[must_use]
+    pub fn new(
+        catalog: Arc<Catalog>,
+        log: Arc<dyn Propose>,
+        clock: Arc<dyn Clock>,
+        settings: ServiceSettings,
+        registry: &prometheus::Registry,
+    ) -> Self {
+        let inner = Inner {
+            catalog,
+            log,
+            clock,
+            ingest_budget: ByteBudget::new(settings.ingest_bytes_max),
+            read_budget: ByteBudget::new(settings.read_bytes_max),
+            queries: Arc::new(Semaphore::new(settings.queries_max.max(1))),
+            settings,
+            metrics: Metrics::new(registry),
+            tasks: TaskTracker::new(),
+            draining: AtomicBool::new(false),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Begins to store an instance.
+    ///
+    /// # Errors
+    /// `Stopping` while this node drains.
+    pub async fn store(&self, offer: Offer) -> Result<Ingest, StoreError> {
+        if self.inner.draining.load(Ordering::Relaxed) {
+            return Err(StoreError::Stopping);
+        }
+        Ok(Ingest::new(self.clone(), offer))
+    }
+
+    /// Bytes `range` of an instance, piece by piece.
+    #[must_use]
+    pub fn read(&self, row: &InstanceRow, range: Range<u64>) -> Reading {
+        self.inner.metrics.read_bytes.set(gauge(self.inner.read_budget.used()));
+        Reading::of(Arc::clone(&self.inner.log), self.inner.read_budget.clone(), row, range)
+    }
+
+    /// Nodes, groups and leaders as this node sees them.
+    #[must_use]
+    pub fn status(&self) -> ClusterStatus {
+        self.inner.log.status()
+    }
+
+    /// Whether a store can be expected to succeed now: what an association is told at its beginning.
+    ///
+    /// # Errors
+    /// `Stopping`, or `NoQuorum` when no group can commit.
+    pub fn admits(&self) -> Result<(), StoreError> {
+        if self.inner.draining.load(Ordering::Relaxed) {
+            return Err(StoreError::Stopping);
+        }
+        let groups = self.inner.log.groups();
+        if groups.iter().any(|group| self.inner.log.can_commit(*group)) { Ok(()) } else { Err(StoreError::NoQuorum) }
+    }
+
+    /// Our AE title.
+    #[must_use]
+    pub fn ae_title(&self) -> &AeTitle {
+        &self.inner.settings.ae_title
+    }
+
+    /// The application that images may be moved to under the title `ae`.
+    #[must_use]
+    pub fn remote(&self, ae: &str) -> Option<RemoteAe> {
+        self.inner.settings.remotes.get(ae.trim()).cloned()
+    }
+
+    /// Limits of the pre-validator.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.inner.settings.limits
+    }
+
+    /// From now on new stores are refused; those that have begun go on.
+    pub fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for the queries and aborts that are still running. Call when both faces have stopped.
+    pub async fn shutdown(&self) {
+        self.drain();
+        self.inner.queries.close();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    pub(crate) fn catalog(&self) -> &Arc<Catalog> {
+        &self.inner.catalog
+    }
+
+    pub(crate) fn log(&self) -> &Arc<dyn Propose> {
+        &self.inner.log
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.inner.clock
+    }
+
+    pub(crate) fn settings(&self) -> &ServiceSettings {
+        &self.inner.settings
+    }
+
+    pub(crate) fn ingest_budget(&self) -> &ByteBudget {
+        &self.inner.ingest_budget
+    }
+
+    pub(crate) fn queries(&self) -> &Arc<Semaphore> {
+        &self.inner.queries
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.inner.tasks
+    }
+
+    pub(crate) fn count_stored(&self, stored: &Stored, protocol: &str, length_bytes: u64) {
+        let metrics = &self.inner.metrics;
+        let admission = match stored.admission {
+            Admission::New => "new",
+            Admission::Same => "same",
+            Admission::Version { .. } => "version",
+        };
+        metrics.stored.with_label_values(&[admission]).inc();
+        metrics.stored_bytes.with_label_values(&[protocol]).inc_by(length_bytes);
+        metrics.ingest_bytes.set(gauge(self.inner.ingest_budget.used()));
+        if let Admission::Version { number } = stored.admission {
+            tracing::warn!(study = %stored.study, instance = %stored.instance, number,
+                "other content under a known UID: kept as a version");
+        }
+    }
+
+    pub(crate) fn count_refusal(&self, error: &StoreError) {
+        let reason = match error {
+            StoreError::Invalid(_) => "invalid",
+            StoreError::Mismatch { .. } | StoreError::StudyMismatch => "mismatch",
+            StoreError::BadUid { .. } => "uid",
+            StoreError::NoQuorum => "no_quorum",
+            StoreError::Unknown => "unknown",
+            StoreError::Overloaded => "overloaded",
+            StoreError::DiskFull => "disk_full",
+            StoreError::Refused { .. } => "refused",
+            StoreError::Stopping => "stopping",
+        };
+        self.inner.metrics.refused.with_label_values(&[reason]).inc();
+    }
+}
+
+fn gauge(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

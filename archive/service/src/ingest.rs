@@ -1,0 +1,340 @@
+//! One instance on its way in: pieces are pre-validated, cut into blocks, hashed, and proposed.
+//!
+//! ```text
+//!   push ──► scanner (refuse early) ──► block being filled (≤ 1 MiB, under a permit)
+//!                                          │ full, and more is coming: the instance is large
+//!                                          ▼
+//!                                  Block{upload, seq} proposed, ≤ 4 in flight
+//!   finish ─► UIDs agree? ─► InstanceHead ─► small: PutSmall with the one block
+//!                                            large: last Block, all answered, then Commit
+//! ```
+//!
+//! Crash points: before `PutSmall` or `Commit` is committed nothing is visible; blocks of an upload that was never
+//! committed are orphans, forgotten by `Abort`, which the drop of an unfinished upload proposes.
+
+use crate::{Archive, StoreError, read::Held};
+use archive_catalog::{Admission, BlockPart, Command, InstanceHead, Outcome, Source, UploadId, instance_head};
+use archive_model::{Scanned, Scanner, Uid, tags, transfer_syntax};
+use bytes::Bytes;
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use raft_types::{BytePermit, GroupId, Versioned};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Bytes of a full block.
+const BLOCK_BYTES: usize = raft_types::Command::BODY_BYTES_MAX;
+
+/// What a sender says about an instance before its bytes arrive.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// SOP class of the request; must agree with the data set.
+    pub sop_class: Option<Uid>,
+    /// SOP instance of the request; must agree with the data set.
+    pub instance: Option<Uid>,
+    /// The study it is sent to (`POST /studies/{uid}`); must agree with the data set.
+    pub study: Option<Uid>,
+    /// Transfer syntax of the bytes.
+    pub transfer_syntax: String,
+    /// Who sends it.
+    pub source: Source,
+    /// Size, if the sender said it.
+    pub size_hint_bytes: Option<u64>,
+}
+
+/// Proof that an instance is durable on a majority, committed, applied and visible on every node.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Study Instance UID.
+    pub study: Uid,
+    /// Series Instance UID.
+    pub series: Uid,
+    /// SOP Instance UID.
+    pub instance: Uid,
+    /// SOP Class UID.
+    pub sop_class: Uid,
+    /// Whether it was new, there already, or another content under a known UID.
+    pub admission: Admission,
+    /// How many oddities of encoding the pre-validator tolerated.
+    pub warnings: usize,
+}
+
+/// A block that was proposed: its sequence number, and where it lies.
+type Placed = Result<(u32, BlockPart), StoreError>;
+
+/// An instance on its way in. Dropping it before [`Ingest::finish`] leaves nothing visible.
+pub struct Ingest {
+    archive: Archive,
+    offer: Offer,
+    scanner: Scanner,
+    hasher: blake3::Hasher,
+    block: Vec<u8>,
+    permit: Option<BytePermit>,
+    length_bytes: u64,
+    large: Option<Large>,
+    validating: Duration,
+    opened: Instant,
+}
+
+/// What only an instance of several blocks has.
+struct Large {
+    upload: UploadId,
+    group: GroupId,
+    blocks_proposed: u32,
+    placing: FuturesUnordered<BoxFuture<'static, Placed>>,
+    placed: Vec<(u32, BlockPart)>,
+    orphans: Orphans,
+}
+
+impl Ingest {
+    pub(crate) fn new(archive: Archive, offer: Offer) -> Self {
+        let scanner = Scanner::new(&transfer_syntax(&offer.transfer_syntax), &archive.settings().limits);
+        Self {
+            archive,
+            offer,
+            scanner,
+            hasher: blake3::Hasher::new(),
+            block: Vec::new(),
+            permit: None,
+            length_bytes: 0,
+            large: None,
+            validating: Duration::ZERO,
+            opened: Instant::now(),
+        }
+    }
+
+    /// The next bytes of the data set. Waits when memory or the log is behind: that is the sender's back-pressure.
+    ///
+    /// # Errors
+    /// As soon as the bytes cannot become an instance; the rest need not be sent.
+    pub async fn push(&mut self, piece: Bytes) -> Result<(), StoreError> {
+        let result = self.take(piece).await;
+        result.inspect_err(|error| self.archive.count_refusal(error))
+    }
+
+    async fn take(&mut self, piece: Bytes) -> Result<(), StoreError> {
+        let started = Instant::now();
+        self.scanner.push(&piece).map_err(StoreError::Invalid)?;
+        self.validating += started.elapsed();
+        self.length_bytes += piece.len() as u64;
+        let mut rest = &piece[..];
+        while !rest.is_empty() {
+            if self.block.len() == BLOCK_BYTES {
+                self.send_block().await?;
+            }
+            self.make_room(rest.len()).await;
+            let cut = rest.len().min(BLOCK_BYTES - self.block.len());
+            self.block.extend_from_slice(&rest[..cut]);
+            rest = &rest[cut..];
+        }
+        Ok(())
+    }
+
+    /// A permit and a buffer for one block, once per block, before its first byte is kept.
+    async fn make_room(&mut self, coming: usize) {
+        if self.permit.is_none() {
+            self.permit = Some(self.archive.ingest_budget().acquire(BLOCK_BYTES as u64).await);
+            let hint = self.offer.size_hint_bytes.map_or(coming, |hint| usize::try_from(hint).unwrap_or(BLOCK_BYTES));
+            self.block.reserve(hint.clamp(coming.min(BLOCK_BYTES), BLOCK_BYTES));
+        }
+    }
+
+    /// The filled block as bytes that hold their permit.
+    fn seal_block(&mut self) -> Bytes {
+        let block = std::mem::take(&mut self.block);
+        self.hasher.update(&block);
+        match self.permit.take() {
+            Some(mut permit) => {
+                permit.shrink(block.capacity() as u64);
+                Bytes::from_owner(Held { bytes: block, _permit: permit })
+            }
+            None => block.into(),
+        }
+    }
+
+    /// Proposes the filled block, waiting for a place among those in flight.
+    async fn send_block(&mut self) -> Result<(), StoreError> {
+        if self.large.is_none() {
+            let study = self.scanner.so_far().text(tags::STUDY_INSTANCE_UID).map(Uid::parse);
+            let Some(Ok(study)) = study else {
+                return Err(StoreError::BadUid {
+                    tag: tags::STUDY_INSTANCE_UID,
+                    why: "is missing or malformed in the first 1 MiB of the data set".into(),
+                });
+            };
+            self.large = Some(Large::new(&self.archive, &study));
+        }
+        let body = self.seal_block();
+        let blocks_max = self.archive.settings().blocks_in_flight_max.max(1);
+        let archive = self.archive.clone();
+        let Some(large) = self.large.as_mut() else { return Err(StoreError::Unknown) };
+        large.wait_for(blocks_max - 1).await?;
+        large.propose(archive, body);
+        Ok(())
+    }
+
+    /// The data set is complete: commits it and waits for the proof.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. After `Unknown` the instance may be stored; sending it again is harmless.
+    pub async fn finish(mut self) -> Result<Stored, StoreError> {
+        let archive = self.archive.clone();
+        let protocol = self.offer.source.protocol.name();
+        let result = self.commit().await;
+        match &result {
+            Ok(stored) => archive.count_stored(stored, protocol, self.length_bytes),
+            Err(error) => archive.count_refusal(error),
+        }
+        result
+    }
+
+    async fn commit(&mut self) -> Result<Stored, StoreError> {
+        let metrics = self.archive.metrics().clone();
+        metrics.receive.observe(self.opened.elapsed().saturating_sub(self.validating).as_secs_f64());
+        let started = Instant::now();
+        let empty = Scanner::new(&transfer_syntax(&self.offer.transfer_syntax), &self.archive.settings().limits);
+        let scanned = std::mem::replace(&mut self.scanner, empty).finish().map_err(StoreError::Invalid)?;
+        self.agrees(&scanned)?;
+        let body = self.seal_block();
+        let digest = *self.hasher.finalize().as_bytes();
+        let now = self.archive.clock().unix_ms();
+        let head = instance_head(&scanned, &self.offer.transfer_syntax, digest, self.offer.source.clone(), now)
+            .map_err(|error| StoreError::Refused { why: error.to_string() })?;
+        metrics.validate.observe((self.validating + started.elapsed()).as_secs_f64());
+
+        let started = Instant::now();
+        let names = (head.study.clone(), head.series.clone(), head.instance.clone(), head.sop_class.clone());
+        let outcome = match self.large.take() {
+            None => self.put_small(head, body).await?,
+            Some(large) => large.commit(&self.archive, head, body).await?,
+        };
+        metrics.propose.observe(started.elapsed().as_secs_f64());
+        match outcome {
+            Outcome::Stored(admission) => Ok(Stored {
+                study: names.0,
+                series: names.1,
+                instance: names.2,
+                sop_class: names.3,
+                admission,
+                warnings: scanned.warnings.len(),
+            }),
+            Outcome::Refused(why) => Err(StoreError::Refused { why: format!("{why:?}") }),
+            Outcome::Held { .. } | Outcome::Aborted | Outcome::Nothing => {
+                Err(StoreError::Refused { why: "the log answered another question".into() })
+            }
+        }
+    }
+
+    async fn put_small(&self, head: InstanceHead, body: Bytes) -> Result<Outcome, StoreError> {
+        let group = self.archive.log().group_of(head.study.as_str().as_bytes());
+        self.archive.propose(group, &Command::PutSmall { head }, body).await.map(|(outcome, _)| outcome)
+    }
+
+    /// The data set must be what the request said (PS3.4 B.2.3: A900), and findable.
+    fn agrees(&self, scanned: &Scanned) -> Result<(), StoreError> {
+        let uid = |tag| {
+            let text = scanned.header.text(tag).filter(|text| !text.is_empty());
+            let text = text.ok_or_else(|| StoreError::BadUid { tag, why: "is missing".into() })?;
+            Uid::parse(text).map_err(|error| StoreError::BadUid { tag, why: error.to_string() })
+        };
+        let (class, instance) = (uid(tags::SOP_CLASS_UID)?, uid(tags::SOP_INSTANCE_UID)?);
+        let (study, _) = (uid(tags::STUDY_INSTANCE_UID)?, uid(tags::SERIES_INSTANCE_UID)?);
+        if self.offer.sop_class.as_ref().is_some_and(|offered| *offered != class) {
+            return Err(StoreError::Mismatch { what: "SOP Class UID (0008,0016)" });
+        }
+        if self.offer.instance.as_ref().is_some_and(|offered| *offered != instance) {
+            return Err(StoreError::Mismatch { what: "SOP Instance UID (0008,0018)" });
+        }
+        if self.offer.study.as_ref().is_some_and(|offered| *offered != study) {
+            return Err(StoreError::StudyMismatch);
+        }
+        Ok(())
+    }
+}
+
+impl Large {
+    fn new(archive: &Archive, study: &Uid) -> Self {
+        let group = archive.log().group_of(study.as_str().as_bytes());
+        let upload = UploadId(*uuid::Uuid::new_v4().as_bytes());
+        let orphans = Orphans { archive: Some(archive.clone()), group, upload };
+        Self { upload, group, blocks_proposed: 0, placing: FuturesUnordered::new(), placed: Vec::new(), orphans }
+    }
+
+    /// Waits until at most `in_flight` blocks are unanswered.
+    async fn wait_for(&mut self, in_flight: usize) -> Result<(), StoreError> {
+        while self.placing.len() > in_flight {
+            if let Some(placed) = self.placing.next().await {
+                self.placed.push(placed?);
+            }
+        }
+        Ok(())
+    }
+
+    fn propose(&mut self, archive: Archive, body: Bytes) {
+        let (seq, group, upload) = (self.blocks_proposed, self.group, self.upload);
+        self.blocks_proposed += 1;
+        self.placing.push(Box::pin(async move {
+            let length_bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
+            match archive.propose(group, &Command::Block { upload, seq }, body).await? {
+                // The catalogue says which copy it holds: after a retry that may be an earlier one.
+                (Outcome::Held { index }, _) => Ok((seq, BlockPart { index, length_bytes })),
+                (other, _) => Err(StoreError::Refused { why: format!("{other:?}") }),
+            }
+        }));
+    }
+
+    async fn commit(mut self, archive: &Archive, head: InstanceHead, last: Bytes) -> Result<Outcome, StoreError> {
+        if archive.log().group_of(head.study.as_str().as_bytes()) != self.group {
+            return Err(StoreError::Mismatch { what: "Study Instance UID (0020,000D)" });
+        }
+        if !last.is_empty() {
+            self.propose(archive.clone(), last);
+        }
+        self.wait_for(0).await?;
+        self.placed.sort_unstable_by_key(|(seq, _)| *seq);
+        let blocks = self.placed.drain(..).map(|(_, part)| part).collect();
+        let command = Command::Commit { upload: self.upload, head, blocks };
+        let (outcome, _) = archive.propose(self.group, &command, Bytes::new()).await?;
+        self.orphans.archive = None;
+        Ok(outcome)
+    }
+}
+
+/// Tells the log to forget an upload's blocks, unless it was committed.
+struct Orphans {
+    archive: Option<Archive>,
+    group: GroupId,
+    upload: UploadId,
+}
+
+impl Drop for Orphans {
+    fn drop(&mut self) {
+        let Some(archive) = self.archive.take() else { return };
+        let (group, upload) = (self.group, self.upload);
+        let tasks = archive.tasks().clone();
+        // Best effort: if it is lost, the blocks stay orphans that nothing names.
+        tasks.spawn(async move {
+            if let Err(error) = archive.propose(group, &Command::Abort { uploads: vec![upload] }, Bytes::new()).await {
+                tracing::info!(%group, %error, "abort of an unfinished upload not recorded");
+            }
+        });
+    }
+}
+
+impl Archive {
+    /// Proposes `command` and decodes what the catalogue answered.
+    pub(crate) async fn propose(
+        &self,
+        group: GroupId,
+        command: &Command,
+        body: Bytes,
+    ) -> Result<(Outcome, raft_types::Proposed), StoreError> {
+        let entry = raft_types::Command { head: command.encode(), body };
+        let log = Arc::clone(self.log());
+        let proposed = log.propose(group, entry, self.settings().propose_deadline).await?;
+        let outcome = Outcome::decode(&proposed.outcome)
+            .map_err(|error| StoreError::Refused { why: format!("answer of the catalogue: {error}") })?;
+        Ok((outcome, proposed))
+    }
+}

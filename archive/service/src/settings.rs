@@ -1,0 +1,49 @@
+//! What an operator may set for the use cases.
+
+use archive_model::{AeTitle, Limits};
+use std::{collections::BTreeMap, time::Duration};
+
+/// A DICOM application that images may be moved to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteAe {
+    /// Its title.
+    pub title: AeTitle,
+    /// `HOST:PORT`, resolved at every connect.
+    pub address: String,
+}
+
+/// Settings of the use cases; numbers say their unit.
+#[derive(Debug, Clone)]
+pub struct ServiceSettings {
+    /// Our AE title, the same on every node. Default `TRIPTYCH`.
+    pub ae_title: AeTitle,
+    /// Applications that images may be moved to, by title.
+    pub remotes: BTreeMap<String, RemoteAe>,
+    /// Limits of the pre-validator.
+    pub limits: Limits,
+    /// Bytes that all stores together may hold. Default 128 MiB (a node of a large machine: 512 MiB).
+    pub ingest_bytes_max: u64,
+    /// Bytes that all reads together may hold. Default 64 MiB.
+    pub read_bytes_max: u64,
+    /// Blocks of one large object that are proposed at the same time. Default 4, bounds 1 to 8.
+    pub blocks_in_flight_max: usize,
+    /// How long a proposal looks for a leader before the store is refused. Default 10 s.
+    pub propose_deadline: Duration,
+    /// Queries that run at the same time; more wait. Default 16.
+    pub queries_max: usize,
+}
+
+impl Default for ServiceSettings {
+    fn default() -> Self {
+        Self {
+            ae_title: AeTitle::parse("TRIPTYCH").unwrap_or_else(|_| unreachable!("a literal that is a valid AE title")),
+            remotes: BTreeMap::new(),
+            limits: Limits::default(),
+            ingest_bytes_max: 128 << 20,
+            read_bytes_max: 64 << 20,
+            blocks_in_flight_max: 4,
+            propose_deadline: Duration::from_secs(10),
+            queries_max: 16,
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! A log in memory that feeds a real catalogue: for tests of the faces, where replication is not the subject.
+
+use archive_catalog::{Catalog, CatalogOptions};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use raft_types::{
+    BlockAddress, BoxFuture, Clock, ClusterStatus, Command, Committed, CommittedEntry, GroupId, LogPosition, Propose,
+    ProposeError, Proposed, ReadError, StateMachine,
+};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{Archive, ServiceSettings};
+
+/// How many groups a [`LocalLog`] has.
+const GROUPS: u32 = 4;
+
+/// One replica, no disk: proposals are applied at once.
+pub struct LocalLog {
+    catalog: Arc<Catalog>,
+    state: Mutex<BTreeMap<GroupId, Vec<Bytes>>>,
+    quorum: AtomicBool,
+}
+
+impl LocalLog {
+    /// A log over `catalog`.
+    #[must_use]
+    pub fn new(catalog: Arc<Catalog>) -> Arc<Self> {
+        Arc::new(Self { catalog, state: Mutex::default(), quorum: AtomicBool::new(true) })
+    }
+
+    /// Takes the majority away, or gives it back.
+    pub fn set_quorum(&self, quorum: bool) {
+        self.quorum.store(quorum, Ordering::SeqCst);
+    }
+
+    /// How many bodies are held, orphans included.
+    #[must_use]
+    pub fn bodies(&self) -> usize {
+        self.state.lock().values().flatten().filter(|body| !body.is_empty()).count()
+    }
+
+    fn apply(&self, group: GroupId, command: Command) -> Result<Proposed, ProposeError> {
+        let mut state = self.state.lock();
+        let log = state.entry(group).or_default();
+        let position = LogPosition { term: 1, index: log.len() as u64 };
+        let entry = CommittedEntry::Command { head: command.head, body_len: command.body.len() as u64 };
+        log.push(command.body);
+        let mut outcomes = self
+            .catalog
+            .apply(&[Committed { group, position, entry }])
+            .map_err(|_| ProposeError::Unknown { group })?;
+        let outcome = outcomes.pop().ok_or(ProposeError::Unknown { group })?;
+        Ok(Proposed { address: BlockAddress { group, index: position.index }, position, outcome })
+    }
+}
+
+impl Propose for LocalLog {
+    fn propose(&self, group: GroupId, command: Command, _: Duration) -> BoxFuture<'_, Result<Proposed, ProposeError>> {
+        Box::pin(async move {
+            if !self.quorum.load(Ordering::SeqCst) {
+                return Err(ProposeError::NoQuorum { group });
+            }
+            self.apply(group, command)
+        })
+    }
+
+    fn read_index(&self, groups: Vec<GroupId>) -> BoxFuture<'_, Result<(), ReadError>> {
+        Box::pin(async move {
+            if self.quorum.load(Ordering::SeqCst) {
+                Ok(())
+            } else {
+                Err(ReadError::NoQuorum { group: groups.first().copied().unwrap_or_default() })
+            }
+        })
+    }
+
+    fn read(&self, address: BlockAddress, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ReadError>> {
+        Box::pin(async move {
+            let state = self.state.lock();
+            let index = usize::try_from(address.index).unwrap_or(usize::MAX);
+            let body = state.get(&address.group).and_then(|log| log.get(index)).ok_or(ReadError::Absent { address })?;
+            let (start, end) = (range.start, range.end);
+            if start > end || end > body.len() as u64 {
+                return Err(ReadError::OutOfRange { address, start, end });
+            }
+            let (start, end) = (usize::try_from(start), usize::try_from(end));
+            Ok(body.slice(start.unwrap_or(0)..end.unwrap_or(0)))
+        })
+    }
+
+    fn groups(&self) -> Vec<GroupId> {
+        (1..=GROUPS).map(GroupId).collect()
+    }
+
+    fn group_of(&self, key: &[u8]) -> GroupId {
+        GroupId(1 + u32::from(blake3::hash(key).as_bytes()[0]) % GROUPS)
+    }
+
+    fn can_commit(&self, _: GroupId) -> bool {
+        self.quorum.load(Ordering::SeqCst)
+    }
+
+    fn status(&self) -> ClusterStatus {
+        ClusterStatus { answered_by: "n1".into(), phase: "ready".into(), ready: true, ..ClusterStatus::default() }
+    }
+}
+
+/// A clock that stands still.
+pub struct StoppedClock;
+
+impl Clock for StoppedClock {
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn unix_ms(&self) -> u64 {
+        1_700_000_000_000
+    }
+}
+
+/// An archive over a catalogue in `folder` and a log in memory.
+///
+/// # Panics
+/// When the catalogue cannot be opened.
+#[must_use]
+pub fn archive(folder: &Path, settings: ServiceSettings) -> (Archive, Arc<LocalLog>) {
+    let catalog = Catalog::open(folder, CatalogOptions::default());
+    let catalog = Arc::new(catalog.unwrap_or_else(|error| panic!("open a catalogue for a test: {error}")));
+    let log = LocalLog::new(Arc::clone(&catalog));
+    let propose: Arc<dyn Propose> = Arc::<LocalLog>::clone(&log);
+    (Archive::new(catalog, propose, Arc::new(StoppedClock), settings, &prometheus::Registry::new()), log)
+}
