@@ -1,8 +1,31 @@
 //! The words of DICOM that the archive is written in; tables of the standard; and the bounded pre-validator
 //! that stands in front of everything which looks inside a data set.
+//!
+//! ```text
+//!   names   uid · ae_title · phi · tags (re-exported)
+//!   tables  transfer_syntax · sop_class
+//!   values  dataset · charset · text · json · matching
+//!   bytes   scanner (bounded, streaming) · pixel · parse · write · file
+//! ```
 
+mod ae_title;
+pub mod charset;
 mod dataset;
+mod invalid;
+pub mod json;
+pub mod matching;
+mod phi;
+pub mod sop_class;
+pub mod text;
+mod transfer_syntax;
+mod uid;
 
+pub use ae_title::{AeTitle, AeTitleError};
 pub use dataset::{DataSet, Element, Value};
 pub use dicom_core::{Tag, VR};
 pub use dicom_dictionary_std::tags;
+pub use invalid::{Invalid, InvalidKind, Limits, Place, Warning};
+pub use phi::Phi;
+pub use sop_class::{STORAGE_CLASSES, SopClass, is_storage, may_be_storage};
+pub use transfer_syntax::{Encoding, PixelCoding, TRANSFER_SYNTAXES, TransferSyntax, transfer_syntax};
+pub use uid::{Uid, UidError};

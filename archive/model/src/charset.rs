@@ -1,0 +1,1 @@
+//! Character sets: bytes to text and back.
