@@ -1,1 +1,43 @@
-//! raft-lanes
+//! The block store of one disk: a lane is one append-only log that all Raft groups of the disk share.
+//!
+//! ```text
+//!   append  save_vote  truncate_after  purge            entries  body
+//!      │        │            │           │                 ▲       ▲
+//!      ▼        ▼            ▼           ▼                 │       │
+//!   ┌─────────────────── queue ───────────────┐   pending overlay ─┤
+//!   └──────────────────────┬──────────────────┘                    │
+//!             writer: drain → write → one fdatasync → callbacks in queue order
+//!                          │                                       │
+//!   segment 1 (sealed) │ segment 2 (sealed) │ segment 3 (active) ──┘ (group, index) → run → row → pread → verify
+//! ```
+//!
+//! Invariants, each with a test that names it:
+//!
+//! - **L1** A callback is called once, in the order of submission, after the `fdatasync` that covers its record.
+//! - **L2** What `append` took is readable when it returns; it is durable when its callback says so.
+//! - **L3** After a crash every record whose callback said "durable" is there; what follows the last good batch is gone
+//!   as a whole (a torn batch is never half there).
+//! - **L4** A rewritten index never answers with its old bytes.
+//! - **L5** Damage in the middle is an error that names the place; it is never cut away and never called "absent".
+//! - **L6** The first failed write or `fdatasync` is final: every later callback gets an error.
+//! - **L7** Recovery reads no bodies but those of the last batch, whose durability nothing proves.
+//!
+//! The bytes are drawn in [`format`]; `DESIGN.md` beside this crate says what happens at each crash point.
+
+mod batch;
+pub mod crash;
+mod directory;
+mod folder;
+pub mod format;
+mod group;
+mod lane;
+mod metrics;
+mod recover;
+mod segment;
+mod writer;
+
+pub use folder::FolderDisk;
+pub use lane::{Done, Entry, GroupState, Lane, LaneError, LaneOptions, LaneStatus, ThinEntry, Writer};
+pub use metrics::LaneMetrics;
+pub use recover::OpenError;
+pub use segment::Identity;

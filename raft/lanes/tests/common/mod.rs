@@ -1,0 +1,140 @@
+//! What the lane's tests share: a clock that stands, chance from a seed, and the reference model.
+#![allow(dead_code, unreachable_pub, clippy::expect_used, clippy::unwrap_used)]
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use raft_lanes::{Entry, Identity, Lane, LaneOptions, OpenError, Writer, crash::CrashDisk};
+use raft_types::{Clock, GroupId, LogPosition, Seed};
+use rand::{RngCore, SeedableRng};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+pub struct Still;
+impl Clock for Still {
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+    fn unix_ms(&self) -> u64 {
+        0
+    }
+}
+
+pub struct Chance(Mutex<rand_chacha::ChaCha8Rng>);
+impl Chance {
+    pub fn new(seed: u64) -> Self {
+        Self(Mutex::new(rand_chacha::ChaCha8Rng::seed_from_u64(seed)))
+    }
+    pub fn below(&self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+impl Seed for Chance {
+    fn next(&self) -> u64 {
+        self.0.lock().next_u64()
+    }
+}
+
+pub const IDENTITY: Identity = Identity { cluster_id: [1; 16], node_uuid: [2; 16], disk_uuid: [3; 16], lane: 0 };
+
+pub fn open(disk: &CrashDisk) -> Result<Lane, OpenError> {
+    let options = LaneOptions { segment_bytes: 256 << 10, writer: Writer::Stepped, ..LaneOptions::new(IDENTITY) };
+    Lane::open(Arc::new(disk.clone()), Arc::new(Still), options)
+}
+
+pub fn at(term: u64, index: u64) -> LogPosition {
+    LogPosition { term, index }
+}
+
+pub fn entry(term: u64, index: u64, body_len: usize) -> Entry {
+    let byte = (term * 31 + index * 7) as u8;
+    let body = (0..body_len).map(|n| byte.wrapping_add((n / 977) as u8)).collect::<Vec<u8>>();
+    Entry {
+        position: at(term, index),
+        kind: 1,
+        head: Bytes::from(format!("head {index}@{term}")),
+        body: Bytes::from(body),
+    }
+}
+
+/// One submission to the lane.
+#[derive(Debug, Clone)]
+pub enum Op {
+    Append(GroupId, Vec<Entry>),
+    Vote(GroupId, Bytes),
+    Truncate(GroupId, Option<u64>),
+    Purge(GroupId, LogPosition),
+}
+
+/// One group of the model.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelGroup {
+    pub vote: Option<Bytes>,
+    pub purged: Option<LogPosition>,
+    pub entries: BTreeMap<u64, Entry>,
+}
+
+impl ModelGroup {
+    pub fn last(&self) -> Option<LogPosition> {
+        self.entries.values().next_back().map(|entry| entry.position).max(self.purged)
+    }
+}
+
+pub type Model = BTreeMap<GroupId, ModelGroup>;
+
+/// The state after `ops`.
+pub fn replay(ops: &[Op]) -> Model {
+    let mut model = Model::new();
+    for op in ops {
+        match op {
+            Op::Append(group, entries) => {
+                let own = model.entry(*group).or_default();
+                own.entries.extend(entries.iter().map(|entry| (entry.position.index, entry.clone())));
+            }
+            Op::Vote(group, vote) => model.entry(*group).or_default().vote = Some(vote.clone()),
+            Op::Truncate(group, keep) => {
+                let own = model.entry(*group).or_default();
+                own.entries.retain(|index, _| keep.is_some_and(|keep| *index <= keep));
+            }
+            Op::Purge(group, upto) => {
+                let own = model.entry(*group).or_default();
+                own.purged = own.purged.max(Some(*upto));
+                own.entries.retain(|index, _| *index > upto.index);
+            }
+        }
+    }
+    model
+}
+
+/// The first difference between the lane and the model.
+pub fn difference(lane: &Lane, model: &Model) -> Option<String> {
+    for group in (0..4).map(GroupId) {
+        let (state, own) = (lane.state(group), model.get(&group).cloned().unwrap_or_default());
+        if (&state.vote, state.purged, state.last) != (&own.vote, own.purged, own.last()) {
+            return Some(format!(
+                "{group}: lane {state:?}, model vote {:?} purged {:?} last {:?}",
+                own.vote,
+                own.purged,
+                own.last()
+            ));
+        }
+        for (index, entry) in &own.entries {
+            let thin = match lane.entries(group, *index..index + 1, 0) {
+                Ok(thin) => thin[0].clone(),
+                Err(error) => return Some(format!("{group}/{index}: {error}")),
+            };
+            if (thin.position, &thin.head, thin.body_len as usize) != (entry.position, &entry.head, entry.body.len()) {
+                return Some(format!("{group}/{index}: {thin:?}"));
+            }
+            match lane.body(group, *index, Some(entry.position.term), 0..entry.body.len() as u64) {
+                Ok(body) if body == entry.body => {}
+                Ok(_) => return Some(format!("{group}/{index}: another body")),
+                Err(error) => return Some(format!("{group}/{index}: {error}")),
+            }
+        }
+        if let Some(last) = own.last()
+            && lane.entries(group, last.index + 1..last.index + 2, 0).is_ok()
+        {
+            return Some(format!("{group}: an entry behind the last"));
+        }
+    }
+    None
+}

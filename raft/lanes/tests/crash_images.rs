@@ -1,0 +1,108 @@
+//! A reference model and random operations; at every `fdatasync` and between them a crash, which must leave the state
+//! after some prefix of the submissions that holds at least all acknowledged ones (L1–L4).
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod common;
+
+use bytes::Bytes;
+use common::{Chance, Op, at, difference, entry, open, replay};
+use raft_lanes::{
+    Lane,
+    crash::{CrashDisk, Unsynced},
+};
+use raft_types::GroupId;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// Submits one random operation that the lane must accept.
+fn random_op(chance: &Chance, ops: &[Op], term: &mut u64) -> Op {
+    let model = replay(ops);
+    let group = GroupId(chance.below(4) as u32);
+    let own = model.get(&group).cloned().unwrap_or_default();
+    let next = own.last().map_or(0, |last| last.index + 1);
+    let first = own.entries.keys().next().copied().unwrap_or(next);
+    match chance.below(12) {
+        0 => Op::Vote(group, Bytes::from(chance.below(1_000_000).to_string())),
+        1 if next > first => {
+            *term += 1;
+            let keep = first + chance.below(next - first);
+            Op::Truncate(group, keep.checked_sub(1).filter(|_| keep > 0))
+        }
+        2 if next > first && chance.below(4) == 0 => {
+            let index = first + chance.below(next - first);
+            Op::Purge(group, own.entries[&index].position)
+        }
+        3 if chance.below(8) == 0 => Op::Purge(group, at(*term, next + 5)),
+        _ => {
+            let sizes = [0, 10, 5_000, 65_536, 70_000, 140_000];
+            let count = 1 + chance.below(3);
+            let body = |_| sizes[chance.below(sizes.len() as u64) as usize];
+            Op::Append(group, (next..next + count).map(|index| entry(*term, index, body(index))).collect())
+        }
+    }
+}
+
+fn submit(lane: &Lane, op: &Op, order: usize, acked: &Arc<AtomicUsize>) {
+    let acked = Arc::clone(acked);
+    let done = Box::new(move |result: std::io::Result<()>| {
+        result.expect("this disk does not fail");
+        // L1: in the order of submission, each once.
+        assert_eq!(acked.swap(order + 1, Ordering::SeqCst), order, "a callback out of order");
+    });
+    match op.clone() {
+        Op::Append(group, entries) => lane.append(group, entries, done),
+        Op::Vote(group, vote) => lane.save_vote(group, vote, done),
+        Op::Truncate(group, keep) => lane.truncate_after(group, keep, done),
+        Op::Purge(group, upto) => lane.purge(group, upto, done),
+    }
+    .expect("accepted");
+}
+
+fn run(seed: u64) {
+    let chance = Chance::new(seed);
+    let mut disk = CrashDisk::new();
+    let mut lane = open(&disk).expect("empty disk");
+    let (mut ops, acked, mut term) = (Vec::new(), Arc::new(AtomicUsize::new(0)), 1);
+    for step in 0..60 {
+        match chance.below(5) {
+            0..3 => {
+                let op = random_op(&chance, &ops, &mut term);
+                submit(&lane, &op, ops.len(), &acked);
+                ops.push(op);
+                assert_eq!(difference(&lane, &replay(&ops)), None, "L2, seed {seed} step {step}");
+            }
+            3 => {
+                lane.step();
+            }
+            _ => {
+                let unsynced = [Unsynced::Dropped, Unsynced::Torn, Unsynced::Kept][chance.below(3) as usize];
+                let after = disk.crash(unsynced, &chance);
+                let recovered = open(&after).unwrap_or_else(|error| panic!("seed {seed} step {step}: {error}"));
+                let least = acked.load(Ordering::SeqCst);
+                let differences: Vec<_> =
+                    (least..=ops.len()).map(|count| difference(&recovered, &replay(&ops[..count]))).collect();
+                let Some(kept) = differences.iter().position(Option::is_none) else {
+                    panic!("seed {seed} step {step}: no prefix from {least} of {} fits: {differences:?}", ops.len());
+                };
+                ops.truncate(least + kept);
+                // The old process goes on with the old disk and is never seen again.
+                acked.store(ops.len(), Ordering::SeqCst);
+                (disk, lane) = (after, recovered);
+            }
+        }
+    }
+    while lane.step() {}
+    assert_eq!(acked.load(Ordering::SeqCst), ops.len());
+    lane.shutdown();
+    let lane = open(&disk).expect("after a clean end");
+    assert_eq!(difference(&lane, &replay(&ops)), None, "after a clean end, seed {seed}");
+}
+
+#[test]
+fn a_crash_anywhere_keeps_all_that_was_acknowledged() {
+    for seed in 0..150 {
+        run(seed);
+    }
+}

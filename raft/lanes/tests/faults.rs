@@ -1,0 +1,196 @@
+//! Failing syncs, full disks, rot, and disks of other nodes.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod common;
+
+use bytes::Bytes;
+use common::{Chance, IDENTITY, Op, Still, at, difference, entry, open, replay};
+use raft_lanes::{
+    Identity, Lane, LaneError, LaneOptions, OpenError, Writer,
+    crash::{CrashDisk, Faults, Unsynced},
+};
+use raft_types::{Disk, GroupId};
+use std::sync::{Arc, mpsc};
+
+const GROUP: GroupId = GroupId(1);
+
+fn reporting() -> (raft_lanes::Done, mpsc::Receiver<bool>) {
+    let (send, receive) = mpsc::channel();
+    (Box::new(move |result| send.send(result.is_ok()).expect("the test waits")), receive)
+}
+
+#[test]
+fn the_first_failed_sync_is_final() {
+    let disk = CrashDisk::new();
+    let lane = open(&disk).unwrap();
+    lane.append(GROUP, vec![entry(1, 0, 10)], Box::new(|result| result.unwrap())).unwrap();
+    lane.step();
+    disk.fail(Faults { syncs_left: Some(0), ..Faults::default() });
+    let (done, failed) = reporting();
+    lane.append(GROUP, vec![entry(1, 1, 10)], done).unwrap();
+    lane.step();
+    assert!(!failed.recv().unwrap());
+    disk.fail(Faults::default());
+    let later = lane.append(GROUP, vec![entry(1, 2, 10)], Box::new(|_| {}));
+    assert!(matches!(later, Err(LaneError::Failed(_))), "{later:?}");
+    assert_eq!(lane.durable(GROUP), Some(at(1, 0)));
+}
+
+#[test]
+fn a_vote_is_durable_only_after_every_earlier_append() {
+    let disk = CrashDisk::new();
+    let lane = open(&disk).unwrap();
+    lane.append(GROUP, vec![entry(1, 0, 100_000)], Box::new(|_| {})).unwrap();
+    let (done, saved) = reporting();
+    lane.save_vote(GROUP, Bytes::from_static(b"vote"), done).unwrap();
+    assert!(saved.try_recv().is_err(), "nothing was synced yet");
+    while lane.step() {}
+    assert!(saved.recv().unwrap());
+    let after = open(&disk.crash(Unsynced::Dropped, &Chance::new(1))).unwrap();
+    assert_eq!(after.state(GROUP).last, Some(at(1, 0)));
+    assert_eq!(after.state(GROUP).vote.as_deref(), Some(&b"vote"[..]));
+}
+
+#[test]
+fn a_rewritten_index_never_answers_with_its_old_bytes() {
+    let disk = CrashDisk::new();
+    let lane = open(&disk).unwrap();
+    lane.append(GROUP, vec![entry(1, 0, 10), entry(1, 1, 10)], Box::new(|_| {})).unwrap();
+    lane.truncate_after(GROUP, Some(0), Box::new(|_| {})).unwrap();
+    lane.append(GROUP, vec![entry(2, 1, 20)], Box::new(|_| {})).unwrap();
+    for synced in [false, true] {
+        if synced {
+            while lane.step() {}
+        }
+        assert_eq!(lane.body(GROUP, 1, None, 0..20).unwrap(), entry(2, 1, 20).body);
+        let old = lane.body(GROUP, 1, Some(1), 0..10);
+        assert_eq!(old, Err(LaneError::OtherTerm { group: GROUP, index: 1, found: 2 }));
+    }
+}
+
+#[test]
+fn waiters_for_durability_are_answered_after_the_sync_and_refused_after_a_truncation() {
+    let lane = open(&CrashDisk::new()).unwrap();
+    lane.append(GROUP, vec![entry(1, 0, 1), entry(1, 1, 1)], Box::new(|_| {})).unwrap();
+    let ((first, durable), (second, cut)) = (reporting(), reporting());
+    lane.on_durable(GROUP, 0, first);
+    lane.on_durable(GROUP, 1, second);
+    lane.truncate_after(GROUP, Some(0), Box::new(|_| {})).unwrap();
+    assert!(!cut.recv().unwrap());
+    assert!(durable.try_recv().is_err());
+    lane.step();
+    assert!(durable.recv().unwrap());
+}
+
+#[test]
+fn a_full_disk_takes_smaller_segments_and_then_fails_with_its_reason() {
+    let disk = CrashDisk::new();
+    disk.fail(Faults { capacity_bytes: Some(200 << 10), ..Faults::default() });
+    let lane = open(&disk).unwrap();
+    let (done, first) = reporting();
+    lane.append(GROUP, vec![entry(1, 0, 10)], done).unwrap();
+    lane.step();
+    assert!(first.recv().unwrap(), "256 KiB do not fit, 64 KiB do");
+    let (done, second) = reporting();
+    lane.append(GROUP, vec![entry(1, 1, 400_000)], done).unwrap();
+    lane.step();
+    assert!(!second.recv().unwrap());
+    assert!(lane.status().failed.is_some());
+}
+
+/// Some segments, sealed and unsealed, and the operations that made them.
+fn filled() -> (CrashDisk, Vec<Op>) {
+    let mut disk = CrashDisk::new();
+    let mut ops = Vec::new();
+    for life in 0..3 {
+        let lane = open(&disk).unwrap();
+        for index in life * 4..life * 4 + 4 {
+            let entries = vec![entry(life + 1, index, 70_000)];
+            ops.push(Op::Append(GROUP, entries.clone()));
+            lane.append(GROUP, entries, Box::new(|result| result.unwrap())).unwrap();
+            lane.step();
+        }
+        disk = disk.crash(Unsynced::Dropped, &Chance::new(life));
+    }
+    (disk, ops)
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_an_error_or_a_torn_tail_but_never_other_bytes() {
+    let (disk, ops) = filled();
+    assert_eq!(difference(&open(&disk).unwrap(), &replay(&ops)), None);
+    let chance = Chance::new(7);
+    let (mut refused, mut damaged, mut torn) = (0, 0, 0);
+    for name in disk.list().unwrap() {
+        let length = disk.open(&name).unwrap().len().unwrap();
+        for offset in (0..length).step_by(997) {
+            let rotten = disk.crash(Unsynced::Kept, &chance);
+            rotten.rot(&name, offset, 1 << chance.below(8));
+            let lane = match open(&rotten) {
+                Err(OpenError::Damaged(_) | OpenError::Newer { .. } | OpenError::Foreign { .. }) => {
+                    refused += 1;
+                    continue;
+                }
+                Err(other) => panic!("{name} at {offset}: {other}"),
+                Ok(lane) => lane,
+            };
+            let last = lane.state(GROUP).last.map_or(0, |last| last.index + 1) as usize;
+            // Only the very last batch may be taken for torn: nothing proves that it was durable.
+            assert!(last >= ops.len() - 1, "{name} at {offset}: {last} entries are left");
+            torn += usize::from(last < ops.len());
+            for op in &ops[..last] {
+                let Op::Append(_, entries) = op else { unreachable!() };
+                let entry = &entries[0];
+                match lane.body(GROUP, entry.position.index, None, 0..entry.body.len() as u64) {
+                    Ok(body) => assert_eq!(body, entry.body, "{name} at {offset}"),
+                    Err(LaneError::Damaged(_)) => damaged += 1,
+                    Err(other) => panic!("{name} at {offset}: {other}"),
+                }
+            }
+        }
+    }
+    assert!(refused > 0 && damaged > 0 && torn > 0, "refused {refused}, damaged {damaged}, torn {torn}");
+}
+
+#[test]
+fn a_disk_of_another_node_is_refused_with_what_to_do() {
+    let (disk, _) = filled();
+    let identity = Identity { node_uuid: [9; 16], ..IDENTITY };
+    let options = LaneOptions { writer: Writer::Stepped, ..LaneOptions::new(identity) };
+    let error = Lane::open(Arc::new(disk), Arc::new(Still), options).expect_err("another node's");
+    assert!(error.to_string().contains("belongs to another node"), "{error}");
+    assert!(error.to_string().contains("move it away"), "{error}");
+}
+
+#[test]
+fn a_log_read_is_complete_and_bounded_and_never_empty() {
+    let lane = open(&CrashDisk::new()).unwrap();
+    lane.append(GROUP, (0..200).map(|index| entry(1, index, 100)).collect(), Box::new(|_| {})).unwrap();
+    assert_eq!(lane.entries(GROUP, 0..200, u64::MAX).unwrap().len(), 200);
+    assert_eq!(lane.entries(GROUP, 5..200, 0).unwrap().len(), 1);
+    let some = lane.entries(GROUP, 0..200, 1_000).unwrap().len();
+    assert!((2..=10).contains(&some), "{some}");
+    assert!(lane.entries(GROUP, 199..201, u64::MAX).is_err(), "never short because of an absent entry");
+}
+
+#[test]
+fn the_bytes_of_a_segment_are_those_of_version_1() {
+    let disk = CrashDisk::new();
+    let lane = open(&disk).unwrap();
+    lane.append(GROUP, vec![entry(1, 0, 5), entry(1, 1, 66_000)], Box::new(|_| {})).unwrap();
+    lane.save_vote(GROUP, Bytes::from_static(b"vote of 1"), Box::new(|_| {})).unwrap();
+    lane.step();
+    lane.save_committed(GROUP, at(1, 1)).unwrap();
+    lane.truncate_after(GROUP, Some(0), Box::new(|_| {})).unwrap();
+    lane.step();
+    lane.append(GroupId(2), vec![entry(3, 0, 0)], Box::new(|_| {})).unwrap();
+    lane.shutdown();
+    let file = disk.open("segment-0000000000000001.lane").unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    file.read_at(0, &mut bytes).unwrap();
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/segment-v1.bin");
+    if std::env::var_os("GOLDEN").is_some() {
+        std::fs::write(&golden, &bytes).unwrap();
+    }
+    assert!(bytes == std::fs::read(golden).unwrap(), "the format changed: raise VERSION, keep reading the old one");
+}
