@@ -134,6 +134,25 @@ impl DataSet {
         self.elements.iter()
     }
 
+    /// All elements, for changes that keep their tags.
+    pub(crate) fn elements_mut(&mut self) -> impl Iterator<Item = &mut Element> {
+        self.elements.iter_mut()
+    }
+
+    /// Adds elements that came out of order, all at once: one by one would take quadratic time. An element whose tag
+    /// is there already is dropped. Returns how many were.
+    pub(crate) fn merge(&mut self, late: Vec<Element>) -> usize {
+        if late.is_empty() {
+            return 0;
+        }
+        let before = self.elements.len() + late.len();
+        self.elements.extend(late);
+        // Stable: the first to come stays first.
+        self.elements.sort_by_key(|element| element.tag);
+        self.elements.dedup_by_key(|element| element.tag);
+        before - self.elements.len()
+    }
+
     /// How many elements.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -213,7 +213,10 @@ mod tests {
     #[test]
     fn rows_agree_with_the_registry_of_dicom_rs() {
         for row in TRANSFER_SYNTAXES {
-            let Some(theirs) = TransferSyntaxRegistry.get(row.uid) else { continue };
+            // Its rows for SMPTE ST 2110 are stubs: that is a real-time stream (PS3.22), not stored.
+            let Some(theirs) = TransferSyntaxRegistry.get(row.uid).filter(|_| !row.name.starts_with("SMPTE")) else {
+                continue;
+            };
             let big = format!("{:?}", theirs.endianness()) == "Big";
             assert_eq!(big, row.encoding == ExplicitBe, "{}", row.uid);
             if row.pixel != Jpip {

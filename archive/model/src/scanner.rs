@@ -1,0 +1,138 @@
+//! The pre-validator: it stands in front of everything that looks inside a data set. It takes the bytes as they come,
+//! keeps what belongs into the header, remembers where bulk values and frames lie, and refuses what is malformed or
+//! exceeds a limit as soon as that is seen.
+//!
+//! ```text
+//!   bytes ─► (inflate, capped) ─► machine ─► elements ─► header
+//!                                    └──────► fragments ─► frame map
+//! ```
+//!
+//! The machine (`machine.rs`) is iterative and bounded; see its invariants. Nothing is changed: the bytes that are
+//! stored are those that were pushed.
+
+mod fragments;
+mod header;
+mod inflate;
+mod machine;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use crate::{DataSet, FrameMap, Invalid, Limits, PixelCoding, TransferSyntax, Value, Warning, tags};
+pub(crate) use header::{Coding, Header, Parsed, is_long, parse as parse_header};
+pub(crate) use inflate::Inflater;
+pub(crate) use machine::{Machine, Purpose};
+pub(crate) use value::{is_single, is_text, number_bytes, word_bytes};
+
+/// Takes a data set in pieces of any size.
+#[derive(Debug)]
+pub struct Scanner {
+    syntax: TransferSyntax,
+    limits: Limits,
+    machine: Machine,
+    inflater: Option<Inflater>,
+    length_bytes: u64,
+    failed: Option<Invalid>,
+    nothing: DataSet,
+}
+
+/// A data set that was accepted.
+#[derive(Debug, Clone)]
+pub struct Scanned {
+    /// Everything but the bulk values, of which it knows the places.
+    pub header: DataSet,
+    /// Where the frames lie; none when there is no pixel data, or when it cannot be told.
+    pub frames: Option<FrameMap>,
+    /// Bytes as received.
+    pub length_bytes: u64,
+    /// Whether the bytes came deflated: then offsets of bulk values and frames count in the inflated data set.
+    pub inflated: bool,
+    /// Bytes of the data set itself: differs from `length_bytes` only when it came deflated.
+    pub inflated_bytes: u64,
+    /// What was odd and tolerated; at most 64 of them.
+    pub warnings: Vec<Warning>,
+}
+
+impl Scanner {
+    /// A scanner for one data set in `syntax`.
+    #[must_use]
+    pub fn new(syntax: &TransferSyntax, limits: &Limits) -> Self {
+        Self {
+            syntax: *syntax,
+            limits: limits.clone(),
+            machine: Machine::new(Coding::of(syntax.encoding), limits, Purpose::Instance),
+            inflater: syntax.deflated.then(|| Inflater::new(limits)),
+            length_bytes: 0,
+            failed: None,
+            nothing: DataSet::new(),
+        }
+    }
+
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// As soon as the bytes cannot be a data set any more; then every later call says the same.
+    pub fn push(&mut self, piece: &[u8]) -> Result<(), Invalid> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
+        }
+        self.length_bytes += piece.len() as u64;
+        let result = match self.inflater.as_mut() {
+            Some(inflater) => inflater.push(piece, &mut self.machine),
+            None => self.machine.feed(piece),
+        };
+        result.inspect_err(|error| self.failed = Some(error.clone()))
+    }
+
+    /// Elements of the data set itself that are complete so far, in order. Text that is not ASCII is still bytes, and
+    /// elements that came out of order are missing, until [`Scanner::finish`].
+    #[must_use]
+    pub fn so_far(&self) -> &DataSet {
+        self.machine.so_far().unwrap_or(&self.nothing)
+    }
+
+    /// The data set is complete.
+    ///
+    /// # Errors
+    /// When it is not, or has failed before.
+    pub fn finish(mut self) -> Result<Scanned, Invalid> {
+        if let Some(failed) = self.failed {
+            return Err(failed);
+        }
+        if let Some(inflater) = &self.inflater {
+            inflater.finish()?;
+        }
+        let header = self.machine.finish()?;
+        let (frames, odd) = self.frames(&header);
+        if let Some(odd) = odd {
+            self.machine.warn(Some(tags::PIXEL_DATA), odd);
+        }
+        Ok(Scanned {
+            header,
+            frames,
+            length_bytes: self.length_bytes,
+            inflated: self.inflater.is_some(),
+            inflated_bytes: self.machine.pos(),
+            warnings: std::mem::take(&mut self.machine.warnings),
+        })
+    }
+
+    fn frames(&mut self, header: &DataSet) -> (Option<FrameMap>, Option<&'static str>) {
+        let count = fragments::frame_count(header, self.limits.fragments_max);
+        if let Some(fragments) = self.machine.pixels.take() {
+            let extended = self.machine.extended_offsets.as_ref().zip(self.machine.extended_lengths.as_ref());
+            return fragments.map(count, &self.syntax, extended);
+        }
+        let native = [tags::PIXEL_DATA, tags::FLOAT_PIXEL_DATA, tags::DOUBLE_FLOAT_PIXEL_DATA];
+        let found = native.into_iter().find_map(|tag| match header.get(tag)?.value {
+            Value::Bulk { offset, length } => Some((offset, length)),
+            _ => None,
+        });
+        match found {
+            Some((offset, length)) if self.syntax.pixel != PixelCoding::Jpip => {
+                fragments::native_map(header, count, offset, length)
+            }
+            _ => (None, None),
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Data sets to bytes: answers, identifiers, command sets, meta headers. Stored instances never pass through here.
+//!
+//! Lengths are defined and even; values are padded as their VR asks (PS3.5 §6.2: NUL for UI and OB, space for text).
+//! Where an element declares Specific Character Set (0008,0005), text is written in it; if one text of the data set
+//! cannot be, the whole data set is written in UTF-8 and says so. Iterative: items wait on a stack of their own.
+
+use crate::scanner::{is_long, is_single, is_text, number_bytes, word_bytes};
+use crate::{DataSet, Element, Encoding, Tag, VR, Value, tags};
+
+/// What a short VR's length can say, rounded down to even (PS3.5 §6.2.2).
+const SHORT_BYTES_MAX: usize = 65_534;
+const UTF_8: &str = "ISO_IR 192";
+
+/// Bytes of `set`. Bulk values have none to write and become empty elements: whoever has the body reads it there.
+#[must_use]
+pub fn write_data_set(set: &DataSet, encoding: Encoding) -> Vec<u8> {
+    if is_writable(set, &Words::of(set)) {
+        return Writer { encoding, words: Words::of(set) }.write(set);
+    }
+    let mut set = set.clone();
+    use_utf_8(&mut set);
+    Writer { encoding, words: Words::of(&set) }.write(&set)
+}
+
+/// Bytes of a command set: implicit little endian, with its group length (PS3.7 §6.3.1). Elements outside of group
+/// 0000 do not belong there and are left out.
+#[must_use]
+pub fn write_command_set(set: &DataSet) -> Vec<u8> {
+    let rest = set.iter().filter(|element| element.tag.0 == 0 && element.tag.1 != 0).cloned().collect();
+    with_group_length(&rest, Tag(0, 0), Encoding::ImplicitLe)
+}
+
+/// A group with its length before it.
+pub(crate) fn with_group_length(group: &DataSet, length_tag: Tag, encoding: Encoding) -> Vec<u8> {
+    let body = write_data_set(group, encoding);
+    let length = Value::Integers(vec![body.len() as i128]);
+    let head: DataSet = [Element { tag: length_tag, vr: VR::UL, value: length }].into_iter().collect();
+    let mut bytes = write_data_set(&head, encoding);
+    bytes.extend(body);
+    bytes
+}
+
+/// Sets the character set of `root` to UTF-8, and lets its items inherit that.
+fn use_utf_8(root: &mut DataSet) {
+    root.put_text(tags::SPECIFIC_CHARACTER_SET, VR::CS, UTF_8);
+    let mut todo: Vec<&mut DataSet> = vec![root];
+    while let Some(set) = todo.pop() {
+        for element in set.elements_mut() {
+            if let Value::Items(items) = &mut element.value {
+                for item in items {
+                    item.remove(tags::SPECIFIC_CHARACTER_SET);
+                    todo.push(item);
+                }
+            }
+        }
+    }
+}
+
+/// Whether all text of `root` can be written in the sets that it declares.
+fn is_writable(root: &DataSet, words: &Words) -> bool {
+    let mut todo = vec![(root, words.clone())];
+    while let Some((set, words)) = todo.pop() {
+        for element in set {
+            match &element.value {
+                Value::Text(texts) => {
+                    if !texts.iter().all(|text| words.encode(text, element.vr).is_some()) {
+                        return false;
+                    }
+                }
+                Value::Items(items) => todo.extend(items.iter().map(|item| (item, words.inherited(item)))),
+                Value::Empty
+                | Value::Integers(_)
+                | Value::Floats(_)
+                | Value::Tags(_)
+                | Value::Bytes(_)
+                | Value::Bulk { .. } => {}
+            }
+        }
+    }
+    true
+}
+
+/// The character set in force.
+#[derive(Debug, Clone)]
+struct Words {
+    charset: std::sync::Arc<shim::Charset>,
+}
+
+impl Words {
+    fn of(set: &DataSet) -> Self {
+        Self { charset: std::sync::Arc::new(shim::Charset::of(set.texts(tags::SPECIFIC_CHARACTER_SET))) }
+    }
+
+    fn inherited(&self, item: &DataSet) -> Self {
+        if item.get(tags::SPECIFIC_CHARACTER_SET).is_some() { Self::of(item) } else { self.clone() }
+    }
+
+    fn encode(&self, text: &str, vr: VR) -> Option<Vec<u8>> {
+        if text.is_ascii() { Some(text.as_bytes().to_vec()) } else { self.charset.encode(text, vr) }
+    }
+}
+
+/// Writes what encoders of character sets do not know yet.
+mod shim {
+    #[derive(Debug)]
+    pub(super) struct Charset {
+        utf_8: bool,
+    }
+
+    impl Charset {
+        pub(super) fn of(values: &[String]) -> Self {
+            Self { utf_8: values.iter().any(|value| value == super::UTF_8) }
+        }
+
+        pub(super) fn encode(&self, text: &str, _: dicom_core::VR) -> Option<Vec<u8>> {
+            self.utf_8.then(|| text.as_bytes().to_vec())
+        }
+    }
+}
+
+struct Writer {
+    encoding: Encoding,
+    words: Words,
+}
+
+/// What is still to be written: elements, or the end of something whose length is to be filled in.
+enum Todo<'a> {
+    Elements(std::slice::Iter<'a, Element>, Words),
+    Items(std::slice::Iter<'a, DataSet>, Words),
+    /// The 4 bytes of a length, which counts from behind them.
+    Length(usize),
+}
+
+impl Writer {
+    fn write(self, set: &DataSet) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut todo = vec![Todo::Elements(set.iter(), self.words.clone())];
+        while let Some(next) = todo.pop() {
+            match next {
+                Todo::Length(at) => {
+                    let length = u32::try_from(out.len() - at - 4).unwrap_or(u32::MAX - 1);
+                    out[at..at + 4].copy_from_slice(&self.u32(length));
+                }
+                Todo::Items(mut items, words) => {
+                    let Some(item) = items.next() else { continue };
+                    let inherited = words.inherited(item);
+                    todo.push(Todo::Items(items, words));
+                    self.header(&mut out, Tag(0xFFFE, 0xE000), None, 0);
+                    todo.push(Todo::Length(out.len() - 4));
+                    todo.push(Todo::Elements(item.iter(), inherited));
+                }
+                Todo::Elements(mut elements, words) => {
+                    let Some(element) = elements.next() else { continue };
+                    todo.push(Todo::Elements(elements, words.clone()));
+                    if let Value::Items(items) = &element.value {
+                        self.header(&mut out, element.tag, Some(VR::SQ), 0);
+                        todo.push(Todo::Length(out.len() - 4));
+                        todo.push(Todo::Items(items.iter(), words));
+                    } else {
+                        self.element(&mut out, element, &words);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    fn element(&self, out: &mut Vec<u8>, element: &Element, words: &Words) {
+        let Element { tag, vr, value } = element;
+        let mut vr = *vr;
+        let bytes = self.value(vr, value, words);
+        if bytes.len() > SHORT_BYTES_MAX && !is_long(vr) && self.encoding != Encoding::ImplicitLe {
+            vr = VR::UN;
+        }
+        self.header(out, *tag, Some(vr), u32::try_from(bytes.len()).unwrap_or(u32::MAX - 1));
+        out.extend(bytes);
+    }
+
+    fn header(&self, out: &mut Vec<u8>, Tag(group, element): Tag, vr: Option<VR>, length: u32) {
+        out.extend(self.u16(group));
+        out.extend(self.u16(element));
+        match vr.filter(|_| self.encoding != Encoding::ImplicitLe) {
+            Some(vr) => {
+                out.extend(vr.to_bytes());
+                if is_long(vr) {
+                    out.extend([0, 0]);
+                    out.extend(self.u32(length));
+                } else {
+                    out.extend(self.u16(u16::try_from(length).unwrap_or(u16::MAX - 1)));
+                }
+            }
+            None => out.extend(self.u32(length)),
+        }
+    }
+
+    /// The bytes of a value, padded to even length.
+    fn value(&self, vr: VR, value: &Value, words: &Words) -> Vec<u8> {
+        let mut bytes = match value {
+            // Items are written by the loop.
+            Value::Empty | Value::Bulk { .. } | Value::Items(_) => Vec::new(),
+            Value::Text(texts) => self.text(vr, texts, words),
+            Value::Integers(numbers) => numbers.iter().flat_map(|&number| self.integer(vr, number)).collect(),
+            Value::Floats(numbers) if vr == VR::FL => {
+                numbers.iter().flat_map(|&number| self.word(u64::from((number as f32).to_bits()), 4)).collect()
+            }
+            Value::Floats(numbers) => numbers.iter().flat_map(|&number| self.word(number.to_bits(), 8)).collect(),
+            Value::Tags(tags) => {
+                tags.iter().flat_map(|&Tag(group, element)| [self.u16(group), self.u16(element)].concat()).collect()
+            }
+            Value::Bytes(bytes) => {
+                let mut bytes = bytes.to_vec();
+                if self.encoding == Encoding::ExplicitBe && word_bytes(vr) > 1 {
+                    bytes.chunks_exact_mut(word_bytes(vr)).for_each(<[u8]>::reverse);
+                }
+                bytes
+            }
+        };
+        if !bytes.len().is_multiple_of(2) {
+            bytes.push(if is_text(vr) && vr != VR::UI { b' ' } else { 0 });
+        }
+        bytes
+    }
+
+    fn text(&self, vr: VR, texts: &[String], words: &Words) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (at, text) in texts.iter().enumerate() {
+            if at > 0 && !is_single(vr) {
+                bytes.push(b'\\');
+            }
+            match words.encode(text, vr) {
+                Some(encoded) => bytes.extend(encoded),
+                // Not reached: write_data_set has made sure. Were it, UTF-8 is what most readers guess.
+                None => bytes.extend(text.as_bytes()),
+            }
+        }
+        bytes
+    }
+
+    fn integer(&self, vr: VR, number: i128) -> Vec<u8> {
+        // Two's complement of the VR's width: what does not fit was no value of that VR.
+        self.word(number as u64, number_bytes(vr).max(2))
+    }
+
+    fn word(&self, word: u64, bytes: usize) -> Vec<u8> {
+        if self.encoding == Encoding::ExplicitBe {
+            word.to_be_bytes()[8 - bytes..].to_vec()
+        } else {
+            word.to_le_bytes()[..bytes].to_vec()
+        }
+    }
+
+    fn u16(&self, number: u16) -> [u8; 2] {
+        if self.encoding == Encoding::ExplicitBe { number.to_be_bytes() } else { number.to_le_bytes() }
+    }
+
+    fn u32(&self, number: u32) -> [u8; 4] {
+        if self.encoding == Encoding::ExplicitBe { number.to_be_bytes() } else { number.to_le_bytes() }
+    }
+}
