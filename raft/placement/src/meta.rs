@@ -1,0 +1,381 @@
+//! The meta group's state machine: which nodes there are and which of them keep which group.
+//!
+//! ```text
+//!   command  = version 1 | postcard(MetaCommand)      Bootstrap, Register, DefineGroups, Replace
+//!   outcome  = version 1 | postcard(MetaOutcome)
+//!   state    = version 1 | postcard(MetaState)
+//! ```
+//!
+//! Invariants
+//! - A raft id is the log index of the entry that registered the node, the founder's is 1; no id is ever used twice.
+//! - One disk (`node_uuid`) has one id; a node that lost its disk is another node under the same name and comes in
+//!   only when the lost one keeps nothing any more, or by `Replace`.
+//! - The number of data groups never changes: a study's group is a function of it.
+//! - `apply` is a function of state, index and command. Whatever it does not like is `Refused`, and changes nothing.
+
+use raft_types::{DecodeError, GroupId, NodeId, Versioned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A node as it presents itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// Name from `--name`: a label that a replaced disk may take over.
+    pub name: String,
+    /// Made with the data folder, lost with it.
+    pub node_uuid: [u8; 16],
+    /// Starts of this data folder, counted.
+    pub incarnation: u64,
+    /// Address of the peer port, `host:port`; a stable name, never looked up here.
+    pub address: String,
+}
+
+/// What the meta group agrees on. When adding a variant: 1. at the end, 2. golden bytes below, 3. feature level.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MetaCommand {
+    /// The first command of a cluster.
+    Bootstrap {
+        /// The new cluster's id.
+        cluster_id: [u8; 16],
+        /// The node that initialised; it gets raft id 1.
+        founder: Registration,
+    },
+    /// A node asks for its raft id. Repeating it is harmless and refreshes address and incarnation.
+    Register(Registration),
+    /// Which nodes keep which group. The first names every data group, later ones may name only some.
+    DefineGroups {
+        /// Number of data groups; fixed by the first such command.
+        count: u32,
+        /// Copies of each group that the cluster aims at.
+        replication: u32,
+        /// Group number (0 is the meta group) and its replicas, the preferred leader first.
+        replicas: Vec<(u32, Vec<NodeId>)>,
+    },
+    /// A lost disk is replaced: the new node gets an id of its own and the places of the old one.
+    Replace {
+        /// The node that is gone for good.
+        old: NodeId,
+        /// The node that takes its places.
+        new: Registration,
+    },
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MetaOutcome {
+    /// The cluster exists; its founder has raft id 1.
+    Bootstrapped {
+        /// The cluster's id.
+        cluster_id: [u8; 16],
+    },
+    /// The node has this raft id.
+    Registered {
+        /// The raft id.
+        id: NodeId,
+    },
+    /// The groups are as defined.
+    Defined,
+    /// Nothing changed; the sentence says why and what to do.
+    Refused {
+        /// For people.
+        why: String,
+    },
+}
+
+/// A node of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetaNode {
+    /// Name, disk, incarnation and address, as last registered.
+    pub registration: Registration,
+    /// Replaced by a newer node: keeps nothing, comes back never.
+    pub retired: bool,
+}
+
+/// Where a group lives.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupPlacement {
+    /// The nodes that keep a copy, the preferred leader first.
+    pub replicas: Vec<NodeId>,
+}
+
+impl GroupPlacement {
+    /// The node that should lead when it can.
+    #[must_use]
+    pub fn preferred(&self) -> Option<NodeId> {
+        self.replicas.first().copied()
+    }
+}
+
+/// The state that the meta group replicates.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetaState {
+    cluster_id: Option<[u8; 16]>,
+    nodes: BTreeMap<NodeId, MetaNode>,
+    group_count: u32,
+    replication: u32,
+    groups: BTreeMap<GroupId, GroupPlacement>,
+}
+
+impl MetaState {
+    /// The founder's raft id; log index 1 is never the index of a `Register`.
+    pub const FOUNDER: NodeId = NodeId(1);
+
+    /// Applies the command of the committed entry at `index`.
+    pub fn apply(&mut self, index: u64, command: MetaCommand) -> MetaOutcome {
+        let outcome = match command {
+            MetaCommand::Bootstrap { cluster_id, founder } => self.bootstrap(cluster_id, founder),
+            MetaCommand::Register(registration) => self.register(index, registration),
+            MetaCommand::DefineGroups { count, replication, replicas } => self.define(count, replication, replicas),
+            MetaCommand::Replace { old, new } => self.replace(index, old, new),
+        };
+        outcome.unwrap_or_else(|why| MetaOutcome::Refused { why })
+    }
+
+    fn bootstrap(&mut self, cluster_id: [u8; 16], founder: Registration) -> Result<MetaOutcome, String> {
+        match self.cluster_id {
+            None => {
+                self.nodes.insert(Self::FOUNDER, MetaNode { registration: founder, retired: false });
+                self.groups.insert(GroupId::META, GroupPlacement { replicas: vec![Self::FOUNDER] });
+                self.cluster_id = Some(cluster_id);
+            }
+            Some(ours) if ours == cluster_id => {}
+            Some(_) => return Err("this cluster has an id already: it is given once".to_owned()),
+        }
+        Ok(MetaOutcome::Bootstrapped { cluster_id })
+    }
+
+    fn register(&mut self, index: u64, registration: Registration) -> Result<MetaOutcome, String> {
+        if let Some(id) = self.known_disk(&registration)? {
+            return Ok(MetaOutcome::Registered { id });
+        }
+        let namesake = self.node_named(&registration.name).map(|(id, _)| id);
+        if let Some(old) = namesake.filter(|old| self.is_replica(*old)) {
+            return Err(format!(
+                "node {} is known with another disk (raft id {old}) that still keeps copies: \
+                 if that disk is lost, replace the node; if not, start it with its own data folder",
+                registration.name
+            ));
+        }
+        let id = self.admit(index, registration)?;
+        if let Some(old) = namesake {
+            self.retire(old);
+        }
+        Ok(MetaOutcome::Registered { id })
+    }
+
+    fn replace(&mut self, index: u64, old: NodeId, new: Registration) -> Result<MetaOutcome, String> {
+        if let Some(id) = self.known_disk(&new)? {
+            let done = id != old && self.nodes.get(&old).is_some_and(|node| node.retired);
+            return if done {
+                Ok(MetaOutcome::Registered { id }) // repeated
+            } else {
+                Err(format!(
+                    "node {} (raft id {id}) is a member already: only a new node can replace another",
+                    new.name
+                ))
+            };
+        }
+        match self.nodes.get(&old) {
+            None => return Err(format!("there is no node with raft id {old}")),
+            Some(node) if node.retired => return Err(format!("raft id {old} was replaced before")),
+            Some(_) => {}
+        }
+        if let Some((id, _)) = self.node_named(&new.name).filter(|(id, _)| *id != old) {
+            return Err(format!("the name {} belongs to raft id {id}, which is not the node to be replaced", new.name));
+        }
+        let id = self.admit(index, new)?;
+        for placement in self.groups.values_mut() {
+            placement.replicas.iter_mut().filter(|replica| **replica == old).for_each(|replica| *replica = id);
+        }
+        self.retire(old);
+        Ok(MetaOutcome::Registered { id })
+    }
+
+    /// The id of a disk that was registered before, its address and incarnation refreshed.
+    fn known_disk(&mut self, registration: &Registration) -> Result<Option<NodeId>, String> {
+        let known = self.nodes.iter_mut().find(|(_, node)| node.registration.node_uuid == registration.node_uuid);
+        let Some((id, node)) = known else { return Ok(None) };
+        if node.retired {
+            return Err(format!("this disk was node {id}, which has been replaced: start with an empty data folder"));
+        }
+        if node.registration.name != registration.name {
+            return Err(format!(
+                "this disk belongs to node {}, not to {}: one disk has one name, and a copied disk is no node",
+                node.registration.name, registration.name
+            ));
+        }
+        if registration.incarnation >= node.registration.incarnation {
+            node.registration = registration.clone();
+        }
+        Ok(Some(*id))
+    }
+
+    fn admit(&mut self, index: u64, registration: Registration) -> Result<NodeId, String> {
+        if self.cluster_id.is_none() {
+            return Err("the cluster has no id yet: the founder comes first".to_owned());
+        }
+        if registration.name.is_empty() {
+            return Err("a node needs a name".to_owned());
+        }
+        let id = NodeId(index);
+        if index <= Self::FOUNDER.0 || self.nodes.contains_key(&id) {
+            return Err(format!("raft id {id} is taken: ask again"));
+        }
+        self.nodes.insert(id, MetaNode { registration, retired: false });
+        Ok(id)
+    }
+
+    fn retire(&mut self, id: NodeId) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.retired = true;
+        }
+    }
+
+    fn define(
+        &mut self,
+        count: u32,
+        replication: u32,
+        replicas: Vec<(u32, Vec<NodeId>)>,
+    ) -> Result<MetaOutcome, String> {
+        if count == 0 || count > u32::from(crate::SLOTS) {
+            return Err(format!("{count} groups: there are 1 to {}", crate::SLOTS));
+        }
+        if self.group_count != 0 && self.group_count != count {
+            let held = self.group_count;
+            return Err(format!("the cluster has {held} groups: the number is fixed when the cluster is formed"));
+        }
+        if replication == 0 {
+            return Err("a group needs at least one copy".to_owned());
+        }
+        let mut placed = BTreeMap::new();
+        for (group, replicas) in replicas {
+            let distinct: BTreeSet<NodeId> = replicas.iter().copied().collect();
+            if group > count {
+                return Err(format!("there is no group {group}"));
+            }
+            if replicas.is_empty() || distinct.len() != replicas.len() {
+                return Err(format!("group {group} needs at least one replica, and each only once"));
+            }
+            if let Some(stranger) = distinct.iter().find(|id| self.node(**id).is_none()) {
+                return Err(format!("group {group}: there is no node with raft id {stranger}"));
+            }
+            if placed.insert(GroupId(group), GroupPlacement { replicas }).is_some() {
+                return Err(format!("group {group} is named twice"));
+            }
+        }
+        let missing = (1..=count).find(|group| !placed.contains_key(&GroupId(*group)));
+        if let Some(missing) = missing.filter(|_| self.group_count == 0) {
+            return Err(format!("group {missing} has no replicas"));
+        }
+        self.groups.extend(placed);
+        self.group_count = count;
+        self.replication = replication;
+        Ok(MetaOutcome::Defined)
+    }
+
+    /// The cluster's id, once it was bootstrapped.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<[u8; 16]> {
+        self.cluster_id
+    }
+
+    /// All nodes ever, by raft id, retired ones included.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &MetaNode)> {
+        self.nodes.iter().map(|(id, node)| (*id, node))
+    }
+
+    /// The node with this raft id, unless it was retired.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&MetaNode> {
+        self.nodes.get(&id).filter(|node| !node.retired)
+    }
+
+    /// The node of this name that is not retired.
+    #[must_use]
+    pub fn node_named(&self, name: &str) -> Option<(NodeId, &MetaNode)> {
+        self.nodes().find(|(_, node)| !node.retired && node.registration.name == name)
+    }
+
+    /// The name of a raft id, retired or not.
+    #[must_use]
+    pub fn name_of(&self, id: NodeId) -> Option<&str> {
+        self.nodes.get(&id).map(|node| node.registration.name.as_str())
+    }
+
+    /// Number of data groups; 0 before they are defined.
+    #[must_use]
+    pub fn group_count(&self) -> u32 {
+        self.group_count
+    }
+
+    /// Copies of each group that the cluster aims at; 0 before groups are defined.
+    #[must_use]
+    pub fn replication(&self) -> u32 {
+        self.replication
+    }
+
+    /// All groups with their replicas, the meta group first.
+    #[must_use]
+    pub fn groups(&self) -> &BTreeMap<GroupId, GroupPlacement> {
+        &self.groups
+    }
+
+    /// The nodes that keep `group`, the preferred leader first.
+    #[must_use]
+    pub fn replicas(&self, group: GroupId) -> &[NodeId] {
+        self.groups.get(&group).map_or(&[], |placement| placement.replicas.as_slice())
+    }
+
+    /// The preferred leader of each group.
+    #[must_use]
+    pub fn preferred(&self) -> BTreeMap<GroupId, NodeId> {
+        self.groups.iter().filter_map(|(group, placement)| Some((*group, placement.preferred()?))).collect()
+    }
+
+    /// Whether the node keeps any group.
+    #[must_use]
+    pub fn is_replica(&self, id: NodeId) -> bool {
+        self.groups.values().any(|placement| placement.replicas.contains(&id))
+    }
+
+    /// The group that owns `key`; none before groups are defined.
+    #[must_use]
+    pub fn group_of(&self, key: &[u8]) -> Option<GroupId> {
+        (self.group_count > 0).then(|| crate::group_of(crate::slot(key), self.group_count))
+    }
+}
+
+fn encode<T: Versioned + Serialize>(value: &T) -> bytes::Bytes {
+    // Writing to a growing vector cannot fail; were it to, the empty answer does not decode.
+    postcard::to_extend(value, vec![T::VERSION]).unwrap_or_default().into()
+}
+
+fn decode<T: Versioned + DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
+    let malformed = |why: &str| DecodeError::Malformed { what, why: why.to_owned() };
+    match bytes.split_first() {
+        None => Err(malformed("no bytes")),
+        Some((&found, _)) if found > T::VERSION => Err(DecodeError::Newer { what, found, newest: T::VERSION }),
+        Some((0, _)) => Err(malformed("there is no version 0")),
+        Some((_, rest)) => match postcard::take_from_bytes(rest) {
+            Ok((value, [])) => Ok(value),
+            Ok(_) => Err(malformed("bytes are left over")),
+            Err(error) => Err(malformed(&error.to_string())),
+        },
+    }
+}
+
+macro_rules! versioned {
+    ($($kind:ty => $what:literal),*) => {$(
+        impl Versioned for $kind {
+            const VERSION: u8 = 1;
+            fn encode(&self) -> bytes::Bytes {
+                encode(self)
+            }
+            fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+                decode($what, bytes)
+            }
+        }
+    )*};
+}
+
+versioned!(MetaCommand => "meta command", MetaOutcome => "meta outcome", MetaState => "meta state");
