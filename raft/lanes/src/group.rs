@@ -1,6 +1,6 @@
 //! One group as readers see it: what lies in segments, and in front of it the overlay of what is still being written.
 
-use crate::{directory::FooterGroup, segment::GroupCheckpoint};
+use crate::{ThinEntry, directory::FooterGroup, segment::GroupCheckpoint};
 use bytes::Bytes;
 use raft_types::LogPosition;
 use std::collections::BTreeMap;
@@ -14,6 +14,17 @@ pub(crate) struct Pending {
     pub(crate) body: Bytes,
     /// Which submission it was: a rewritten index has another.
     pub(crate) ticket: u64,
+}
+
+impl Pending {
+    pub(crate) fn thin(&self, index: u64) -> ThinEntry {
+        ThinEntry {
+            position: LogPosition { term: self.term, index },
+            kind: self.kind,
+            head: self.head.clone(),
+            body_len: self.body.len() as u32,
+        }
+    }
 }
 
 /// Entries `first..=last` lie in segment `segment`.
@@ -35,6 +46,8 @@ pub(crate) struct Group {
     pub(crate) runs: Vec<Run>,
     /// A suffix of the log.
     pub(crate) pending: BTreeMap<u64, Pending>,
+    /// Durable entries still in RAM, because peers and apply ask for them at once.
+    pub(crate) recent: BTreeMap<u64, Pending>,
     /// Newest position per term that is held: terms only grow, so this finds the term of any index.
     pub(crate) terms: Vec<LogPosition>,
     pub(crate) waiters: Vec<(u64, crate::Done)>,
@@ -78,6 +91,7 @@ impl Group {
     /// Forgets the entries from `from` on, as readers see them.
     pub(crate) fn cut(&mut self, from: u64) {
         self.pending.split_off(&from);
+        self.recent.split_off(&from);
         self.terms.retain(|start| start.index < from);
         if self.last.is_some_and(|last| last.index >= from) {
             self.last = match from.checked_sub(1) {

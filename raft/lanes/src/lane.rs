@@ -33,6 +33,8 @@ pub struct LaneOptions {
     pub segment_bytes: u64,
     /// Bytes that may wait for the writer; see [`Lane::reserve`].
     pub queue_bytes: u64,
+    /// Bytes of durable entries that stay in RAM for peers and apply, which ask for the newest at once.
+    pub cache_bytes: u64,
     /// Who writes.
     pub writer: Writer,
     /// Where to count.
@@ -40,10 +42,17 @@ pub struct LaneOptions {
 }
 
 impl LaneOptions {
-    /// Defaults for `identity`: segments of 1 GiB, a queue of 16 MiB, a writer thread.
+    /// Defaults for `identity`: segments of 1 GiB, queue and cache of 16 MiB, a writer thread.
     #[must_use]
     pub fn new(identity: Identity) -> Self {
-        Self { identity, segment_bytes: 1 << 30, queue_bytes: 16 << 20, writer: Writer::Thread, metrics: None }
+        Self {
+            identity,
+            segment_bytes: 1 << 30,
+            queue_bytes: 16 << 20,
+            cache_bytes: 16 << 20,
+            writer: Writer::Thread,
+            metrics: None,
+        }
     }
 }
 
@@ -194,6 +203,7 @@ pub(crate) struct State {
     pub(crate) queued_bytes: u64,
     pub(crate) groups: BTreeMap<GroupId, Group>,
     pub(crate) segments: BTreeMap<u64, Held>,
+    pub(crate) recent: Recent,
     /// Hints that ride with the next batch and cause none.
     pub(crate) lazy_committed: BTreeMap<GroupId, LogPosition>,
     pub(crate) failed: Option<String>,
@@ -203,6 +213,33 @@ pub(crate) struct State {
     pub(crate) busy_since: Option<Duration>,
     pub(crate) space: DiskSpace,
     pub(crate) identity: Identity,
+}
+
+/// Which entries of all groups are still in RAM, oldest first.
+#[derive(Default)]
+pub(crate) struct Recent {
+    budget_bytes: u64,
+    bytes: u64,
+    order: VecDeque<(GroupId, u64, u64, u64)>,
+}
+
+impl Recent {
+    /// Keeps a durable entry, and lets the oldest ones go.
+    pub(crate) fn keep(&mut self, groups: &mut BTreeMap<GroupId, Group>, group: GroupId, index: u64, entry: Pending) {
+        let size = (entry.head.len() + entry.body.len() + 128) as u64; // 128: the maps around it
+        self.order.push_back((group, index, entry.ticket, size));
+        self.bytes += size;
+        groups.entry(group).or_default().recent.insert(index, entry);
+        while self.bytes > self.budget_bytes {
+            let Some((group, index, ticket, size)) = self.order.pop_front() else { break };
+            self.bytes -= size;
+            if let Some(own) = groups.get_mut(&group)
+                && own.recent.get(&index).is_some_and(|entry| entry.ticket == ticket)
+            {
+                own.recent.remove(&index);
+            }
+        }
+    }
 }
 
 /// One submission.
@@ -244,6 +281,7 @@ impl Lane {
             queued_bytes: 0,
             groups: recovered.groups,
             segments: recovered.segments,
+            recent: Recent { budget_bytes: options.cache_bytes, ..Recent::default() },
             lazy_committed: BTreeMap::new(),
             failed: None,
             stopping: false,
@@ -412,6 +450,34 @@ impl Lane {
         Ok(found)
     }
 
+    /// Like [`Lane::entries`], if that needs no disk: `None` sends the caller to a thread that may block.
+    #[must_use]
+    pub fn entries_in_memory(&self, group: GroupId, range: Range<u64>, bytes_max: u64) -> Option<Vec<ThinEntry>> {
+        let state = self.shared.state.lock();
+        let own = state.groups.get(&group)?;
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        for index in range {
+            let entry = own.pending.get(&index).or_else(|| own.recent.get(&index))?;
+            let size = (entry.head.len() + entry.body.len()) as u64;
+            if !found.is_empty() && bytes + size > bytes_max {
+                break;
+            }
+            bytes += size;
+            found.push(entry.thin(index));
+        }
+        (own.last.is_some()).then_some(found)
+    }
+
+    /// The whole body at `index` of `term`, if that needs no disk.
+    #[must_use]
+    pub fn body_in_memory(&self, group: GroupId, index: u64, term: u64) -> Option<Bytes> {
+        let state = self.shared.state.lock();
+        let own = state.groups.get(&group)?;
+        let entry = own.pending.get(&index).or_else(|| own.recent.get(&index))?;
+        (entry.term == term).then(|| entry.body.clone())
+    }
+
     /// Bytes `range` of the body at `index`, verified; of that `term` only, if one is given.
     pub fn body(&self, group: GroupId, index: u64, term: Option<u64>, range: Range<u64>) -> Result<Bytes, LaneError> {
         let place = self.place(group, index)?;
@@ -549,7 +615,7 @@ impl State {
         if own.last.is_none_or(|last| index > last.index) {
             return Err(absent);
         }
-        if let Some(pending) = own.pending.get(&index) {
+        if let Some(pending) = own.pending.get(&index).or_else(|| own.recent.get(&index)) {
             return Ok(Place::Pending(pending.clone(), index));
         }
         let run = own.run(index).ok_or_else(|| absent.clone())?;
@@ -589,12 +655,7 @@ impl Place {
 
     fn thin(self, group: GroupId) -> Result<ThinEntry, LaneError> {
         if let Self::Pending(pending, index) = self {
-            return Ok(ThinEntry {
-                position: LogPosition { term: pending.term, index },
-                kind: pending.kind,
-                head: pending.head,
-                body_len: pending.body.len() as u32,
-            });
+            return Ok(pending.thin(index));
         }
         let (_, found) = self.found(group)?;
         Ok(ThinEntry {

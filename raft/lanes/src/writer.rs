@@ -214,8 +214,10 @@ impl LaneWriter {
                     self.written.entry(*group).or_default().push(*position);
                     let own = state.groups.entry(*group).or_default();
                     own.placed(sequence, position.index);
-                    if own.pending.get(&position.index).is_some_and(|pending| pending.ticket == ticket) {
-                        own.pending.remove(&position.index);
+                    if own.pending.get(&position.index).is_some_and(|pending| pending.ticket == ticket)
+                        && let Some(entry) = own.pending.remove(&position.index)
+                    {
+                        state.recent.keep(&mut state.groups, *group, position.index, entry);
                     }
                 }
                 Placed::Truncate { group, from } => {

@@ -36,7 +36,12 @@ impl Seed for Chance {
 pub const IDENTITY: Identity = Identity { cluster_id: [1; 16], node_uuid: [2; 16], disk_uuid: [3; 16], lane: 0 };
 
 pub fn open(disk: &CrashDisk) -> Result<Lane, OpenError> {
-    let options = LaneOptions { segment_bytes: 256 << 10, writer: Writer::Stepped, ..LaneOptions::new(IDENTITY) };
+    let options = LaneOptions {
+        segment_bytes: 256 << 10,
+        cache_bytes: 200_000,
+        writer: Writer::Stepped,
+        ..LaneOptions::new(IDENTITY)
+    };
     Lane::open(Arc::new(disk.clone()), Arc::new(Still), options)
 }
 
