@@ -180,3 +180,230 @@ fn others(situation: &Situation) -> impl Iterator<Item = (&str, Seen)> {
         // A stranger that is silent or blank keeps nobody waiting; a stranger that knows a cluster is believed.
         .filter(|(name, seen)| situation.expected.contains(*name) || matches!(seen, Seen::Member { .. }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const X: [u8; 16] = [1; 16];
+    const Y: [u8; 16] = [2; 16];
+    const IN_X: Seen = Seen::Member { cluster_id: X };
+    const IN_Y: Seen = Seen::Member { cluster_id: Y };
+    const MEMBER: Own = Own::Member { cluster_id: X, removed: false };
+
+    fn situation(name: &str, own: Own, expected: &[&str], peers: &[(&str, Seen)]) -> Situation {
+        Situation {
+            name: name.into(),
+            own,
+            expected: expected.iter().map(|name| (*name).to_owned()).collect(),
+            peers: peers.iter().map(|(name, seen)| ((*name).to_owned(), *seen)).collect(),
+            single_allowed: false,
+        }
+    }
+
+    fn silent(names: &[&str]) -> Decision {
+        Decision::WaitFor(names.iter().map(|name| Reason::Silent((*name).to_owned())).collect())
+    }
+
+    #[test]
+    fn every_row_of_the_table() {
+        const ABC: &[&str] = &["a", "b", "c"];
+        let blank = Seen::Blank;
+        let founder = |name: &str| Decision::WaitFor(vec![Reason::Founder(name.into())]);
+        let join = Decision::Join { cluster_id: X };
+        let rows = [
+            ("a", MEMBER, ABC, vec![], Decision::Resume),
+            ("a", MEMBER, ABC, vec![("b", blank), ("c", blank)], Decision::Resume),
+            ("a", MEMBER, ABC, vec![("b", IN_X), ("c", IN_Y)], Decision::Resume),
+            ("a", MEMBER, ABC, vec![("c", IN_Y)], Decision::Resume),
+            ("a", MEMBER, &[], vec![], Decision::Resume),
+            ("a", Own::Blank, ABC, vec![("b", IN_X)], join.clone()),
+            ("b", Own::Blank, ABC, vec![("a", blank), ("c", IN_X)], join.clone()),
+            ("a", Own::Blank, ABC, vec![("z", IN_X)], join),
+            ("a", Own::Blank, ABC, vec![("b", blank), ("c", blank)], Decision::Initialise),
+            ("a", Own::Blank, ABC, vec![("b", blank), ("c", blank), ("z", blank)], Decision::Initialise),
+            ("b", Own::Blank, ABC, vec![("a", blank), ("c", blank)], founder("a")),
+            ("c", Own::Blank, ABC, vec![("a", blank), ("b", blank)], founder("a")),
+            ("a", Own::Blank, ABC, vec![("b", blank)], silent(&["c"])),
+            ("a", Own::Blank, ABC, vec![("b", Seen::Silent), ("c", blank)], silent(&["b"])),
+            ("b", Own::Blank, ABC, vec![], silent(&["a", "c"])),
+            ("a", Own::Blank, &["a"], vec![], Decision::WaitFor(vec![Reason::SingleNotAllowed])),
+            ("a", Own::Blank, &[], vec![], Decision::WaitFor(vec![Reason::SingleNotAllowed])),
+        ];
+        for (name, own, expected, peers, decision) in rows {
+            assert_eq!(
+                decide(&situation(name, own, expected, &peers)),
+                decision,
+                "{name} {own:?} {expected:?} {peers:?}"
+            );
+        }
+        let removed = Own::Member { cluster_id: X, removed: true };
+        let refusals = [
+            situation("a", removed, ABC, &[("b", IN_X)]),
+            situation("a", MEMBER, ABC, &[("b", IN_Y), ("c", IN_Y)]),
+            situation("a", Own::Blank, ABC, &[("b", IN_X), ("c", IN_Y)]),
+            situation("d", Own::Blank, ABC, &[("a", blank), ("b", blank), ("c", blank)]),
+        ];
+        for refusal in refusals {
+            assert!(matches!(decide(&refusal), Decision::Refuse(_)), "{refusal:?}");
+        }
+        for expected in [&[][..], &["a"][..]] {
+            let single = Situation { single_allowed: true, ..situation("a", Own::Blank, expected, &[]) };
+            assert_eq!(decide(&single), Decision::Initialise);
+        }
+    }
+
+    /// A cluster as the search sees it: disks, and what each node last heard of the others (perhaps long ago).
+    struct World {
+        names: Vec<String>,
+        disks: Vec<Option<u8>>,
+        heard: Vec<BTreeMap<String, Seen>>,
+        founded: u8,
+        /// Clusters that all expected nodes have joined: only they may acknowledge a write.
+        complete: BTreeSet<u8>,
+    }
+
+    impl World {
+        fn new(nodes: usize) -> Self {
+            let names = (0..nodes).map(|node| format!("n{node}")).collect();
+            Self {
+                names,
+                disks: vec![None; nodes],
+                heard: vec![BTreeMap::new(); nodes],
+                founded: 0,
+                complete: BTreeSet::new(),
+            }
+        }
+
+        fn hear(&mut self, node: usize, from: usize, answers: bool) {
+            let seen = match self.disks[from] {
+                _ if !answers => Seen::Silent,
+                None => Seen::Blank,
+                Some(cluster) => Seen::Member { cluster_id: [cluster; 16] },
+            };
+            self.heard[node].insert(self.names[from].clone(), seen);
+        }
+
+        /// Loses a disk, but never the last one of a cluster that may have acknowledged something.
+        fn wipe(&mut self, node: usize) {
+            let others = self.disks.iter().enumerate().any(|(other, disk)| other != node && disk.is_some());
+            if self.complete.is_empty() || others {
+                self.disks[node] = None;
+                self.heard[node].clear(); // the process starts again
+            }
+        }
+
+        fn decide(&mut self, node: usize) -> Decision {
+            let own = self.disks[node]
+                .map_or(Own::Blank, |cluster| Own::Member { cluster_id: [cluster; 16], removed: false });
+            let decision = decide(&Situation {
+                name: self.names[node].clone(),
+                own,
+                expected: self.names.iter().cloned().collect(),
+                peers: self.heard[node].clone(),
+                single_allowed: false,
+            });
+            match &decision {
+                Decision::Initialise => {
+                    self.founded += 1;
+                    self.disks[node] = Some(self.founded);
+                }
+                Decision::Join { cluster_id } => self.disks[node] = Some(cluster_id[0]),
+                Decision::WaitFor(_) | Decision::Resume | Decision::Refuse(_) => {}
+            }
+            if let Some(first) = self.disks[0]
+                && self.disks.iter().all(|disk| *disk == Some(first))
+            {
+                self.complete.insert(first);
+            }
+            decision
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Hear { node: usize, from: usize, answers: bool },
+        Decide(usize),
+        Wipe(usize),
+    }
+
+    fn steps(nodes: usize, wipes: bool) -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            6 => (0..nodes, 0..nodes, proptest::bool::weighted(0.8))
+                .prop_map(|(node, from, answers)| Step::Hear { node, from, answers }),
+            4 => (0..nodes).prop_map(Step::Decide),
+            1 => (0..nodes).prop_map(move |node| if wipes { Step::Wipe(node) } else { Step::Decide(node) }),
+        ];
+        proptest::collection::vec(step, 0..200)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn blank_disks_never_found_two_clusters((nodes, steps) in (2..6_usize).prop_flat_map(|n| (Just(n), steps(n, false)))) {
+            let mut world = World::new(nodes);
+            for step in steps {
+                match step {
+                    Step::Hear { node, from, answers } => world.hear(node, from, answers),
+                    Step::Decide(node) => {
+                        let decision = world.decide(node);
+                        prop_assert!(decision != Decision::Initialise || node == 0, "only the first name founds");
+                    }
+                    Step::Wipe(node) => world.wipe(node),
+                }
+                prop_assert!(world.founded <= 1);
+            }
+        }
+
+        #[test]
+        fn lost_disks_short_of_all_never_make_a_second_cluster_complete(
+            (nodes, steps) in (2..6_usize).prop_flat_map(|n| (Just(n), steps(n, true)))
+        ) {
+            let mut world = World::new(nodes);
+            for step in steps {
+                match step {
+                    Step::Hear { node, from, answers } => world.hear(node, from, answers),
+                    Step::Decide(node) => { world.decide(node); }
+                    Step::Wipe(node) => world.wipe(node),
+                }
+                prop_assert!(world.complete.len() <= 1, "two clusters: {:?}", world.complete);
+            }
+        }
+
+        #[test]
+        fn while_one_node_kept_its_disk_a_wiped_node_never_founds(
+            (nodes, survivor, steps) in (2..6_usize).prop_flat_map(|n| (Just(n), 0..n, steps(n, true)))
+        ) {
+            let mut world = World::new(nodes);
+            world.disks = vec![Some(1); nodes];
+            world.founded = 1;
+            for step in steps {
+                match step {
+                    Step::Hear { node, from, answers } => world.hear(node, from, answers),
+                    Step::Decide(node) => {
+                        prop_assert!(world.decide(node) != Decision::Initialise);
+                    }
+                    Step::Wipe(node) => if node != survivor { world.wipe(node) },
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nodes_that_all_hear_each_other_form_one_cluster() {
+        for nodes in 2..7 {
+            let mut world = World::new(nodes);
+            for _ in 0..3 {
+                for node in 0..nodes {
+                    for from in (0..nodes).filter(|from| *from != node) {
+                        world.hear(node, from, true);
+                    }
+                    world.decide(node);
+                }
+            }
+            assert_eq!(world.complete.len(), 1, "{nodes} nodes");
+        }
+    }
+}

@@ -379,3 +379,209 @@ macro_rules! versioned {
 }
 
 versioned!(MetaCommand => "meta command", MetaOutcome => "meta outcome", MetaState => "meta state");
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn node(name: &str, disk: u8, incarnation: u64) -> Registration {
+        Registration { name: name.into(), node_uuid: [disk; 16], incarnation, address: format!("{name}:7100") }
+    }
+
+    fn formed() -> MetaState {
+        let mut state = MetaState::default();
+        state.apply(2, MetaCommand::Bootstrap { cluster_id: [9; 16], founder: node("a", 1, 1) });
+        state.apply(5, MetaCommand::Register(node("b", 2, 1)));
+        state.apply(7, MetaCommand::Register(node("c", 3, 1)));
+        let replicas = crate::spread(&[NodeId(1), NodeId(5), NodeId(7)], 3, 8);
+        assert_eq!(
+            state.apply(8, MetaCommand::DefineGroups { count: 8, replication: 3, replicas }),
+            MetaOutcome::Defined
+        );
+        state
+    }
+
+    fn refused(outcome: &MetaOutcome) -> bool {
+        matches!(outcome, MetaOutcome::Refused { .. })
+    }
+
+    #[test]
+    fn the_founder_has_id_1_and_others_the_index_of_their_entry() {
+        let state = formed();
+        let ids: Vec<_> = state.nodes().map(|(id, node)| (id.0, node.registration.name.clone())).collect();
+        assert_eq!(ids, [(1, "a".to_owned()), (5, "b".to_owned()), (7, "c".to_owned())]);
+        assert_eq!(state.replicas(GroupId(8)).len(), 3);
+        assert_eq!(state.group_of(b"1.2.3"), Some(crate::group_of(crate::slot(b"1.2.3"), 8)));
+    }
+
+    #[test]
+    fn registering_the_same_disk_again_answers_the_same_id_and_refreshes_the_address() {
+        let mut state = formed();
+        let moved = Registration { address: "elsewhere:1".into(), ..node("b", 2, 4) };
+        assert_eq!(state.apply(20, MetaCommand::Register(moved)), MetaOutcome::Registered { id: NodeId(5) });
+        assert_eq!(state.node(NodeId(5)).unwrap().registration.address, "elsewhere:1");
+        state.apply(21, MetaCommand::Register(node("b", 2, 3)));
+        assert_eq!(state.node(NodeId(5)).unwrap().registration.incarnation, 4, "an older start does not overwrite");
+    }
+
+    #[test]
+    fn a_lost_disk_does_not_come_back_under_its_name_while_the_old_one_counts_as_a_copy() {
+        let mut state = formed();
+        let before = state.clone();
+        let outcome = state.apply(20, MetaCommand::Register(node("b", 22, 1)));
+        assert!(matches!(&outcome, MetaOutcome::Refused { why } if why.contains("replace the node")), "{outcome:?}");
+        assert_eq!(state, before);
+    }
+
+    #[test]
+    fn a_replacement_takes_all_places_under_a_new_id_and_the_old_disk_stays_out() {
+        let mut state = formed();
+        let replace = MetaCommand::Replace { old: NodeId(5), new: node("b", 22, 1) };
+        assert_eq!(state.apply(30, replace.clone()), MetaOutcome::Registered { id: NodeId(30) });
+        assert_eq!(state.apply(31, replace), MetaOutcome::Registered { id: NodeId(30) }, "repeated");
+        assert!(!state.is_replica(NodeId(5)) && state.replicas(GroupId(1)).contains(&NodeId(30)));
+        assert!(refused(&state.apply(32, MetaCommand::Register(node("b", 2, 9)))));
+        assert_eq!(state.node_named("b").unwrap().0, NodeId(30));
+    }
+
+    #[test]
+    fn a_node_that_keeps_nothing_may_come_back_with_an_empty_disk() {
+        let mut state = formed();
+        state.apply(10, MetaCommand::Register(node("d", 4, 1)));
+        assert_eq!(
+            state.apply(11, MetaCommand::Register(node("d", 44, 1))),
+            MetaOutcome::Registered { id: NodeId(11) }
+        );
+        assert!(state.node(NodeId(10)).is_none());
+    }
+
+    #[test]
+    fn one_disk_under_two_names_is_refused() {
+        let mut state = formed();
+        assert!(refused(&state.apply(10, MetaCommand::Register(node("copy", 2, 1)))));
+    }
+
+    #[test]
+    fn a_cluster_is_bootstrapped_once() {
+        let mut state = formed();
+        let again = |id: u8| MetaCommand::Bootstrap { cluster_id: [id; 16], founder: node("a", 1, 1) };
+        assert_eq!(state.apply(10, again(9)), MetaOutcome::Bootstrapped { cluster_id: [9; 16] });
+        assert!(refused(&state.apply(11, again(8))));
+        assert!(refused(&MetaState::default().apply(3, MetaCommand::Register(node("b", 2, 1)))));
+    }
+
+    #[test]
+    fn the_number_of_groups_never_changes_and_replicas_must_be_known() {
+        let mut state = formed();
+        let mut define =
+            |count, replicas| refused(&state.apply(40, MetaCommand::DefineGroups { count, replication: 3, replicas }));
+        assert!(define(9, vec![]));
+        assert!(define(8, vec![(1, vec![NodeId(99)])]));
+        assert!(define(8, vec![(1, vec![NodeId(1), NodeId(1)])]));
+        assert!(define(8, vec![(1, vec![])]));
+        assert!(define(8, vec![(9, vec![NodeId(1)])]));
+        assert!(!define(8, vec![(1, vec![NodeId(5), NodeId(1)])]), "some groups may move later");
+        assert_eq!(state.groups()[&GroupId(1)].preferred(), Some(NodeId(5)));
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn the_bytes_of_version_1_never_change() {
+        let founder =
+            Registration { name: "a-0".into(), node_uuid: [0x11; 16], incarnation: 300, address: "a-0:7100".into() };
+        let register = MetaCommand::Register(founder.clone());
+        let uuid = "11".repeat(16);
+        let (cluster, node) = ("22".repeat(16), format!("03612d30{uuid}ac0208612d303a37313030"));
+        let golden = [
+            (
+                MetaCommand::Bootstrap { cluster_id: [0x22; 16], founder: founder.clone() },
+                format!("0100{cluster}{node}"),
+            ),
+            (register, format!("0101{node}")),
+            (
+                MetaCommand::DefineGroups {
+                    count: 64,
+                    replication: 3,
+                    replicas: vec![(1, vec![NodeId(1), NodeId(200)])],
+                },
+                "0102400301010201c801".to_owned(),
+            ),
+            (MetaCommand::Replace { old: NodeId(7), new: founder }, format!("010307{node}")),
+        ];
+        for (command, bytes) in golden {
+            assert_eq!(hex(&command.encode()), bytes);
+            assert_eq!(MetaCommand::decode(&command.encode()).unwrap(), command);
+        }
+        let outcomes = [
+            (MetaOutcome::Bootstrapped { cluster_id: [0x22; 16] }, format!("0100{cluster}")),
+            (MetaOutcome::Registered { id: NodeId(200) }, "0101c801".into()),
+            (MetaOutcome::Defined, "0102".into()),
+            (MetaOutcome::Refused { why: "no".into() }, "0103026e6f".into()),
+        ];
+        for (outcome, bytes) in outcomes {
+            assert_eq!(hex(&outcome.encode()), bytes);
+        }
+        let state = formed();
+        assert_eq!(MetaState::decode(&state.encode()).unwrap(), state);
+    }
+
+    #[test]
+    fn bytes_of_a_newer_release_ask_for_an_upgrade() {
+        assert!(matches!(MetaCommand::decode(&[2, 0]), Err(DecodeError::Newer { found: 2, newest: 1, .. })));
+        assert!(matches!(MetaCommand::decode(&[]), Err(DecodeError::Malformed { .. })));
+        assert!(matches!(MetaCommand::decode(&[0, 1]), Err(DecodeError::Malformed { .. })));
+        assert!(matches!(MetaOutcome::decode(&[1, 2, 0]), Err(DecodeError::Malformed { .. })));
+    }
+
+    fn any_command() -> impl Strategy<Value = MetaCommand> {
+        let node = || (0..5_u8, 0..8_u8).prop_map(|(name, disk)| node(&format!("n{name}"), disk, 1));
+        let replicas =
+            proptest::collection::vec((0..4_u32, proptest::collection::vec((0..40_u64).prop_map(NodeId), 0..4)), 0..4);
+        prop_oneof![
+            1 => (0..2_u8, node()).prop_map(|(id, founder)| MetaCommand::Bootstrap { cluster_id: [id; 16], founder }),
+            4 => node().prop_map(MetaCommand::Register),
+            1 => (2..4_u32, replicas)
+                .prop_map(|(count, replicas)| MetaCommand::DefineGroups { count, replication: 3, replicas }),
+            1 => ((0..40_u64).prop_map(NodeId), node()).prop_map(|(old, new)| MetaCommand::Replace { old, new }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_applied_ids_are_never_reused_and_replicas_are_living_nodes(
+            commands in proptest::collection::vec(any_command(), 0..40)
+        ) {
+            let mut state = MetaState::default();
+            let mut disks: BTreeMap<NodeId, [u8; 16]> = BTreeMap::new();
+            for (index, command) in commands.into_iter().enumerate() {
+                let before = state.clone();
+                if refused(&state.apply(index as u64, command)) {
+                    prop_assert_eq!(&state, &before);
+                }
+                for (id, node) in state.nodes() {
+                    let disk = *disks.entry(id).or_insert(node.registration.node_uuid);
+                    prop_assert_eq!(disk, node.registration.node_uuid);
+                }
+                let living: Vec<_> = state.nodes().filter(|(_, node)| !node.retired).collect();
+                let names: BTreeSet<_> = living.iter().map(|(_, node)| &node.registration.name).collect();
+                prop_assert_eq!(names.len(), living.len(), "a name has one living node");
+                for placement in state.groups().values() {
+                    prop_assert!(placement.replicas.iter().all(|id| state.node(*id).is_some()));
+                }
+            }
+            prop_assert_eq!(MetaState::decode(&state.encode()).unwrap(), state);
+        }
+
+        #[test]
+        fn any_bytes_decode_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = MetaCommand::decode(&bytes);
+            let _ = MetaState::decode(&bytes);
+            let _ = MetaOutcome::decode(&bytes);
+        }
+    }
+}

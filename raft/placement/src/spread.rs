@@ -122,3 +122,81 @@ pub fn rebalance(
     }
     step
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(count: u64) -> Vec<NodeId> {
+        (0..count).map(|node| NodeId(1 + node * 7)).collect()
+    }
+
+    fn uneven(counts: &BTreeMap<NodeId, u32>) -> u32 {
+        counts.values().max().unwrap_or(&0) - counts.values().min().unwrap_or(&0)
+    }
+
+    #[test]
+    fn copies_and_leaderships_differ_by_at_most_one() {
+        for count in 1..=17 {
+            let nodes = ids(count);
+            for replication in [1, 2, 3, 5] {
+                for groups in [1, 3, 64, 100] {
+                    let mut held: BTreeMap<_, _> = nodes.iter().map(|node| (*node, 0)).collect();
+                    let mut led = held.clone();
+                    for (number, (group, replicas)) in (1..).zip(spread(&nodes, replication, groups)) {
+                        assert_eq!(group, number);
+                        assert_eq!(replicas.len(), (replication as usize).min(nodes.len()));
+                        assert_eq!(replicas.iter().collect::<BTreeSet<_>>().len(), replicas.len());
+                        replicas.iter().for_each(|node| *held.entry(*node).or_default() += 1);
+                        *led.entry(replicas[0]).or_default() += 1;
+                    }
+                    assert!(
+                        uneven(&held) <= 1 && uneven(&led) <= 1,
+                        "{count} {replication} {groups}: {held:?} {led:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_in_which_nodes_are_named_does_not_matter() {
+        let mut nodes = ids(5);
+        let plan = spread(&nodes, 3, 64);
+        nodes.reverse();
+        assert_eq!(spread(&nodes, 3, 64), plan);
+        assert!(spread(&[], 3, 64).is_empty());
+    }
+
+    #[test]
+    fn a_dead_node_of_five_leaves_its_leaderships_to_more_nodes_than_one_group_has() {
+        let nodes = ids(5);
+        let heirs: BTreeSet<_> = spread(&nodes, 3, 64)
+            .into_iter()
+            .filter(|(_, replicas)| replicas[0] == nodes[0])
+            .flat_map(|(_, replicas)| replicas.into_iter().skip(1))
+            .collect();
+        assert!(heirs.len() > 2, "{heirs:?}");
+    }
+
+    #[test]
+    fn leaderships_come_home_step_by_step_and_only_to_living_nodes() {
+        let nodes = ids(3);
+        let preferred: BTreeMap<_, _> =
+            spread(&nodes, 3, 64).into_iter().map(|(group, replicas)| (GroupId(group), replicas[0])).collect();
+        let mut leaders: BTreeMap<_, _> = preferred.keys().map(|group| (*group, Some(nodes[0]))).collect();
+        leaders.insert(GroupId(1), None);
+        let alive: BTreeSet<_> = [nodes[0], nodes[1]].into();
+        for _ in 0..64 {
+            let step = rebalance(&leaders, &preferred, &alive);
+            assert!(step.len() <= 1, "one giver, one hand-over: {step:?}");
+            for (group, from, to) in step {
+                assert_eq!((leaders[&group], to), (Some(from), nodes[1]));
+                leaders.insert(group, Some(to));
+            }
+        }
+        assert!(rebalance(&leaders, &preferred, &alive).is_empty());
+        assert_eq!(leaders[&GroupId(1)], None, "a group without a leader elects one itself");
+        assert!(leaders.values().all(|leader| *leader != Some(nodes[2])), "the dead node gets nothing");
+    }
+}
