@@ -101,8 +101,12 @@ pub(crate) fn is_plausible(bytes: &[u8], coding: Coding, after: Tag) -> bool {
     if tag.0 == 0xFFFE {
         return matches!(tag, ITEM | ITEM_END | SEQUENCE_END);
     }
-    tag > after
-        && if coding.explicit { VR::from_binary([v0, v1]).is_some() } else { tag.0 <= after.0.saturating_add(0x2000) }
+    let known = if coding.explicit {
+        VR::from_binary([v0, v1]).is_some()
+    } else {
+        tag.0 % 2 == 1 || StandardDataDictionary.by_tag(tag).is_some()
+    };
+    tag > after && known
 }
 
 /// The VR of the standard dictionary; of private elements LO for creators, UN for all else (PS3.5 §7.8.1).
