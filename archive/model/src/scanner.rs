@@ -13,7 +13,10 @@
 mod fragments;
 mod header;
 mod inflate;
+mod levels;
 mod machine;
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;
 mod value;

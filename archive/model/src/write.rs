@@ -257,3 +257,75 @@ impl Writer {
         if self.encoding == Encoding::ExplicitBe { number.to_be_bytes() } else { number.to_le_bytes() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{Limits, read_command_set, read_data_set, transfer_syntax};
+    use bytes::Bytes;
+
+    fn one(tag: Tag, vr: VR, value: Value) -> DataSet {
+        [Element { tag, vr, value }].into_iter().collect()
+    }
+
+    fn text(value: &str) -> Value {
+        Value::Text(vec![value.into()])
+    }
+
+    #[test]
+    fn values_are_padded_as_their_vr_asks() {
+        let written = |vr, value| write_data_set(&one(Tag(0x11, 0x1001), vr, value), Encoding::ExplicitLe);
+        assert_eq!(written(VR::UI, text("1.2")), b"\x11\0\x01\x10UI\x04\x001.2\0");
+        assert_eq!(written(VR::LO, text("abc")), b"\x11\0\x01\x10LO\x04\0abc ");
+        let odd = Value::Bytes(Bytes::from_static(b"abc"));
+        assert_eq!(written(VR::OB, odd), b"\x11\0\x01\x10OB\0\0\x04\0\0\0abc\0");
+        assert_eq!(written(VR::DA, Value::Empty), b"\x11\0\x01\x10DA\0\0");
+    }
+
+    #[test]
+    fn sequences_have_defined_lengths() {
+        let item = one(Tag(0x8, 0x1155), VR::UI, text("1.2"));
+        let bytes = write_data_set(&one(Tag(0x8, 0x1140), VR::SQ, Value::Items(vec![item])), Encoding::ImplicitLe);
+        assert_eq!(bytes, b"\x08\0\x40\x11\x14\0\0\0\xFE\xFF\0\xE0\x0C\0\0\0\x08\0\x55\x11\x04\0\0\x001.2\0");
+    }
+
+    #[test]
+    fn a_value_too_long_for_its_vr_becomes_unknown_and_is_read_back() {
+        let long = one(Tag(0x18, 0x9810), VR::DS, Value::Text(vec!["1.25".into(); 20_000]));
+        let bytes = write_data_set(&long, Encoding::ExplicitLe);
+        assert_eq!(&bytes[4..6], b"UN");
+        assert_eq!(&write_data_set(&long, Encoding::ImplicitLe)[4..8], &100_000_u32.to_le_bytes());
+        let standard = one(Tag(0x10, 0x4000), VR::LT, text(&"x".repeat(70_000)));
+        let bytes = write_data_set(&standard, Encoding::ExplicitLe);
+        let read = read_data_set(&bytes, &transfer_syntax("1.2.840.10008.1.2.1"), &Limits::default());
+        assert_eq!(read, Ok(standard));
+    }
+
+    #[test]
+    fn text_that_its_character_set_lacks_is_written_in_utf_8_and_says_so() {
+        let mut set = one(tags::PATIENT_NAME, VR::PN, text("Müller^山田"));
+        set.put_text(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 100");
+        let item = one(tags::SPECIFIC_CHARACTER_SET, VR::CS, text("ISO_IR 100"));
+        set.put(Element { tag: Tag(0x8, 0x1140), vr: VR::SQ, value: Value::Items(vec![item]) });
+        let bytes = write_data_set(&set, Encoding::ExplicitLe);
+        assert!(bytes.windows(14).any(|window| window == "Müller^山田".as_bytes()));
+        let read = read_data_set(&bytes, &transfer_syntax("1.2.840.10008.1.2.1"), &Limits::default()).unwrap();
+        assert_eq!(read.text(tags::SPECIFIC_CHARACTER_SET), Some("ISO_IR 192"));
+        assert!(read.items(Tag(0x8, 0x1140))[0].is_empty());
+    }
+
+    #[test]
+    fn a_command_set_has_its_group_length_and_nothing_foreign() {
+        let mut command = one(Tag(0, 0x100), VR::US, Value::Integers(vec![0x30]));
+        command.put_text(Tag(0, 0x2), VR::UI, "1.2.840.10008.1.1");
+        command.put_text(tags::PATIENT_ID, VR::LO, "ID");
+        let bytes = write_command_set(&command);
+        assert_eq!(&bytes[..12], b"\0\0\0\0\x04\0\0\0\x24\0\0\0");
+        assert_eq!(bytes.len(), 12 + 36);
+        let read = read_command_set(&bytes, &Limits::default()).unwrap();
+        assert_eq!(read.integer(Tag(0, 0)), Some(36));
+        assert_eq!(read.text(Tag(0, 0x2)), Some("1.2.840.10008.1.1"));
+        assert_eq!(read.get(tags::PATIENT_ID), None);
+    }
+}

@@ -18,6 +18,7 @@
 use super::{
     fragments::{Fragments, Table},
     header::{self, Coding, Header, ITEM, ITEM_END, Parsed, SEQUENCE_END, UNDEFINED},
+    levels::{Encapsulated, Kind, Level, State, take},
     value,
 };
 use crate::{DataSet, Element, Invalid, Limits, Place, Value, Warning, tags};
@@ -38,42 +39,6 @@ pub(crate) enum Purpose {
     Instance,
     /// An identifier, a command set, a meta header: everything is kept.
     Small,
-}
-
-#[derive(Debug)]
-struct Level {
-    /// Offset that nothing in this level may cross; of an undefined length that of the level around it.
-    end: u64,
-    /// Whether the level ends at `end`, or at its delimiter.
-    defined: bool,
-    coding: Coding,
-    kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    /// The items of a sequence.
-    Sequence { tag: Tag, items: Vec<DataSet> },
-    /// The elements of an item, or of the whole data set.
-    Elements { set: DataSet, late: Vec<Element>, last: Tag },
-}
-
-#[derive(Debug)]
-enum State {
-    Header,
-    Keep { tag: Tag, vr: VR, left: u64, bytes: Vec<u8> },
-    Skip { left: u64, table: Option<Tag> },
-    FragmentHeader,
-    Fragment { left: u64 },
-}
-
-/// The encapsulated element that is passing by.
-#[derive(Debug)]
-struct Encapsulated {
-    tag: Tag,
-    vr: VR,
-    offset: u64,
-    fragments: Fragments,
 }
 
 #[derive(Debug)]
@@ -101,7 +66,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new(coding: Coding, limits: &Limits, purpose: Purpose) -> Self {
-        let kind = Kind::Elements { set: DataSet::new(), late: Vec::new(), last: Tag(0, 0) };
+        let kind = Kind::elements();
         Self {
             limits: limits.clone(),
             purpose,
@@ -150,6 +115,10 @@ impl Machine {
     /// Takes some of `piece`, at least one byte, and returns the rest.
     fn step<'a>(&mut self, piece: &'a [u8]) -> Result<&'a [u8], Invalid> {
         let room = self.room();
+        if room == 0 && self.level().end < self.limits.instance_bytes_max {
+            let tag = self.last_tag().unwrap_or(ITEM);
+            return Err(self.malformed(tag, "an undefined length does not end within what encloses it"));
+        }
         if room == 0 {
             return Err(self.too_large(None, "the instance", self.limits.instance_bytes_max));
         }
@@ -602,17 +571,4 @@ impl Machine {
         value::decode_text(&mut set);
         Ok(set)
     }
-}
-
-impl Kind {
-    fn elements() -> Self {
-        Self::Elements { set: DataSet::new(), late: Vec::new(), last: Tag(0, 0) }
-    }
-}
-
-/// The next bytes of a value of which `left` are missing.
-fn take<'a>(left: &mut u64, piece: &'a [u8]) -> &'a [u8] {
-    let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(piece.len());
-    *left -= taken as u64;
-    &piece[..taken]
 }
