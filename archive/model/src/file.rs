@@ -6,7 +6,7 @@
 //!
 //! Files without preamble, without meta group, or with a wrong group length are read too.
 
-use crate::scanner::{Coding, Header, Parsed, parse_header};
+use crate::scanner::{Coding, Header, Parsed, is_long, parse_header};
 use crate::write::with_group_length;
 use crate::{AeTitle, DataSet, Element, Encoding, Invalid, Limits, Place, VR, Value, read_data_set, tags};
 use bytes::Bytes;
@@ -19,6 +19,13 @@ pub const IMPLEMENTATION_VERSION_NAME: &str = "TRIPTYCH_0";
 const PREAMBLE_BYTES: usize = 128;
 const MAGIC: &[u8; 4] = b"DICM";
 const META_BYTES_MAX: usize = 64 << 10;
+/// Group 0002, as bytes.
+const GROUP: [u8; 2] = [2, 0];
+/// Group, element and VR.
+const GUESS_BYTES: usize = 6;
+const IMPLICIT_LE: &str = "1.2.840.10008.1.2";
+const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
+const EXPLICIT_BE: &str = "1.2.840.10008.1.2.2";
 
 /// What stands before the data set of a file that we write.
 ///
@@ -50,7 +57,8 @@ pub fn write_file_meta(
 /// What a file said before its data set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FileMeta {
-    /// Transfer Syntax UID (0002,0010); guessed from the first element when the file has no meta group.
+    /// Transfer syntax of the data set: what (0002,0010) says, unless the first element shows that it is another
+    /// uncompressed one, or the file has no meta group.
     pub transfer_syntax: String,
     /// Media Storage SOP Class UID (0002,0002).
     pub sop_class: Option<String>,
@@ -77,20 +85,18 @@ pub struct FileMeta {
 pub struct FileReader {
     limits: Limits,
     held: Vec<u8>,
+    /// Where group 0002 begins, once that is known.
+    start: Option<usize>,
+    /// Where the elements of group 0002 end that were looked at.
+    walked: usize,
     meta: Option<FileMeta>,
-}
-
-/// What the bytes held so far say about where the data set begins.
-enum Begin {
-    Unknown,
-    At { meta: usize, data_set: usize },
 }
 
 impl FileReader {
     /// A reader of one file.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
-        Self { limits: limits.clone(), held: Vec::new(), meta: None }
+        Self { limits: limits.clone(), held: Vec::new(), start: None, walked: 0, meta: None }
     }
 
     /// The meta group, once it is complete.
@@ -120,76 +126,86 @@ impl FileReader {
     }
 
     fn look(&mut self, complete: bool) -> Result<Bytes, Invalid> {
-        let Begin::At { meta, data_set } = find(&self.held, complete)? else {
+        let prefix = PREAMBLE_BYTES + MAGIC.len();
+        if self.held.len() < prefix && !complete {
             return Ok(Bytes::new());
-        };
-        let explicit = crate::transfer_syntax("1.2.840.10008.1.2.1");
-        let elements = read_data_set(&self.held[meta..data_set], &explicit, &self.limits)?;
+        }
+        let has_preamble = self.held.get(PREAMBLE_BYTES..prefix) == Some(&MAGIC[..]);
+        let start = *self.start.get_or_insert(if has_preamble { prefix } else { 0 });
+        self.walked = self.walked.max(start);
+        while let Some(end) = self.next_element(complete)? {
+            self.walked = end;
+            if end - start > META_BYTES_MAX {
+                let place = Place { tag: Some(tags::FILE_META_INFORMATION_GROUP_LENGTH), offset: end as u64 };
+                let max = META_BYTES_MAX as u64;
+                return Err(Invalid::TooLarge { place, what: "the file meta group", max });
+            }
+        }
+        let rest = self.held.get(self.walked..).unwrap_or_default();
+        // The first bytes of the data set tell whether its transfer syntax is what the meta group says.
+        if !complete && (rest.len() < GUESS_BYTES || rest.starts_with(&GROUP)) {
+            return Ok(Bytes::new());
+        }
+        let explicit = crate::transfer_syntax(EXPLICIT_LE);
+        let elements = read_data_set(&self.held[start..self.walked], &explicit, &self.limits)?;
         let uid = |tag| elements.text(tag).map(str::to_owned);
         self.meta = Some(FileMeta {
-            transfer_syntax: uid(tags::TRANSFER_SYNTAX_UID).unwrap_or_else(|| guess(&self.held[data_set..]).to_owned()),
+            transfer_syntax: actual_syntax(elements.text(tags::TRANSFER_SYNTAX_UID), rest),
             sop_class: uid(tags::MEDIA_STORAGE_SOP_CLASS_UID),
             sop_instance: uid(tags::MEDIA_STORAGE_SOP_INSTANCE_UID),
-            has_preamble: meta > 0,
+            has_preamble: start > 0,
             elements,
         });
-        let rest = self.held.split_off(data_set);
+        let rest = self.held.split_off(self.walked);
         self.held = Vec::new();
         Ok(rest.into())
     }
-}
 
-/// Walks over group 0002, element by element: its group length is not trusted (PS3.5 §7.2 is broken often enough).
-fn find(held: &[u8], complete: bool) -> Result<Begin, Invalid> {
-    let prefix = PREAMBLE_BYTES + MAGIC.len();
-    // 16: enough for the longest header, so that a file without preamble is recognised as such.
-    if held.len() < prefix && !complete {
-        return Ok(Begin::Unknown);
-    }
-    let meta = if held.get(PREAMBLE_BYTES..prefix) == Some(&MAGIC[..]) { prefix } else { 0 };
-    let coding = Coding::of(Encoding::ExplicitLe);
-    let mut at = meta;
-    loop {
-        let rest = held.get(at..).unwrap_or_default();
-        if at - meta > META_BYTES_MAX {
-            let place = Place { tag: Some(tags::FILE_META_INFORMATION_GROUP_LENGTH), offset: at as u64 };
-            return Err(Invalid::TooLarge { place, what: "the file meta group", max: META_BYTES_MAX as u64 });
+    /// Where the next element of group 0002 ends: `None` when there is none, or when it has not arrived yet. Elements
+    /// are walked one by one, because the group length is not to be trusted.
+    fn next_element(&self, complete: bool) -> Result<Option<usize>, Invalid> {
+        let rest = self.held.get(self.walked..).unwrap_or_default();
+        if !rest.starts_with(&GROUP) {
+            return Ok(None);
         }
-        if rest.len() < 2 && !complete {
-            return Ok(Begin::Unknown);
-        }
-        if rest.get(..2) != Some(&[2, 0]) {
-            return Ok(Begin::At { meta, data_set: at });
-        }
-        let truncated = Invalid::Truncated { place: Place { tag: None, offset: at as u64 } };
-        let whole = rest.len() >= 8;
-        let parsed = if whole { parse_header(&rest[..rest.len().min(12)], coding) } else { Parsed::Longer };
-        let Parsed::Complete(Header { tag, vr, length, .. }) = parsed else {
-            return if complete { Err(truncated) } else { Ok(Begin::Unknown) };
+        let missing = |tag| {
+            let place = Place { tag, offset: self.walked as u64 };
+            if complete { Err(Invalid::Truncated { place }) } else { Ok(None) }
         };
-        let header_bytes = if vr.is_some_and(crate::scanner::is_long) { 12 } else { 8 };
-        let place = Place { tag: Some(tag), offset: at as u64 };
+        let coding = Coding::of(Encoding::ExplicitLe);
+        let parsed = if rest.len() < 8 { Parsed::Longer } else { parse_header(&rest[..rest.len().min(12)], coding) };
+        let Parsed::Complete(Header { tag, vr, length, .. }) = parsed else { return missing(None) };
         if length as usize > META_BYTES_MAX {
-            let room = META_BYTES_MAX as u64;
-            return Err(Invalid::TooLong { place, declared: u64::from(length), room });
+            let place = Place { tag: Some(tag), offset: self.walked as u64 };
+            return Err(Invalid::TooLong { place, declared: u64::from(length), room: META_BYTES_MAX as u64 });
         }
-        let end = at + header_bytes + length as usize;
-        if end > held.len() {
-            return if complete { Err(Invalid::Truncated { place }) } else { Ok(Begin::Unknown) };
-        }
-        at = end;
+        let header_bytes = if vr.is_some_and(is_long) { 12 } else { 8 };
+        let end = self.walked + header_bytes + length as usize;
+        if end > self.held.len() { missing(Some(tag)) } else { Ok(Some(end)) }
     }
 }
 
-/// The transfer syntax of a data set without meta group, from its first element.
-fn guess(data_set: &[u8]) -> &'static str {
-    let Some(&[g0, g1, _, _, v0, v1]) = data_set.first_chunk::<6>() else { return "1.2.840.10008.1.2" };
-    match VR::from_binary([v0, v1]) {
-        // Groups are small numbers: the zero byte tells the order.
-        Some(_) if g0 == 0 && g1 != 0 => "1.2.840.10008.1.2.2",
-        Some(_) => "1.2.840.10008.1.2.1",
-        None => "1.2.840.10008.1.2",
+/// The transfer syntax that the data set is in: the declared one, unless its first element shows that it has VRs
+/// where that has none, or the other way round.
+fn actual_syntax(declared: Option<&str>, data_set: &[u8]) -> String {
+    let guessed = guess(data_set);
+    match declared.filter(|declared| !declared.is_empty()) {
+        Some(IMPLICIT_LE | EXPLICIT_LE) | None => guessed.unwrap_or(declared.unwrap_or(IMPLICIT_LE)).to_owned(),
+        Some(declared) => declared.to_owned(),
     }
+}
+
+/// The uncompressed transfer syntax of a data set, from its first element.
+fn guess(data_set: &[u8]) -> Option<&'static str> {
+    let &[g0, g1, _, _, v0, v1] = data_set.first_chunk::<GUESS_BYTES>()?;
+    Some(match VR::from_binary([v0, v1]) {
+        // Groups are small numbers: the zero byte tells the order.
+        Some(_) if g0 == 0 && g1 != 0 => EXPLICIT_BE,
+        Some(_) => EXPLICIT_LE,
+        // A blank VR. As a length it would say 8 KiB and more: no data set begins so.
+        None if v0 >= b' ' && v1 >= b' ' => EXPLICIT_LE,
+        None => IMPLICIT_LE,
+    })
 }
 
 #[cfg(test)]
@@ -249,6 +265,16 @@ mod tests {
         assert_eq!(read(implicit, 100).unwrap().0.transfer_syntax, "1.2.840.10008.1.2");
         let big = b"\0\x08\0\x60CS\0\x02OT";
         assert_eq!(read(big, 100).unwrap().0.transfer_syntax, "1.2.840.10008.1.2.2");
+    }
+
+    #[test]
+    fn a_wrong_transfer_syntax_is_seen_in_the_first_element() {
+        let mut file = write_file_meta("1.2", "1.2.3", IMPLICIT_LE, None);
+        file.extend(DATA_SET);
+        assert_eq!(read(&file, 11).unwrap().0.transfer_syntax, EXPLICIT_LE);
+        let mut file = write_file_meta("1.2", "1.2.3", "1.2.840.10008.1.2.4.50", None);
+        file.extend(DATA_SET);
+        assert_eq!(read(&file, 11).unwrap().0.transfer_syntax, "1.2.840.10008.1.2.4.50");
     }
 
     #[test]

@@ -199,6 +199,12 @@ impl Writer {
             // Items are written by the loop.
             Value::Empty | Value::Bulk { .. } | Value::Items(_) => Vec::new(),
             Value::Text(texts) => self.text(vr, texts, words),
+            Value::Integers(numbers) if is_text(vr) => {
+                self.text(vr, &numbers.iter().map(ToString::to_string).collect::<Vec<_>>(), words)
+            }
+            Value::Floats(numbers) if is_text(vr) => {
+                self.text(vr, &numbers.iter().map(ToString::to_string).collect::<Vec<_>>(), words)
+            }
             Value::Integers(numbers) => numbers.iter().flat_map(|&number| self.integer(vr, number)).collect(),
             Value::Floats(numbers) if vr == VR::FL => {
                 numbers.iter().flat_map(|&number| self.word(u64::from((number as f32).to_bits()), 4)).collect()
@@ -278,6 +284,7 @@ mod tests {
         let written = |vr, value| write_data_set(&one(Tag(0x11, 0x1001), vr, value), Encoding::ExplicitLe);
         assert_eq!(written(VR::UI, text("1.2")), b"\x11\0\x01\x10UI\x04\x001.2\0");
         assert_eq!(written(VR::LO, text("abc")), b"\x11\0\x01\x10LO\x04\0abc ");
+        assert_eq!(written(VR::IS, Value::Integers(vec![-1, 20])), b"\x11\0\x01\x10IS\x06\0-1\\20 ");
         let odd = Value::Bytes(Bytes::from_static(b"abc"));
         assert_eq!(written(VR::OB, odd), b"\x11\0\x01\x10OB\0\0\x04\0\0\0abc\0");
         assert_eq!(written(VR::DA, Value::Empty), b"\x11\0\x01\x10DA\0\0");

@@ -195,6 +195,11 @@ impl Machine {
             }
         }
         if let Parsed::Complete(header) = header::parse(&self.carry[..self.carried], coding) {
+            let first = self.elements == 0 && !coding.explicit;
+            if first && VR::from_binary([self.carry[4], self.carry[5]]).is_some() {
+                // Else its length would be 16 KiB and more: no data set begins so.
+                return Err(self.malformed(header.tag, "has VRs although the transfer syntax is implicit"));
+            }
             self.charge(self.carried as u64, header.tag)?;
             self.carried = 0;
             match self.state {
@@ -207,7 +212,8 @@ impl Machine {
 
     /// A header is complete: decides what comes next.
     fn element(&mut self, header: Header) -> Result<(), Invalid> {
-        self.elements += 1;
+        // Delimiters take no memory; that they are not endless is the header's limit.
+        self.elements += u64::from(!matches!(header.tag, ITEM_END | SEQUENCE_END));
         if self.elements > self.limits.elements_max {
             let max = self.limits.elements_max;
             return Err(Invalid::TooMany { place: self.place(header.tag), what: "elements", max });
@@ -244,12 +250,13 @@ impl Machine {
         self.odd = length % 2 == 1;
         // UN of a standard element: another node did not know it, we do (PS3.5 §6.2.2 note 2).
         let vr = match header::dictionary_vr(tag, self.signed()) {
-            known if vr == VR::UN && known != VR::SQ && tag.0 % 2 == 0 => known,
+            // In big-endian data sets UN is little endian nevertheless: left as it is.
+            known if vr == VR::UN && known != VR::SQ && tag.0 % 2 == 0 && !self.level().coding.big => known,
             _ => vr,
         };
         if self.is_bulk(tag, vr, left) {
             self.put(Element { tag, vr, value: Value::Bulk { offset: self.pos, length: left } });
-            let table = self.table(tag, vr);
+            let table = self.table(tag, vr, left)?;
             self.state = State::Skip { left, table };
         } else {
             self.charge(left, tag)?;
@@ -294,7 +301,7 @@ impl Machine {
                     return Err(Invalid::TooMany { place: self.place(tag), what: "fragments", max });
                 }
                 let is_table = encapsulated.fragments.begin(at, header.length);
-                if is_table && u64::from(header.length) > max * 4 {
+                if is_table && u64::from(header.length) > max.saturating_mul(4) {
                     return Err(Invalid::TooMany { place: self.place(tag), what: "offsets", max });
                 }
                 self.check_room(tag, u64::from(header.length))?;
@@ -460,14 +467,21 @@ impl Machine {
     }
 
     /// Which table of the data set itself this value is, so that its numbers are gathered as they pass by.
-    fn table(&mut self, tag: Tag, vr: VR) -> Option<Tag> {
-        let fits = self.levels.len() == 1 && vr == VR::OV;
-        match tag {
-            tags::EXTENDED_OFFSET_TABLE if fits => self.extended_offsets = Some(Table::default()),
-            tags::EXTENDED_OFFSET_TABLE_LENGTHS if fits => self.extended_lengths = Some(Table::default()),
-            _ => return None,
+    fn table(&mut self, tag: Tag, vr: VR, length: u64) -> Result<Option<Tag>, Invalid> {
+        if self.levels.len() > 1 || vr != VR::OV {
+            return Ok(None);
         }
-        Some(tag)
+        let table = match tag {
+            tags::EXTENDED_OFFSET_TABLE => &mut self.extended_offsets,
+            tags::EXTENDED_OFFSET_TABLE_LENGTHS => &mut self.extended_lengths,
+            _ => return Ok(None),
+        };
+        *table = Some(Table::default());
+        let max = self.limits.fragments_max;
+        if length > max.saturating_mul(8) {
+            return Err(Invalid::TooMany { place: self.place(tag), what: "offsets", max });
+        }
+        Ok(Some(tag))
     }
 
     fn is_bulk(&self, tag: Tag, vr: VR, length: u64) -> bool {

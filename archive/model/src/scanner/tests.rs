@@ -293,6 +293,21 @@ fn a_length_beyond_what_encloses_it_is_refused_at_once() {
 }
 
 #[test]
+fn an_explicit_data_set_in_an_implicit_syntax_is_refused_at_its_first_element() {
+    let mut scanner = Scanner::new(&transfer_syntax(IMPLICIT), &Limits::default());
+    let error = scanner.push(&short(0x8, 0x16, "UI", b"1.2.3\0")).unwrap_err();
+    assert_eq!(error.kind(), InvalidKind::Malformed);
+}
+
+#[test]
+fn an_extended_offset_table_is_bounded() {
+    let limits = Limits { fragments_max: 2, ..Limits::default() };
+    let bytes = long(0x7FE0, 0x1, "OV", 24, &[0; 24]);
+    let error = scan_with(JPEG, &bytes, 64, &limits).unwrap_err();
+    assert_eq!(error.kind(), InvalidKind::TooMany);
+}
+
+#[test]
 fn an_undefined_length_must_end_within_a_defined_one() {
     let open = bare(0xFFFE, 0xE000, u32::MAX, &short(0x8, 0x1155, "UI", b"1.2\0"));
     let bytes = [long(0x8, 0x1140, "SQ", open.len() as u32, &open), short(0x10, 0x20, "LO", b"ID")].concat();
