@@ -18,7 +18,7 @@ pub struct Limits {
     pub instance_bytes_max: u64,
     /// Inflated bytes for each deflated one. Default 100.
     pub inflate_ratio_max: u64,
-    /// Fragments of one pixel data element, and frames of an instance. Default 2^20.
+    /// Fragments of one pixel data element, and entries of its offset tables. Default 2^20.
     pub fragments_max: u64,
     /// Values of this length and more are left in the body. Default 4096.
     pub bulk_bytes_min: u64,

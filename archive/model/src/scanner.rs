@@ -31,7 +31,6 @@ pub(crate) use value::{is_single, is_text, number_bytes, word_bytes};
 #[derive(Debug)]
 pub struct Scanner {
     syntax: TransferSyntax,
-    limits: Limits,
     machine: Machine,
     inflater: Option<Inflater>,
     length_bytes: u64,
@@ -62,7 +61,6 @@ impl Scanner {
     pub fn new(syntax: &TransferSyntax, limits: &Limits) -> Self {
         Self {
             syntax: *syntax,
-            limits: limits.clone(),
             machine: Machine::new(Coding::of(syntax.encoding), limits, Purpose::Instance),
             inflater: syntax.deflated.then(|| Inflater::new(limits)),
             length_bytes: 0,
@@ -121,7 +119,7 @@ impl Scanner {
     }
 
     fn frames(&mut self, header: &DataSet) -> (Option<FrameMap>, Option<&'static str>) {
-        let count = fragments::frame_count(header, self.limits.fragments_max);
+        let count = fragments::frame_count(header);
         if let Some(fragments) = self.machine.pixels.take() {
             let extended = self.machine.extended_offsets.as_ref().zip(self.machine.extended_lengths.as_ref());
             return fragments.map(count, &self.syntax, extended);

@@ -164,10 +164,10 @@ impl Fragments {
     }
 }
 
-/// Number of Frames (0028,0008); 1 where it is absent or nonsense.
-pub(crate) fn frame_count(header: &DataSet, frames_max: u64) -> u32 {
+/// Number of Frames (0028,0008); 1 where it is absent or nonsense. It needs no limit: no memory is taken by it.
+pub(crate) fn frame_count(header: &DataSet) -> u32 {
     let count = header.integer(tags::NUMBER_OF_FRAMES).unwrap_or(1);
-    u32::try_from(count).ok().filter(|&count| count > 0 && u64::from(count) <= frames_max).unwrap_or(1)
+    u32::try_from(count).ok().filter(|&count| count > 0).unwrap_or(1)
 }
 
 /// The frame map of native pixel data, and what was odd. Arithmetic in u128: no product of the header's numbers

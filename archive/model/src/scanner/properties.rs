@@ -4,6 +4,7 @@
 use super::tests::{BIG, DEFLATED, EXPLICIT, IMPLICIT, encapsulated_image, scan_with, set, text};
 use super::*;
 use crate::{Element, Encoding, Tag, VR, transfer_syntax, write_data_set};
+use dicom_encoding::transfer_syntax::TransferSyntaxIndex as _;
 use proptest::prelude::*;
 
 /// A value that its VR can hold.
@@ -96,6 +97,23 @@ proptest! {
     fn the_dictionary_gives_back_the_vrs(written in standard_data_set()) {
         let bytes = write_data_set(&written, Encoding::ImplicitLe);
         prop_assert_eq!(&scan_with(IMPLICIT, &bytes, 3, &Limits::default()).unwrap().header, &written);
+    }
+
+    #[test]
+    fn dicom_rs_reads_what_is_written(written in data_set()) {
+        for uid in [IMPLICIT, EXPLICIT] {
+            let bytes = write_data_set(&written, transfer_syntax(uid).encoding);
+            let syntax = dicom_transfer_syntax_registry::TransferSyntaxRegistry.get(uid).unwrap();
+            let object = dicom_object::InMemDicomObject::read_dataset_with_ts(&bytes[..], syntax).unwrap();
+            prop_assert_eq!(object.iter().count(), written.len());
+            for (theirs, ours) in object.iter().zip(&written) {
+                prop_assert_eq!(theirs.header().tag, ours.tag);
+                if let (Value::Text(texts), EXPLICIT) = (&ours.value, uid) {
+                    let theirs = theirs.to_str().unwrap();
+                    prop_assert_eq!(theirs.trim_end_matches([' ', '\0']), texts.join("\\"));
+                }
+            }
+        }
     }
 
     #[test]

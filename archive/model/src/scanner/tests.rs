@@ -450,6 +450,24 @@ fn fragments_become_frames_by_their_number_or_their_table() {
 }
 
 #[test]
+fn an_unknown_syntax_is_told_by_the_pixel_data_itself() {
+    assert_eq!(frames_of("1.2.3.4", &encapsulated_image("2 ", &[], &[b"abcd", b"ef"])), [&b"abcd"[..], b"ef"]);
+    assert_eq!(frames_of("1.2.3.4", &native_image(1, 2, "2 ", 8, b"abcd")), [b"ab", b"cd"]);
+}
+
+#[test]
+fn the_icon_of_an_image_is_not_its_pixel_data() {
+    let icon = native_image(1, 2, "1 ", 8, b"ab");
+    let mut bytes = long(0x88, 0x200, "SQ", icon.len() as u32 + 8, &item(&icon));
+    let scanned = scan(EXPLICIT, &bytes).unwrap();
+    assert_eq!(scanned.frames, None);
+    let pixels = scanned.header.items(tags::ICON_IMAGE_SEQUENCE)[0].get(tags::PIXEL_DATA).unwrap();
+    assert_eq!(pixels.value, Value::Bytes(Bytes::from_static(b"ab")));
+    bytes.extend(&encapsulated_image("1 ", &[], &[b"wxyz"])[10..]);
+    assert_eq!(frames_of(JPEG, &bytes), [b"wxyz"]);
+}
+
+#[test]
 fn a_lying_offset_table_is_disregarded() {
     for table in [&[0, 1][..], &[0, 0xFFFF_FFF0], &[12, 0], &[0, 0], &[12], &[0, 12, 24, 36, 48]] {
         let bytes = encapsulated_image("2 ", table, &[b"abcd", b"efgh"]);
