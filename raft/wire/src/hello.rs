@@ -18,7 +18,7 @@ pub struct Hello {
     pub cluster_id: Option<[u8; 16]>,
     /// Its name from `--name`.
     pub name: String,
-    /// Made with its data folder.
+    /// Made with its data folder; all zeros while that was not read yet.
     pub node_uuid: [u8; 16],
     /// Starts of that data folder, counted.
     pub incarnation: u64,
@@ -78,10 +78,11 @@ pub(crate) fn check(ours: &Hello, theirs: &Hello, before: Option<&Hello>) -> Res
     if theirs.name == ours.name {
         return Err(format!("two nodes are named {}", ours.name));
     }
-    if theirs.node_uuid == ours.node_uuid {
+    let disk_known = theirs.node_uuid != [0; 16]; // all zeros: its identity was not read yet
+    if disk_known && theirs.node_uuid == ours.node_uuid {
         return Err(format!("{} runs on a copy of this node's disk", theirs.name));
     }
-    if let Some(before) = before.filter(|before| before.node_uuid == theirs.node_uuid)
+    if let Some(before) = before.filter(|before| disk_known && before.node_uuid == theirs.node_uuid)
         && theirs.incarnation < before.incarnation
     {
         let (now, before) = (theirs.incarnation, before.incarnation);

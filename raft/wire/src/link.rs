@@ -21,7 +21,14 @@ use crate::{
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use raft_types::{BytePermit, Class, Message, Refusal, Serve, Versioned, WireError};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::oneshot,
@@ -52,6 +59,8 @@ pub(crate) struct Link {
     remote: Mutex<Hello>,
     outbox: Outbox,
     table: Mutex<Table>,
+    /// The other end was told that the two do not belong together; its next frame ends the connection.
+    estranged: AtomicBool,
     ended: CancellationToken,
 }
 
@@ -84,7 +93,8 @@ impl Link {
     pub(crate) fn new(shared: Arc<Shared>, peer: Arc<Peer>, class: Class, remote: Hello) -> Arc<Link> {
         let ended = shared.stopping.child_token();
         let (remote, table) = (Mutex::new(remote), Mutex::new(Table::default()));
-        Arc::new(Link { shared, peer, class, remote, outbox: Outbox::default(), table, ended })
+        let estranged = AtomicBool::new(false);
+        Arc::new(Link { shared, peer, class, remote, outbox: Outbox::default(), table, estranged, ended })
     }
 
     pub(crate) fn unreachable(&self, why: &str) -> WireError {
@@ -211,7 +221,11 @@ impl Link {
         let greeting = Greeting { hello: ours.clone(), to: self.peer.name.clone() };
         let asked = self.call(Kind::Hello, Message { head: greeting.encode(), ..Message::default() }).await;
         let answer = match asked {
-            Err(WireError::Refused { refusal, .. }) if refusal.code == code::WRONG_PEER => Err(wrong(refusal.reason)),
+            Err(WireError::Refused { refusal, .. }) if refusal.code == code::WRONG_PEER => {
+                let error = wrong(refusal.reason);
+                self.end(error.clone());
+                Err(error)
+            }
             other => other,
         }?;
         let theirs = Greeting::decode(&answer.message.head).map_err(|error| wrong(error.to_string()))?.hello;
@@ -240,8 +254,8 @@ impl Link {
         let beat = Frame { kind: Kind::Beat, class: self.class, id: 0, message: Message::default() };
         let sent = |bytes| self.shared.metrics.sent(self.class, bytes);
         let mut tasks = JoinSet::new();
+        // Not biased: whoever has much to do must not starve the other.
         let why = tokio::select! {
-            biased;
             () = self.ended.cancelled() => "closed here".to_owned(),
             why = self.read(&mut source, serve.as_ref(), &mut tasks) => why,
             end = self.outbox.write_all(&mut writer, beat, timers.beat, timers.write_stall_max, sent) => match end {
@@ -291,6 +305,9 @@ impl Link {
         tasks: &mut JoinSet<()>,
     ) -> Result<(), String> {
         let Frame { kind, id, message, .. } = frame;
+        if self.estranged.load(Ordering::Relaxed) {
+            return Err("it does not belong to this node's cluster".to_owned());
+        }
         let stream = |link: &Link| link.table.lock().streams.get(&id).cloned();
         match kind {
             Kind::Beat => {}
@@ -302,7 +319,8 @@ impl Link {
             }
             Kind::Refusal => {
                 let refusal = read_refusal(&message);
-                let (waiting, stream) = (self.table.lock().calls.remove(&id), stream(self));
+                let waiting = self.table.lock().calls.remove(&id);
+                let stream = stream(self);
                 let error = self.refused(refusal.code, refusal.reason);
                 if let Some(stream) = stream {
                     stream.fail(error);
@@ -385,7 +403,12 @@ impl Link {
     fn greet_again(&self, id: u64, message: &Message) -> Result<(), String> {
         let theirs = Greeting::decode(&message.head).map_err(|error| error.to_string())?.hello;
         let ours = self.shared.hello();
-        check(&ours, &theirs, self.peer.known.lock().as_ref())?;
+        let checked = check(&ours, &theirs, self.peer.known.lock().as_ref());
+        if let Err(reason) = checked {
+            self.estranged.store(true, Ordering::Relaxed);
+            self.push_refusal(id, &Refusal { code: code::WRONG_PEER, reason });
+            return Ok(());
+        }
         *self.remote.lock() = theirs.clone();
         *self.peer.known.lock() = Some(theirs);
         let head = Greeting { hello: ours, to: self.peer.name.clone() }.encode();

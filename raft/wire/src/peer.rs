@@ -115,15 +115,21 @@ pub(crate) fn established(shared: &Arc<Shared>, halves: &mut Halves, peer: &Arc<
 
 /// Keeps one connection to `peer` until the wire stops.
 pub(crate) async fn dial(shared: Arc<Shared>, peer: Arc<Peer>, class: Class, state: watch::Sender<State>) {
+    keep(&shared, &peer, class, &state).await;
+    // Also lets go of the last connection, which holds `shared`, which holds the peer, which holds this state.
+    state.send_replace(State::Down(unreachable(&peer, "this node is stopping".to_owned())));
+}
+
+async fn keep(shared: &Arc<Shared>, peer: &Arc<Peer>, class: Class, state: &watch::Sender<State>) {
     let mut failures = 0_u32;
     loop {
-        let attempt = tokio::time::timeout(shared.timers.connect, connect(&shared, &peer, class));
+        let attempt = tokio::time::timeout(shared.timers.connect, connect(shared, peer, class));
         let attempt = tokio::select! {
             biased;
             () = shared.stopping.cancelled() => return,
             attempt = attempt => attempt,
         };
-        let attempt = attempt.unwrap_or_else(|_| Err(unreachable(&peer, "no connection in time".to_owned())));
+        let attempt = attempt.unwrap_or_else(|_| Err(unreachable(peer, "no connection in time".to_owned())));
         match attempt {
             Ok((link, halves)) => {
                 tracing::info!(peer = peer.name, ?class, "connected");
@@ -142,7 +148,7 @@ pub(crate) async fn dial(shared: Arc<Shared>, peer: Arc<Peer>, class: Class, sta
                     continue;
                 }
                 failures += 1; // accepted and closed at once is no success
-                state.send_replace(State::Down(unreachable(&peer, why)));
+                state.send_replace(State::Down(unreachable(peer, why)));
             }
             Err(error) => {
                 if failures == 0 {

@@ -86,7 +86,7 @@ impl Default for WireTimers {
             handshake: Duration::from_secs(2),
             back_off_max: Duration::from_secs(1),
             beat: Duration::from_millis(500),
-            silence_max: Duration::from_secs(3),
+            silence_max: Duration::from_secs(5),
             write_stall_max: Duration::from_secs(15),
             memory_wait: Duration::from_secs(10),
             call_deadline: Duration::from_secs(60),
