@@ -18,6 +18,7 @@ pub mod matching;
 mod parse;
 mod phi;
 mod pixel;
+mod repertoire;
 mod scanner;
 pub mod sop_class;
 pub mod text;

@@ -5,7 +5,7 @@
 //! cannot be, the whole data set is written in UTF-8 and says so. Iterative: items wait on a stack of their own.
 
 use crate::scanner::{is_long, is_single, is_text, number_bytes, word_bytes};
-use crate::{DataSet, Element, Encoding, Tag, VR, Value, tags};
+use crate::{DataSet, Element, Encoding, Tag, VR, Value, repertoire::Repertoire, tags};
 
 /// What a short VR's length can say, rounded down to even (PS3.5 §6.2.2).
 const SHORT_BYTES_MAX: usize = 65_534;
@@ -14,12 +14,12 @@ const UTF_8: &str = "ISO_IR 192";
 /// Bytes of `set`. Bulk values have none to write and become empty elements: whoever has the body reads it there.
 #[must_use]
 pub fn write_data_set(set: &DataSet, encoding: Encoding) -> Vec<u8> {
-    if is_writable(set, &Words::of(set)) {
-        return Writer { encoding, words: Words::of(set) }.write(set);
+    if is_writable(set) {
+        return Writer { encoding, words: declared(set) }.write(set);
     }
     let mut set = set.clone();
     use_utf_8(&mut set);
-    Writer { encoding, words: Words::of(&set) }.write(&set)
+    Writer { encoding, words: declared(&set) }.write(&set)
 }
 
 /// Bytes of a command set: implicit little endian, with its group length (PS3.7 §6.3.1). Elements outside of group
@@ -57,17 +57,17 @@ fn use_utf_8(root: &mut DataSet) {
 }
 
 /// Whether all text of `root` can be written in the sets that it declares.
-fn is_writable(root: &DataSet, words: &Words) -> bool {
-    let mut todo = vec![(root, words.clone())];
+fn is_writable(root: &DataSet) -> bool {
+    let mut todo = vec![(root, declared(root))];
     while let Some((set, words)) = todo.pop() {
         for element in set {
             match &element.value {
                 Value::Text(texts) => {
-                    if !texts.iter().all(|text| words.encode(text, element.vr).is_some()) {
+                    if !texts.iter().all(|text| words.encode(text).is_some()) {
                         return false;
                     }
                 }
-                Value::Items(items) => todo.extend(items.iter().map(|item| (item, words.inherited(item)))),
+                Value::Items(items) => todo.extend(items.iter().map(|item| (item, inherited(words, item)))),
                 Value::Empty
                 | Value::Integers(_)
                 | Value::Floats(_)
@@ -80,53 +80,24 @@ fn is_writable(root: &DataSet, words: &Words) -> bool {
     true
 }
 
-/// The character set in force.
-#[derive(Debug, Clone)]
-struct Words {
-    charset: std::sync::Arc<shim::Charset>,
+/// The character set in force in `item`.
+fn inherited(words: Repertoire, item: &DataSet) -> Repertoire {
+    if item.get(tags::SPECIFIC_CHARACTER_SET).is_some() { declared(item) } else { words }
 }
 
-impl Words {
-    fn of(set: &DataSet) -> Self {
-        Self { charset: std::sync::Arc::new(shim::Charset::of(set.texts(tags::SPECIFIC_CHARACTER_SET))) }
-    }
-
-    fn inherited(&self, item: &DataSet) -> Self {
-        if item.get(tags::SPECIFIC_CHARACTER_SET).is_some() { Self::of(item) } else { self.clone() }
-    }
-
-    fn encode(&self, text: &str, vr: VR) -> Option<Vec<u8>> {
-        if text.is_ascii() { Some(text.as_bytes().to_vec()) } else { self.charset.encode(text, vr) }
-    }
-}
-
-/// Writes what encoders of character sets do not know yet.
-mod shim {
-    #[derive(Debug)]
-    pub(super) struct Charset {
-        utf_8: bool,
-    }
-
-    impl Charset {
-        pub(super) fn of(values: &[String]) -> Self {
-            Self { utf_8: values.iter().any(|value| value == super::UTF_8) }
-        }
-
-        pub(super) fn encode(&self, text: &str, _: dicom_core::VR) -> Option<Vec<u8>> {
-            self.utf_8.then(|| text.as_bytes().to_vec())
-        }
-    }
+fn declared(set: &DataSet) -> Repertoire {
+    Repertoire::of(set.texts(tags::SPECIFIC_CHARACTER_SET))
 }
 
 struct Writer {
     encoding: Encoding,
-    words: Words,
+    words: Repertoire,
 }
 
 /// What is still to be written: elements, or the end of something whose length is to be filled in.
 enum Todo<'a> {
-    Elements(std::slice::Iter<'a, Element>, Words),
-    Items(std::slice::Iter<'a, DataSet>, Words),
+    Elements(std::slice::Iter<'a, Element>, Repertoire),
+    Items(std::slice::Iter<'a, DataSet>, Repertoire),
     /// The 4 bytes of a length, which counts from behind them.
     Length(usize),
 }
@@ -134,7 +105,7 @@ enum Todo<'a> {
 impl Writer {
     fn write(self, set: &DataSet) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut todo = vec![Todo::Elements(set.iter(), self.words.clone())];
+        let mut todo = vec![Todo::Elements(set.iter(), self.words)];
         while let Some(next) = todo.pop() {
             match next {
                 Todo::Length(at) => {
@@ -143,7 +114,7 @@ impl Writer {
                 }
                 Todo::Items(mut items, words) => {
                     let Some(item) = items.next() else { continue };
-                    let inherited = words.inherited(item);
+                    let inherited = inherited(words, item);
                     todo.push(Todo::Items(items, words));
                     self.header(&mut out, Tag(0xFFFE, 0xE000), None, 0);
                     todo.push(Todo::Length(out.len() - 4));
@@ -151,13 +122,13 @@ impl Writer {
                 }
                 Todo::Elements(mut elements, words) => {
                     let Some(element) = elements.next() else { continue };
-                    todo.push(Todo::Elements(elements, words.clone()));
+                    todo.push(Todo::Elements(elements, words));
                     if let Value::Items(items) = &element.value {
                         self.header(&mut out, element.tag, Some(VR::SQ), 0);
                         todo.push(Todo::Length(out.len() - 4));
                         todo.push(Todo::Items(items.iter(), words));
                     } else {
-                        self.element(&mut out, element, &words);
+                        self.element(&mut out, element, words);
                     }
                 }
             }
@@ -165,7 +136,7 @@ impl Writer {
         out
     }
 
-    fn element(&self, out: &mut Vec<u8>, element: &Element, words: &Words) {
+    fn element(&self, out: &mut Vec<u8>, element: &Element, words: Repertoire) {
         let Element { tag, vr, value } = element;
         let mut vr = *vr;
         let bytes = self.value(vr, value, words);
@@ -194,7 +165,7 @@ impl Writer {
     }
 
     /// The bytes of a value, padded to even length.
-    fn value(&self, vr: VR, value: &Value, words: &Words) -> Vec<u8> {
+    fn value(&self, vr: VR, value: &Value, words: Repertoire) -> Vec<u8> {
         let mut bytes = match value {
             // Items are written by the loop.
             Value::Empty | Value::Bulk { .. } | Value::Items(_) => Vec::new(),
@@ -227,13 +198,13 @@ impl Writer {
         bytes
     }
 
-    fn text(&self, vr: VR, texts: &[String], words: &Words) -> Vec<u8> {
+    fn text(&self, vr: VR, texts: &[String], words: Repertoire) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (at, text) in texts.iter().enumerate() {
             if at > 0 && !is_single(vr) {
                 bytes.push(b'\\');
             }
-            match words.encode(text, vr) {
+            match words.encode(text) {
                 Some(encoded) => bytes.extend(encoded),
                 // Not reached: write_data_set has made sure. Were it, UTF-8 is what most readers guess.
                 None => bytes.extend(text.as_bytes()),

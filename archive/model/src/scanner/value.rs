@@ -3,9 +3,7 @@
 //! Text in which every byte is ASCII means the same in all character sets and is decoded at once. Other text stays
 //! bytes until the data set is complete, because only then its Specific Character Set (0008,0005) is known for sure.
 
-use self::shim::Charset;
-use crate::{DataSet, Value, tags};
-use bytes::Bytes;
+use crate::{DataSet, Value, repertoire::Repertoire, tags};
 use dicom_core::{Tag, VR};
 
 const ESCAPE: u8 = 0x1B;
@@ -125,42 +123,22 @@ pub(crate) fn text_values(vr: VR, text: &str) -> Value {
 /// Decodes the text that is still bytes, each data set with its own character set or that of what encloses it
 /// (PS3.5 §6.1.2.3). Iterative: depth is the sender's choice.
 pub(crate) fn decode_text(root: &mut DataSet) {
-    let default = std::sync::Arc::new(Charset::of(&[]));
-    let mut todo = vec![(root, default)];
+    let mut todo = vec![(root, Repertoire::Default)];
     while let Some((set, inherited)) = todo.pop() {
         let charset = match set.get(tags::SPECIFIC_CHARACTER_SET) {
-            Some(_) => std::sync::Arc::new(Charset::of(set.texts(tags::SPECIFIC_CHARACTER_SET))),
+            Some(_) => Repertoire::of(set.texts(tags::SPECIFIC_CHARACTER_SET)),
             None => inherited,
         };
         for element in set.elements_mut() {
             let text = match &element.value {
-                Value::Bytes(bytes) if is_text(element.vr) => Some(decoded(&charset, element.vr, bytes)),
+                Value::Bytes(bytes) if is_text(element.vr) => Some(text_values(element.vr, &charset.decode(bytes))),
                 _ => None,
             };
             if let Some(text) = text {
                 element.value = text;
             } else if let Value::Items(items) = &mut element.value {
-                todo.extend(items.iter_mut().map(|item| (item, std::sync::Arc::clone(&charset))));
+                todo.extend(items.iter_mut().map(|item| (item, charset)));
             }
-        }
-    }
-}
-
-fn decoded(charset: &Charset, vr: VR, bytes: &Bytes) -> Value {
-    text_values(vr, &charset.decode(bytes, vr))
-}
-
-/// Stands in until the decoder of character sets lands.
-mod shim {
-    pub(super) struct Charset;
-
-    impl Charset {
-        pub(super) fn of(_: &[String]) -> Self {
-            Self
-        }
-
-        pub(super) fn decode(&self, bytes: &[u8], _: dicom_core::VR) -> String {
-            bytes.iter().map(|&byte| char::from(byte)).collect()
         }
     }
 }
@@ -168,6 +146,7 @@ mod shim {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     fn text(vr: VR, bytes: &[u8]) -> Vec<String> {
         match decode(vr, bytes.to_vec(), false).0 {
