@@ -1,0 +1,252 @@
+//! What a node does without being asked: the meta group's members and table, leaders where they are preferred, and the
+//! watch over disk and groups.
+
+use crate::{
+    node::{Group, Node},
+    types::Types,
+};
+use bytes::Bytes;
+use futures::future::join_all;
+use openraft::{ChangeMembers, Instant, RaftMetrics, async_runtime::watch::WatchReceiver, impls::BasicNode};
+use raft_placement::{MetaCommand, MetaState, rebalance, spread};
+use raft_types::{Command, GroupId, NodeId, Propose, Versioned};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+/// Between two looks of the meta leader at its members.
+const RECONCILE_EVERY: Duration = Duration::from_millis(500);
+/// Between two looks at disk, groups and leaders.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// Looks between two steps towards the preferred leaders: a hand-over has long ended by then.
+const BALANCE_EVERY_LOOKS: u64 = 2;
+/// At most so many voters in the meta group.
+const META_VOTERS_MAX: usize = 5;
+/// A disk that does not finish a batch for so long loses its leaderships (trap 17).
+const DISK_SLOW_AFTER: Duration = Duration::from_secs(5);
+/// … and for so long ends the process.
+const DISK_HUNG_AFTER: Duration = Duration::from_secs(20);
+/// Entries that a peer may lag and still be given a leadership.
+const TRANSFER_LAG_MAX: u64 = 32;
+/// How long a planned stop waits for its leaderships to go.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
+
+impl Node {
+    /// As meta leader: registered nodes become members, and once all expected nodes are there the groups are defined.
+    pub(crate) async fn reconcile(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(RECONCILE_EVERY).await;
+            let Some(meta) = self.group(GroupId::META) else { continue };
+            if !meta.leads() {
+                continue;
+            }
+            let state = self.meta.state();
+            self.step_membership(&meta, &state).await;
+            self.define_groups(&state).await;
+        }
+    }
+
+    /// One idempotent step: add a learner, or make a caught-up learner a voter.
+    async fn step_membership(&self, meta: &Group, state: &MetaState) {
+        let metrics: RaftMetrics<Types> = meta.raft.metrics().borrow_watched().clone();
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        for (id, node) in state.nodes().filter(|(_, node)| !node.retired) {
+            if voters.contains(&id.0) || voters.len() >= META_VOTERS_MAX {
+                continue;
+            }
+            let name = node.registration.name.clone();
+            let result = if membership.get_node(&id.0).is_none() {
+                meta.raft.add_learner(id.0, BasicNode::new(name.clone()), false).await.map(|_| "learner")
+            } else if lag_of(&metrics, id.0).is_some_and(|lag| lag <= TRANSFER_LAG_MAX) {
+                let add = ChangeMembers::AddVoterIds(BTreeSet::from([id.0]));
+                meta.raft.change_membership(add, true).await.map(|_| "voter")
+            } else {
+                continue;
+            };
+            match result {
+                Ok(role) => tracing::info!(node = name, role, "member of the meta group"),
+                Err(error) => tracing::debug!(node = name, %error, "the membership did not change yet"),
+            }
+            return; // one change at a time (trap 18)
+        }
+    }
+
+    async fn define_groups(&self, state: &MetaState) {
+        if state.group_count() > 0 || state.cluster_id().is_none() {
+            return;
+        }
+        let nodes: Vec<NodeId> = state.nodes().filter(|(_, node)| !node.retired).map(|(id, _)| id).collect();
+        if nodes.len() < self.options.peers.len().max(1) {
+            return; // no write is acknowledged before all expected nodes were there once
+        }
+        let (count, replication) = (self.options.groups, self.options.replication);
+        let replicas = spread(&nodes, replication, count);
+        let command = MetaCommand::DefineGroups { count, replication, replicas };
+        let command = Command { head: command.encode(), body: Bytes::new() };
+        match self.propose(GroupId::META, command, Duration::from_secs(5)).await {
+            Ok(_) => tracing::info!(groups = count, replication, nodes = nodes.len(), "the groups are defined"),
+            Err(error) => tracing::debug!(%error, "the groups are not defined yet"),
+        }
+    }
+
+    /// Looks after disk, groups and leaders.
+    pub(crate) async fn keep(self: Arc<Self>) {
+        let mut looks = 0u64;
+        loop {
+            tokio::time::sleep(KEEP_EVERY).await;
+            looks += 1;
+            self.look_at_disk().await;
+            self.look_at_groups();
+            self.look_at_peers().await;
+            if looks.is_multiple_of(BALANCE_EVERY_LOOKS) && !self.draining.load(Ordering::Relaxed) {
+                self.balance().await;
+            }
+        }
+    }
+
+    async fn look_at_disk(&self) {
+        let lane = self.lane.clone();
+        let Ok(space) = self.options.blocking().run(move || lane.look_at_space()).await else { return };
+        match space {
+            Ok(space) => {
+                // 5 %: reads, deletes and Raft's own records go on behind it.
+                let full = space.free_bytes < (space.total_bytes / 20).clamp(4 << 20, 8 << 30);
+                if self.disk_full.swap(full, Ordering::Relaxed) != full {
+                    let free_bytes = space.free_bytes;
+                    if full {
+                        tracing::error!(free_bytes, "the disk is too full to admit images; reads go on");
+                    } else {
+                        tracing::info!(free_bytes, "the disk has room again; images are admitted");
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the free space is not known"),
+        }
+        let status = self.lane.status();
+        if let Some(why) = status.failed {
+            return self.fail(format!("the disk has failed: {why}"));
+        }
+        match status.oldest_unfinished {
+            Some(age) if age >= DISK_HUNG_AFTER => self.fail(format!("the disk has not finished a write for {age:?}")),
+            Some(age) if age >= DISK_SLOW_AFTER => {
+                tracing::warn!(?age, "the disk does not finish a write; handing over leaderships");
+                self.hand_over_all().await;
+            }
+            _ => {}
+        }
+    }
+
+    fn look_at_groups(&self) {
+        let mut leads = 0;
+        for group in self.all_groups() {
+            let metrics = group.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            if let Err(error) = &metrics.running_state
+                && !self.stopping()
+            {
+                self.fail(format!("group {} has stopped: {error}", group.id));
+            }
+            leads += i64::from(metrics.state == openraft::ServerState::Leader);
+        }
+        self.metrics.leads.set(leads);
+    }
+
+    /// Keeps the table of who answers fresh, also between peers that share no traffic.
+    async fn look_at_peers(&self) {
+        let others = self.options.peers.keys().filter(|name| *name != self.name());
+        join_all(others.map(|peer| self.hello_of(peer))).await;
+    }
+
+    /// One step towards the preferred leaders.
+    async fn balance(&self) {
+        let state = self.meta.state();
+        let Some(own) = self.raft_id() else { return };
+        let mut leaders = BTreeMap::new();
+        let mut alive: Option<BTreeSet<NodeId>> = None;
+        let mut ready: BTreeMap<GroupId, BTreeSet<NodeId>> = BTreeMap::new();
+        for group in self.all_groups() {
+            let metrics: RaftMetrics<Types> = group.raft.metrics().borrow_watched().clone();
+            leaders.insert(group.id, metrics.current_leader.map(NodeId));
+            if metrics.state == openraft::ServerState::Leader {
+                let near = caught_up(&metrics);
+                alive = Some(alive.map_or_else(|| near.clone(), |alive| alive.union(&near).copied().collect()));
+                ready.insert(group.id, near);
+            }
+        }
+        let mut alive = alive.unwrap_or_default();
+        alive.insert(own);
+        for (group, from, to) in rebalance(&leaders, &state.preferred(), &alive) {
+            if from != own || !ready.get(&group).is_some_and(|near| near.contains(&to)) {
+                continue;
+            }
+            if let Some(group) = self.group(group) {
+                self.hand_over(&group, to).await;
+            }
+        }
+    }
+
+    async fn hand_over(&self, group: &Group, to: NodeId) {
+        self.metrics.transfers.inc();
+        tracing::debug!(group = %group.id, to = %to, "handing over the leadership");
+        if let Err(error) = group.raft.trigger().transfer_leader(to.0).await {
+            tracing::warn!(group = %group.id, %error, "the leadership was not handed over");
+        }
+    }
+
+    /// Gives every leadership to some peer that is near, and waits until they are gone.
+    pub(crate) async fn hand_over_all(&self) {
+        if self.options.single() {
+            return;
+        }
+        let until = tokio::time::Instant::now() + HAND_OVER_WITHIN;
+        loop {
+            let led: Vec<_> = self.all_groups().into_iter().filter(|group| group.leads()).collect();
+            if led.is_empty() {
+                return;
+            }
+            if tokio::time::Instant::now() >= until {
+                tracing::warn!(groups = led.len(), "stopping while still leading; the peers will elect");
+                return;
+            }
+            for (turn, group) in led.iter().enumerate() {
+                let metrics: RaftMetrics<Types> = group.raft.metrics().borrow_watched().clone();
+                let near: Vec<NodeId> = caught_up(&metrics).into_iter().collect();
+                if let Some(to) = turn.checked_rem(near.len()).map(|at| near[at]) {
+                    self.hand_over(group, to).await;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+}
+
+/// By how many entries a peer lags behind this leader.
+pub(crate) fn lag_of(metrics: &RaftMetrics<Types>, id: u64) -> Option<u64> {
+    let matched = metrics.replication.as_ref()?.get(&id)?.as_ref()?.index;
+    Some(metrics.last_log_index.unwrap_or(0).saturating_sub(matched))
+}
+
+/// The other voters that could lead at once.
+fn caught_up(metrics: &RaftMetrics<Types>) -> BTreeSet<NodeId> {
+    let membership = metrics.membership_config.membership();
+    membership
+        .voter_ids()
+        .filter(|id| {
+            *id != metrics.id && lag_of(metrics, *id).is_some_and(|lag| lag <= TRANSFER_LAG_MAX) && heard(metrics, *id)
+        })
+        .map(NodeId)
+        .collect()
+}
+
+/// Whether the peer acknowledged a heartbeat in the last two seconds: replication alone may be old.
+fn heard(metrics: &RaftMetrics<Types>, id: u64) -> bool {
+    metrics
+        .heartbeat
+        .as_ref()
+        .and_then(|heartbeats| heartbeats.get(&id))
+        .and_then(Option::as_ref)
+        .is_some_and(|at| at.elapsed() < Duration::from_secs(2))
+}

@@ -1,0 +1,245 @@
+//! From a data folder to a ready node: join or resume, the meta group, the data groups.
+//!
+//! | the process dies… | the next start |
+//! |---|---|
+//! | before `identity.json` has a cluster id | is blank again; nobody counted on it, or `JOIN` gives the same raft id again (same uuid) |
+//! | after the founder's identity is written, before the meta group is initialised | initialises it then: identity 1 with an empty log |
+//! | after that, before `Bootstrap` is committed | proposes it again; it is idempotent |
+//! | between two data groups | goes on with the table of groups that the meta group holds |
+
+use crate::{
+    identity::random,
+    node::Node,
+    rpc::{Hello, Join, Joined, method},
+    types::{decode, encode},
+};
+use bytes::Bytes;
+use futures::future::join_all;
+use openraft::impls::BasicNode;
+use raft_placement::{Decision, MetaCommand, MetaState, Own, Registration, Seen, Situation, decide};
+use raft_types::{Class, Command, GroupId, Message, NodeId, Propose, Versioned};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use uuid::Uuid;
+
+/// Between two looks at the peers while a cluster forms.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long one peer may take to say who it is.
+const HELLO_WITHIN: Duration = Duration::from_secs(1);
+/// Between two lines that say who is missing.
+const SAY_EVERY: Duration = Duration::from_secs(30);
+
+impl Node {
+    /// The life of the node up to ready, and the data groups that come later.
+    pub(crate) async fn life(self: Arc<Self>) {
+        let id = self.join().await;
+        if let Err(error) = self.open_group(GroupId::META, id).await {
+            return self.fail(error.to_string());
+        }
+        if id == MetaState::FOUNDER {
+            self.found().await;
+        }
+        let mut meta = self.meta.watch();
+        let mut said_ready = false;
+        loop {
+            let state = meta.borrow_and_update().clone();
+            if let Err(error) = self.open_data_groups(&state, id).await {
+                return self.fail(error.to_string());
+            }
+            if !said_ready && state.group_count() > 0 {
+                self.set_phase("catching up");
+                self.caught_up().await;
+                self.set_phase("ready");
+                self.set_ready(true);
+                said_ready = true;
+            }
+            if meta.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The raft id of this node: from its identity, or by founding or joining a cluster.
+    async fn join(&self) -> NodeId {
+        if let Some(id) = self.identity.borrow().raft_id.filter(|_| self.identity.borrow().is_member()) {
+            return id;
+        }
+        let mut said = None;
+        loop {
+            let situation = self.situation().await;
+            match decide(&situation) {
+                Decision::Initialise => {
+                    let cluster_id = random(&*self.seed);
+                    if self.become_member(cluster_id, MetaState::FOUNDER) {
+                        return MetaState::FOUNDER;
+                    }
+                }
+                Decision::Join { cluster_id } => match self.ask_to_join(&situation, cluster_id).await {
+                    Ok(id) if self.become_member(Uuid::from_bytes(cluster_id), id) => return id,
+                    Ok(_) => {}
+                    Err(why) => self.set_phase(format!("joining: {why}")),
+                },
+                Decision::WaitFor(reasons) => {
+                    let reasons = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                    let now = self.clock.now();
+                    if said.is_none_or(|(at, _)| now.saturating_sub(at) >= SAY_EVERY)
+                        || said.as_ref().is_some_and(|(_, old): &(Duration, usize)| *old != reasons.len())
+                    {
+                        tracing::info!(reasons, "waiting to form the cluster");
+                        said = Some((now, reasons.len()));
+                    }
+                    *self.phase.lock() = format!("waiting: {reasons}");
+                }
+                Decision::Resume => self.set_phase("resuming"),
+                Decision::Refuse(why) => self.set_phase(format!("refused: {why}")),
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// What the own disk and the peers say now.
+    async fn situation(&self) -> Situation {
+        let own = match self.identity.borrow().cluster_id {
+            Some(id) => Own::Member { cluster_id: id.into_bytes(), removed: false },
+            None => Own::Blank,
+        };
+        let others: Vec<&String> = self.options.peers.keys().filter(|name| *name != self.name()).collect();
+        let answers = join_all(others.iter().map(|peer| self.hello_of(peer))).await;
+        let peers: BTreeMap<String, Seen> = others
+            .into_iter()
+            .zip(answers)
+            .map(|(name, hello)| {
+                let seen = match hello {
+                    None => Seen::Silent,
+                    Some(Hello { cluster_id: None, .. }) => Seen::Blank,
+                    Some(Hello { cluster_id: Some(cluster_id), .. }) => Seen::Member { cluster_id },
+                };
+                (name.clone(), seen)
+            })
+            .collect();
+        Situation {
+            name: self.name().into(),
+            own,
+            expected: self.options.peers.keys().cloned().collect(),
+            peers,
+            single_allowed: true,
+        }
+    }
+
+    pub(crate) async fn hello_of(&self, peer: &str) -> Option<Hello> {
+        let request = Message { method: method::HELLO, group: GroupId::META, head: Bytes::new(), bodies: Vec::new() };
+        let answer =
+            tokio::time::timeout(HELLO_WITHIN, self.wire.call(peer, Class::Urgent, request)).await.ok()?.ok()?;
+        let hello: Hello = decode("hello", &answer.head).ok()?;
+        self.last_seen.lock().insert(peer.to_owned(), self.clock.now());
+        Some(hello)
+    }
+
+    async fn ask_to_join(&self, situation: &Situation, cluster_id: [u8; 16]) -> Result<NodeId, String> {
+        let join = Join { registration: self.registration() };
+        let mut why = String::from("no member answers");
+        for (peer, seen) in &situation.peers {
+            if *seen != (Seen::Member { cluster_id }) {
+                continue;
+            }
+            let request =
+                Message { method: method::JOIN, group: GroupId::META, head: encode(&join), bodies: Vec::new() };
+            match tokio::time::timeout(Duration::from_secs(10), self.wire.call(peer, Class::Bulk, request)).await {
+                Ok(Ok(answer)) => {
+                    let joined: Joined = decode("joined", &answer.head).map_err(|error| error.to_string())?;
+                    if joined.cluster_id == cluster_id {
+                        return Ok(joined.id);
+                    }
+                    why = format!("{peer} belongs to another cluster by now");
+                }
+                Ok(Err(error)) => why = error.to_string(),
+                Err(_) => why = format!("{peer} did not answer"),
+            }
+        }
+        Err(why)
+    }
+
+    pub(crate) fn registration(&self) -> Registration {
+        let identity = self.identity.borrow();
+        Registration {
+            name: identity.name.clone(),
+            node_uuid: identity.node_uuid.into_bytes(),
+            incarnation: identity.incarnation,
+            address: self.options.peers.get(&identity.name).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Writes the identity, durably, before the first vote under it.
+    fn become_member(&self, cluster_id: Uuid, id: NodeId) -> bool {
+        let mut identity = self.identity.borrow().clone();
+        identity.cluster_id = Some(cluster_id);
+        identity.raft_id = Some(id);
+        if let Err(error) = identity.save(&*self.store) {
+            self.fail(error.to_string());
+            return false;
+        }
+        self.lane.set_cluster_id(cluster_id.into_bytes());
+        tracing::info!(%cluster_id, raft_id = %id, "member of the cluster");
+        self.identity.send_replace(identity);
+        true
+    }
+
+    /// The founder's part: a meta group of one, and the first command in it.
+    async fn found(&self) {
+        let Some(meta) = self.group(GroupId::META) else { return };
+        let empty = self.lane.state(GroupId::META);
+        if empty.vote.is_none() && empty.last.is_none() {
+            let members = BTreeMap::from([(MetaState::FOUNDER.0, BasicNode::new(self.name()))]);
+            if let Err(error) = meta.raft.initialize(members).await {
+                return self.fail(format!("the meta group could not be initialised: {error}"));
+            }
+        }
+        let Some(cluster_id) = self.identity.borrow().cluster_id else { return };
+        let command = MetaCommand::Bootstrap { cluster_id: cluster_id.into_bytes(), founder: self.registration() };
+        while self.meta.state().cluster_id().is_none() {
+            let command = Command { head: command.encode(), body: Bytes::new() };
+            if let Err(error) = self.propose(GroupId::META, command, Duration::from_secs(5)).await {
+                // A founder that comes back to a grown meta group waits for its majority here.
+                tracing::debug!(%error, "the cluster is not bootstrapped yet");
+            }
+        }
+    }
+
+    /// Opens the groups that the meta group places here; the preferred node initialises a new one.
+    async fn open_data_groups(&self, state: &MetaState, id: NodeId) -> Result<(), crate::StartError> {
+        for (group_id, placement) in state.groups() {
+            if *group_id == GroupId::META || !placement.replicas.contains(&id) || self.group(*group_id).is_some() {
+                continue;
+            }
+            let known = self.lane.state(*group_id);
+            let group = self.open_group(*group_id, id).await?;
+            let new = known.vote.is_none() && known.last.is_none();
+            if new && placement.preferred() == Some(id) {
+                let members: BTreeMap<u64, BasicNode> = placement
+                    .replicas
+                    .iter()
+                    .map(|id| (id.0, BasicNode::new(state.name_of(*id).unwrap_or_default())))
+                    .collect();
+                if let Err(error) = group.raft.initialize(members).await {
+                    return Err(crate::StartError::Group { group: *group_id, why: error.to_string() });
+                }
+            } else if placement.replicas.len() == 1 && group.raft.trigger().elect(false).await.is_err() {
+                tracing::debug!(%group_id, "the only voter waits for its time-out"); // alone: nobody to wait for otherwise
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns once every group here has a leader, and what it had committed by then is applied.
+    async fn caught_up(&self) {
+        for group in self.all_groups() {
+            loop {
+                if self.stopping() {
+                    return;
+                }
+                if self.read_index(vec![group.id]).await.is_ok() {
+                    break;
+                }
+            }
+        }
+    }
+}

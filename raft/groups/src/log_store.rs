@@ -1,0 +1,157 @@
+//! openraft's log store over one group of a lane.
+//!
+//! What openraft must be able to rely on, and how the lane gives it:
+//! - `save_vote` is answered after the fsync that covers it and every earlier append of the group (trap 1).
+//! - `append` returns when the entries are readable; its callback comes after the fsync, in order (traps 2, 3).
+//! - `truncate_after` is only submitted: whatever is appended behind it can not be durable before it (trap 6).
+//! - a read is complete or an error (trap 4); entries come back thin.
+
+use crate::options::Blocking;
+use crate::types::{Entry, LogId, Types, Vote, VoteRecord, decode, encode, from_lane, log_id, position, to_lane};
+use openraft::{
+    OptionalSend, RaftLogReader,
+    entry::RaftEntry,
+    storage::{IOFlushed, LogState, RaftLogStorage},
+};
+use raft_lanes::{Lane, LaneError};
+use raft_types::GroupId;
+use std::{
+    fmt::Debug,
+    io,
+    ops::{Bound, RangeBounds},
+};
+use tokio::sync::oneshot;
+
+/// Bytes of heads and bodies that one read for replication answers, at most.
+const READ_BYTES_MAX: u64 = 4 << 20;
+
+/// The log of one group. Clones share it.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    lane: Lane,
+    group: GroupId,
+    blocking: Blocking,
+}
+
+impl LogStore {
+    pub(crate) fn new(lane: Lane, group: GroupId, blocking: Blocking) -> Self {
+        Self { lane, group, blocking }
+    }
+
+    async fn read(&self, start: u64, end: u64, bytes_max: u64) -> Result<Vec<Entry>, io::Error> {
+        if start >= end {
+            return Ok(Vec::new());
+        }
+        let thin = match self.lane.entries_in_memory(self.group, start..end, bytes_max) {
+            Some(thin) => thin,
+            None => {
+                let (lane, group) = (self.lane.clone(), self.group);
+                let read = move || lane.entries(group, start..end, bytes_max);
+                self.blocking.run(read).await.map_err(io::Error::other)?.map_err(io::Error::other)?
+            }
+        };
+        thin.into_iter().map(|thin| from_lane(thin).map_err(io::Error::other)).collect()
+    }
+}
+
+/// Submits to the lane and waits for the fsync.
+async fn durably<F>(submit: F) -> Result<(), io::Error>
+where
+    F: FnOnce(raft_lanes::Done) -> Result<(), LaneError>,
+{
+    let (done, durable) = oneshot::channel();
+    submit(Box::new(move |result| drop(done.send(result)))).map_err(io::Error::other)?;
+    durable.await.map_err(|_| io::Error::other("the lane stopped"))?
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let state = self.lane.state(self.group);
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(start) => start + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => end + 1,
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        // Absent at the edges is allowed: purged before, not yet appended behind.
+        let behind = state.last.map_or(0, |last| last.index + 1);
+        self.read(start.max(state.first), end.min(behind), u64::MAX).await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        let Some(vote) = self.lane.state(self.group).vote else { return Ok(None) };
+        let record: VoteRecord = decode("vote", &vote).map_err(io::Error::other)?;
+        Ok(Some(record.into()))
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.read(start, end, READ_BYTES_MAX).await
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+        let state = self.lane.state(self.group);
+        Ok(LogState { last_purged_log_id: state.purged.map(log_id), last_log_id: state.last.map(log_id) })
+    }
+
+    async fn get_log_reader(&mut self) -> Self::LogReader {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let record = encode(&VoteRecord::from(vote));
+        durably(|done| self.lane.save_vote(self.group, record, done)).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        match committed {
+            Some(committed) => self.lane.save_committed(self.group, position(&committed)).map_err(io::Error::other),
+            None => Ok(()),
+        }
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        let state = self.lane.state(self.group);
+        // The hint may have run ahead of the local flush (trap 8): clamp it to what is there.
+        Ok(state.committed.filter(|committed| state.last.is_some_and(|last| *committed <= last)).map(log_id))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries = entries.into_iter().map(to_lane).collect::<Result<Vec<_>, _>>()?;
+        let bytes: usize = entries.iter().map(|entry| entry.head.len() + entry.body.len() + 64).sum();
+        let permit = self.lane.reserve(bytes as u64).await;
+        let done = move |result| {
+            callback.io_completed(result);
+            drop(permit);
+        };
+        self.lane.append(self.group, entries, Box::new(done)).map_err(io::Error::other)
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        let keep = last.map(|last| last.index);
+        self.lane.truncate_after(self.group, keep, Box::new(|_| {})).map_err(io::Error::other)
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        durably(|done| self.lane.purge(self.group, position(&upto), done)).await
+    }
+}
+
+/// The position of an entry.
+pub(crate) fn entry_position(entry: &Entry) -> raft_types::LogPosition {
+    position(&entry.log_id())
+}

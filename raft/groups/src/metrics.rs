@@ -1,0 +1,55 @@
+//! What the groups of a node count.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
+
+/// The metrics of one node.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    pub(crate) commit_seconds: Histogram,
+    pub(crate) apply_seconds: Histogram,
+    pub(crate) read_index_seconds: Histogram,
+    pub(crate) forwarded: IntCounter,
+    pub(crate) proposals: IntCounterVec,
+    pub(crate) remote_reads: IntCounter,
+    pub(crate) leads: IntGauge,
+    pub(crate) hosted: IntGauge,
+    pub(crate) transfers: IntCounter,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let seconds =
+            vec![0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
+        let histogram = |name: &str, help: &str| {
+            keep(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(seconds.clone()))?)
+        };
+        Ok(Self {
+            commit_seconds: histogram("raft_groups_commit_seconds", "From proposal to applied, on the leader.")?,
+            apply_seconds: histogram("raft_groups_apply_seconds", "One transaction of the state machine.")?,
+            read_index_seconds: histogram(
+                "raft_groups_read_index_seconds",
+                "One read index over all groups asked for.",
+            )?,
+            forwarded: keep(
+                registry,
+                IntCounter::new("raft_groups_forwarded_total", "Proposals sent to another node.")?,
+            )?,
+            proposals: keep(
+                registry,
+                IntCounterVec::new(Opts::new("raft_groups_proposals_total", "Proposals by result."), &["result"])?,
+            )?,
+            remote_reads: keep(
+                registry,
+                IntCounter::new("raft_groups_remote_reads_total", "Blocks read from a peer.")?,
+            )?,
+            leads: keep(registry, IntGauge::new("raft_groups_leads", "Groups that this node leads.")?)?,
+            hosted: keep(registry, IntGauge::new("raft_groups_hosted", "Groups that this node keeps.")?)?,
+            transfers: keep(registry, IntCounter::new("raft_groups_transfers_total", "Leaderships handed over.")?)?,
+        })
+    }
+}
+
+fn keep<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}

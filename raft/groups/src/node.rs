@@ -1,0 +1,334 @@
+//! One node: its groups, and the tasks around them.
+//!
+//! ```text
+//!   start ─► life: join or resume ─► meta group ─► data groups as the meta group says ─► ready
+//!              │
+//!              ├─ reconcile   meta leader: members of the meta group, the table of groups
+//!              ├─ keeper      leaders back to where they are preferred; hung disk; failed group
+//!              └─ reader      read index, one round at a time
+//! ```
+
+use crate::{
+    identity::Identity,
+    machine::{Applier, GroupMachine, Progress, Sink},
+    meta::MetaHolder,
+    metrics::Metrics,
+    options::NodeOptions,
+    read_index::ReadIndex,
+    serve::Server,
+    transport::Network,
+    types::Types,
+};
+use openraft::{Raft, async_runtime::watch::WatchReceiver};
+use parking_lot::{Mutex, RwLock};
+use raft_lanes::Lane;
+use raft_types::{Applied, Clock, Disk, GroupId, NodeId, Seed, Serve, StateMachine, Wire};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Why a node does not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The catalogue did not answer, or is ahead of the log.
+    #[error("{0}")]
+    Catalogue(String),
+    /// A group could not be opened.
+    #[error("group {group} could not start: {why}")]
+    Group {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        why: String,
+    },
+    /// A thread or a metric could not be made.
+    #[error("could not start the node: {0}")]
+    Other(String),
+}
+
+/// One group on this node.
+pub(crate) struct Group {
+    pub(crate) id: GroupId,
+    pub(crate) raft: Raft<Types, GroupMachine>,
+    pub(crate) progress: Progress,
+}
+
+/// What a leader says of its group, without asking its core.
+#[derive(Debug, Clone)]
+pub(crate) struct Role {
+    pub(crate) term: u64,
+    pub(crate) leads: bool,
+    /// Raft id of the leader, if one is known.
+    pub(crate) leader: Option<u64>,
+    /// Raft id → name of the voters.
+    pub(crate) voters: BTreeMap<u64, String>,
+}
+
+impl Group {
+    pub(crate) fn role(&self) -> Role {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let voters = membership
+            .voter_ids()
+            .map(|id| (id, membership.get_node(&id).map_or_else(String::new, |node| node.addr.clone())))
+            .collect();
+        Role {
+            term: metrics.current_term,
+            leads: metrics.state == openraft::ServerState::Leader,
+            leader: metrics.current_leader,
+            voters,
+        }
+    }
+
+    /// Whether this node leads, in the words of the newest metrics.
+    pub(crate) fn leads(&self) -> bool {
+        self.raft.metrics().borrow_watched().state == openraft::ServerState::Leader
+    }
+}
+
+/// A node. Cheap to clone through its `Arc`.
+pub struct Node {
+    pub(crate) options: NodeOptions,
+    pub(crate) lane: Lane,
+    pub(crate) wire: Arc<dyn Wire>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) seed: Arc<dyn Seed>,
+    pub(crate) store: Arc<dyn Disk>,
+    pub(crate) identity: watch::Sender<Identity>,
+    pub(crate) groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
+    pub(crate) meta: Arc<MetaHolder>,
+    pub(crate) metrics: Metrics,
+    pub(crate) phase: Mutex<String>,
+    pub(crate) reading: ReadIndex,
+    pub(crate) disk_full: AtomicBool,
+    pub(crate) draining: AtomicBool,
+    pub(crate) last_seen: Mutex<BTreeMap<String, std::time::Duration>>,
+    applier: Arc<Applier>,
+    applied_at_start: BTreeMap<GroupId, Applied>,
+    ready: watch::Sender<bool>,
+    fatal: watch::Sender<Option<String>>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Node {
+    /// Starts the node and returns; it joins its cluster in the background, for as long as that takes.
+    ///
+    /// `machine` holds the rows, `lane` the log, `store` the folder of `identity.json`.
+    pub async fn start(
+        options: NodeOptions,
+        lane: Lane,
+        wire: Arc<dyn Wire>,
+        machine: Arc<dyn StateMachine>,
+        clock: Arc<dyn Clock>,
+        seed: Arc<dyn Seed>,
+        store: Arc<dyn Disk>,
+    ) -> Result<Arc<Self>, StartError> {
+        let metrics = Metrics::register(&options.registry).map_err(|error| StartError::Other(error.to_string()))?;
+        let applied = {
+            let machine = Arc::clone(&machine);
+            let ask = options.blocking().run(move || machine.applied()).await;
+            let answer = ask.map_err(|error| StartError::Other(error.to_string()))?;
+            answer.map_err(|error| StartError::Catalogue(crate::machine::chain(&error)))?
+        };
+        let applied_at_start: BTreeMap<GroupId, Applied> = applied.into_iter().collect();
+        for (group, applied) in &applied_at_start {
+            let last = lane.state(*group).last;
+            // Apply waits for the log to be durable, so this can only be a log of another time (trap 10).
+            if applied.position.is_some_and(|applied| last.is_none_or(|last| last.index < applied.index)) {
+                return Err(StartError::Catalogue(format!(
+                    "the catalogue has applied {group} up to {:?}, but the log ends at {last:?}: log and catalogue are not \
+                     of one time; move catalog/ away, and it is rebuilt from the log",
+                    applied.position
+                )));
+            }
+        }
+        let applier = Applier::start(machine, options.inline, metrics.apply_seconds.clone())
+            .map_err(|error| StartError::Other(error.to_string()))?;
+        let node = Arc::new(Self {
+            lane,
+            wire,
+            clock,
+            seed,
+            store,
+            identity: watch::channel(options.identity.clone()).0,
+            groups: RwLock::new(BTreeMap::new()),
+            meta: MetaHolder::new(),
+            metrics,
+            phase: Mutex::new("starting".into()),
+            reading: ReadIndex::new(),
+            disk_full: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            last_seen: Mutex::new(BTreeMap::new()),
+            applier,
+            applied_at_start,
+            ready: watch::channel(false).0,
+            fatal: watch::channel(None).0,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            options,
+        });
+        node.spawn(Self::life);
+        node.spawn(Self::reconcile);
+        node.spawn(Self::keep);
+        node.spawn(Self::serve_read_index);
+        Ok(node)
+    }
+
+    /// Runs `task` until the node stops; the node waits for it then.
+    fn spawn<F>(self: &Arc<Self>, task: impl FnOnce(Arc<Self>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = self.stop.clone();
+        let task = task(Arc::clone(self));
+        self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// What the wire calls when a peer calls.
+    #[must_use]
+    pub fn serve(self: &Arc<Self>) -> Arc<dyn Serve> {
+        Arc::new(Server::new(Arc::clone(self)))
+    }
+
+    /// True once the node has joined and caught up, false again while it drains.
+    #[must_use]
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+
+    /// Set when a disk or a group has failed: the process must end, its peers go on.
+    #[must_use]
+    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.fatal.subscribe()
+    }
+
+    /// The identity, as it is completed by joining.
+    #[must_use]
+    pub fn identity(&self) -> watch::Receiver<Identity> {
+        self.identity.subscribe()
+    }
+
+    pub(crate) fn set_ready(&self, ready: bool) {
+        self.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
+    }
+
+    pub(crate) fn fail(&self, why: String) {
+        self.fatal.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                tracing::error!(why, "this node has failed");
+                *known = Some(why);
+            }
+            first
+        });
+    }
+
+    pub(crate) fn set_phase(&self, phase: impl Into<String>) {
+        let phase = phase.into();
+        let mut known = self.phase.lock();
+        if *known != phase {
+            tracing::info!(phase, "phase");
+            *known = phase;
+        }
+    }
+
+    pub(crate) fn group(&self, id: GroupId) -> Option<Arc<Group>> {
+        self.groups.read().get(&id).cloned()
+    }
+
+    pub(crate) fn all_groups(&self) -> Vec<Arc<Group>> {
+        self.groups.read().values().cloned().collect()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.options.identity.name
+    }
+
+    pub(crate) fn raft_id(&self) -> Option<NodeId> {
+        self.identity.borrow().raft_id
+    }
+
+    pub(crate) fn stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Name of the node with this raft id, from the meta group or the group's own membership.
+    pub(crate) fn name_of(&self, role: &Role, id: u64) -> Option<String> {
+        if let Some(name) = role.voters.get(&id).filter(|name| !name.is_empty()) {
+            return Some(name.clone());
+        }
+        self.meta.state().name_of(NodeId(id)).map(str::to_owned)
+    }
+
+    /// Opens one group of this node.
+    pub(crate) async fn open_group(&self, id: GroupId, raft_id: NodeId) -> Result<Arc<Group>, StartError> {
+        if let Some(group) = self.group(id) {
+            return Ok(group);
+        }
+        let failed = |why: String| StartError::Group { group: id, why };
+        let sink = if id == GroupId::META {
+            Sink::Meta(Arc::clone(&self.meta))
+        } else {
+            Sink::Data(Arc::clone(&self.applier))
+        };
+        let applied = if id == GroupId::META {
+            Applied::default() // rebuilt from its log
+        } else {
+            self.applied_at_start.get(&id).cloned().unwrap_or_default()
+        };
+        let progress = Progress::new(applied.position);
+        let machine = GroupMachine::new(id, Some(self.lane.clone()), sink, progress.clone(), &applied)
+            .map_err(|error| failed(error.to_string()))?;
+        let blocking = self.options.blocking();
+        let network = Network { wire: Arc::clone(&self.wire), lane: self.lane.clone(), group: id, blocking };
+        let log = crate::log_store::LogStore::new(self.lane.clone(), id, blocking);
+        let config = self.options.raft_config().validate().map_err(|error| failed(error.to_string()))?;
+        let raft = Raft::new(raft_id.0, Arc::new(config), network, log, machine)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let group = Arc::new(Group { id, raft, progress });
+        self.groups.write().insert(id, Arc::clone(&group));
+        self.metrics.hosted.set(self.groups.read().len() as i64);
+        Ok(group)
+    }
+
+    /// Hands every leadership to a peer, and is not ready any more: before a planned stop.
+    pub async fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        self.set_ready(false);
+        self.set_phase("stopping");
+        self.hand_over_all().await;
+    }
+
+    /// Stops: tasks, groups, applier; the lane and the rows are the owner's to close, in this order (trap 20).
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        let groups: Vec<_> = std::mem::take(&mut *self.groups.write()).into_values().collect();
+        let stopping = groups.iter().map(|group| group.raft.shutdown());
+        for result in futures::future::join_all(stopping).await {
+            if let Err(error) = result {
+                tracing::warn!(%error, "a group did not stop in order");
+            }
+        }
+        let applier = Arc::clone(&self.applier);
+        if self.options.blocking().run(move || applier.shutdown()).await.is_err() {
+            tracing::warn!("the applier did not stop in order");
+        }
+    }
+}

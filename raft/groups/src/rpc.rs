@@ -1,0 +1,240 @@
+//! What nodes say to each other: methods, heads and bodies.
+//!
+//! ```text
+//!   head = version 1 | postcard of the struct below        bodies: raw, in the order of the entries that have one
+//! ```
+//!
+//! A message for a group names the raft id it is meant for: a node that came back under another id refuses (trap 14).
+
+use crate::types::{
+    Body, Entry, KIND_BLANK, KIND_COMMAND, KIND_MEMBERSHIP, MembershipRecord, Types, VoteRecord, encode,
+};
+use bytes::Bytes;
+use openraft::{EntryPayload, raft::AppendEntriesRequest};
+use raft_types::{DecodeError, GroupId, LogPosition, NodeId, Refusal};
+use serde::{Deserialize, Serialize};
+
+/// Method numbers. When adding one: at the end, never reuse.
+pub(crate) mod method {
+    pub(crate) const HELLO: u16 = 1;
+    pub(crate) const JOIN: u16 = 2;
+    pub(crate) const VOTE: u16 = 3;
+    pub(crate) const PRE_VOTE: u16 = 4;
+    pub(crate) const APPEND: u16 = 5;
+    pub(crate) const APPEND_STREAM: u16 = 6;
+    pub(crate) const TRANSFER: u16 = 7;
+    pub(crate) const PROPOSE: u16 = 8;
+    pub(crate) const READ_INDEX: u16 = 9;
+    pub(crate) const CONFIRM: u16 = 10;
+    pub(crate) const READ: u16 = 11;
+}
+
+/// Codes of refusals.
+pub(crate) mod code {
+    /// The group is not on this node, or not yet.
+    pub(crate) const NO_GROUP: u16 = 1;
+    /// The raft id is not that of this node.
+    pub(crate) const OTHER_ID: u16 = 2;
+    /// Another node leads; the reason is its name, or empty. Nothing was written.
+    pub(crate) const NOT_LEADER: u16 = 3;
+    /// The entry may or may not be committed.
+    pub(crate) const UNKNOWN: u16 = 4;
+    /// The bytes were not understood.
+    pub(crate) const MALFORMED: u16 = 5;
+    /// The group has stopped.
+    pub(crate) const STOPPED: u16 = 6;
+    /// No such block here.
+    pub(crate) const ABSENT: u16 = 7;
+    /// The block here is damaged.
+    pub(crate) const DAMAGED: u16 = 8;
+    /// The meta group refused; the reason says why.
+    pub(crate) const REFUSED: u16 = 9;
+    /// Too little space on the leader's disk.
+    pub(crate) const DISK_FULL: u16 = 10;
+}
+
+pub(crate) fn refusal(code: u16, reason: impl ToString) -> Refusal {
+    Refusal { code, reason: reason.to_string() }
+}
+
+/// Answer to `HELLO`: who is there. Asked again and again while a cluster forms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) name: String,
+    pub(crate) node_uuid: [u8; 16],
+    pub(crate) cluster_id: Option<[u8; 16]>,
+    pub(crate) id: Option<NodeId>,
+}
+
+/// `JOIN`: a blank node asks for its raft id. Answered by whoever can reach the meta leader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Join {
+    pub(crate) registration: raft_placement::Registration,
+}
+
+/// Answer to `JOIN`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Joined {
+    pub(crate) cluster_id: [u8; 16],
+    pub(crate) id: NodeId,
+}
+
+/// `VOTE` and `PRE_VOTE`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VoteCall {
+    pub(crate) to: u64,
+    pub(crate) vote: VoteRecord,
+    pub(crate) last: Option<LogPosition>,
+    pub(crate) transfer: bool,
+}
+
+/// Answer to them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VoteAnswer {
+    pub(crate) vote: VoteRecord,
+    pub(crate) granted: bool,
+    pub(crate) last: Option<LogPosition>,
+}
+
+/// `APPEND` and each message of an `APPEND_STREAM`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AppendCall {
+    pub(crate) to: u64,
+    pub(crate) vote: VoteRecord,
+    pub(crate) previous: Option<LogPosition>,
+    pub(crate) commit: Option<LogPosition>,
+    pub(crate) entries: Vec<EntryRecord>,
+}
+
+/// One entry; its body follows among the bodies if `body_len` is not 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EntryRecord {
+    pub(crate) position: LogPosition,
+    pub(crate) kind: u8,
+    pub(crate) head: Bytes,
+    pub(crate) body_len: u32,
+}
+
+/// Answer to an append.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum AppendAnswer {
+    /// Durable up to here.
+    Flushed(Option<LogPosition>),
+    /// Only up to here.
+    Partly(Option<LogPosition>),
+    /// The log here does not hold this position.
+    Conflict(LogPosition),
+    /// A newer leader is known.
+    HigherVote(VoteRecord),
+    /// The group here has stopped.
+    Stopped,
+}
+
+/// `TRANSFER`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TransferCall {
+    pub(crate) to: u64,
+    pub(crate) from: VoteRecord,
+    pub(crate) last: Option<LogPosition>,
+}
+
+/// `PROPOSE`: the command's head; its body is the message's body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProposeCall {
+    pub(crate) head: Bytes,
+    pub(crate) deadline_ms: u64,
+}
+
+/// Answer to `PROPOSE`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProposeAnswer {
+    pub(crate) position: LogPosition,
+    pub(crate) outcome: Bytes,
+}
+
+/// `READ_INDEX`: for which of these groups do you lead, and up to where must a reader have applied?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReadIndexCall {
+    pub(crate) groups: Vec<GroupId>,
+}
+
+/// Answer: an index for each group that this node leads, confirmed by a majority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReadIndexAnswer {
+    pub(crate) indexes: Vec<(GroupId, u64)>,
+}
+
+/// `CONFIRM`: has this node voted in a newer term than these?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ConfirmCall {
+    pub(crate) terms: Vec<(GroupId, u64)>,
+}
+
+/// Answer: the groups for which it has not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ConfirmAnswer {
+    pub(crate) confirmed: Vec<GroupId>,
+}
+
+/// `READ`: bytes of a committed block.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReadCall {
+    pub(crate) index: u64,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+/// The head of an append, and the places of the bodies that are still in the lane.
+pub(crate) fn append_call(to: u64, request: &AppendEntriesRequest<Types>) -> (AppendCall, Vec<(LogPosition, Body)>) {
+    let mut entries = Vec::with_capacity(request.entries.len());
+    let mut bodies = Vec::new();
+    for entry in &request.entries {
+        let position = crate::log_store::entry_position(entry);
+        let (kind, head, body_len) = match &entry.payload {
+            EntryPayload::Blank => (KIND_BLANK, Bytes::new(), 0),
+            EntryPayload::Membership(membership) => (KIND_MEMBERSHIP, encode(&MembershipRecord::from(membership)), 0),
+            EntryPayload::Normal(block) => (KIND_COMMAND, block.head.clone(), block.body_len() as u32),
+        };
+        if let EntryPayload::Normal(block) = &entry.payload
+            && body_len > 0
+        {
+            bodies.push((position, block.body.clone()));
+        }
+        entries.push(EntryRecord { position, kind, head, body_len });
+    }
+    let call = AppendCall {
+        to,
+        vote: VoteRecord::from(&request.vote),
+        previous: request.prev_log_id.as_ref().map(crate::types::position),
+        commit: request.leader_commit.as_ref().map(crate::types::position),
+        entries,
+    };
+    (call, bodies)
+}
+
+/// The request that [`append_call`] made, with the bodies that came along.
+pub(crate) fn append_request(call: AppendCall, bodies: Vec<Bytes>) -> Result<AppendEntriesRequest<Types>, DecodeError> {
+    let malformed = |why: &str| DecodeError::Malformed { what: "append", why: why.into() };
+    let mut bodies = bodies.into_iter();
+    let entries = call
+        .entries
+        .into_iter()
+        .map(|entry| {
+            let body = if entry.body_len == 0 {
+                Bytes::new()
+            } else {
+                bodies.next().ok_or_else(|| malformed("a body is missing"))?
+            };
+            if body.len() != entry.body_len as usize {
+                return Err(malformed("a body has another length than its entry says"));
+            }
+            crate::types::from_parts(entry.position, entry.kind, entry.head, Body::Here(body))
+        })
+        .collect::<Result<Vec<Entry>, DecodeError>>()?;
+    Ok(AppendEntriesRequest {
+        vote: call.vote.into(),
+        prev_log_id: call.previous.map(crate::types::log_id),
+        leader_commit: call.commit.map(crate::types::log_id),
+        entries,
+    })
+}

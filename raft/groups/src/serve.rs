@@ -1,0 +1,258 @@
+//! What this node answers when a peer calls.
+
+use crate::{
+    node::{Group, Node},
+    propose::Attempt,
+    rpc::{
+        AppendAnswer, AppendCall, ConfirmAnswer, ConfirmCall, Hello, Join, Joined, ProposeAnswer, ProposeCall,
+        ReadCall, ReadIndexAnswer, ReadIndexCall, TransferCall, VoteAnswer, VoteCall, append_request, code, method,
+        refusal,
+    },
+    types::{Types, Vote, VoteRecord, decode, encode, log_id, position},
+};
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
+    VoteRequest,
+};
+use raft_placement::{MetaCommand, MetaOutcome};
+use raft_types::{
+    BlockAddress, BoxFuture, Command, DecodeError, GroupId, Message, Propose, ProposeError, ReadError, Refusal, Serve,
+    Stream, Versioned,
+};
+use std::{sync::Arc, time::Duration};
+
+/// How long a node that wants to join may wait for the meta group.
+const JOIN_WITHIN: Duration = Duration::from_secs(8);
+
+/// The server's half of a node.
+pub(crate) struct Server {
+    node: Arc<Node>,
+}
+
+impl Server {
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+
+    /// The group that a message is for, if this node still has the raft id that it names.
+    fn group(&self, id: GroupId, to: u64) -> Result<Arc<Group>, Refusal> {
+        let group = self.node.group(id).ok_or_else(|| refusal(code::NO_GROUP, format!("{id} is not open here")))?;
+        if *group.raft.node_id() != to {
+            return Err(refusal(code::OTHER_ID, format!("this node is {}, not {to}", group.raft.node_id())));
+        }
+        Ok(group)
+    }
+
+    async fn answer(&self, from: &str, request: Message) -> Result<Message, Refusal> {
+        let Message { method, group, head, bodies } = request;
+        let (head, bodies) = match method {
+            method::HELLO => (encode(&self.hello()), Vec::new()),
+            method::JOIN => (encode(&self.join(from, parse("join", &head)?).await?), Vec::new()),
+            method::VOTE | method::PRE_VOTE => {
+                let call: VoteCall = parse("vote", &head)?;
+                (encode(&self.vote(group, call, method == method::PRE_VOTE).await?), Vec::new())
+            }
+            method::APPEND => {
+                let call: AppendCall = parse("append", &head)?;
+                (encode(&self.append(group, call, bodies).await?), Vec::new())
+            }
+            method::TRANSFER => {
+                self.transfer(group, parse("transfer", &head)?).await?;
+                (Bytes::new(), Vec::new())
+            }
+            method::PROPOSE => {
+                let call: ProposeCall = parse("propose", &head)?;
+                (encode(&self.propose(group, call, bodies).await?), Vec::new())
+            }
+            method::READ_INDEX => {
+                let call: ReadIndexCall = parse("read index", &head)?;
+                let indexes = self.node.confirmed_indexes(call.groups).await;
+                (encode(&ReadIndexAnswer { indexes }), Vec::new())
+            }
+            method::CONFIRM => {
+                let call: ConfirmCall = parse("confirm", &head)?;
+                (encode(&ConfirmAnswer { confirmed: self.node.confirm(&call.terms) }), Vec::new())
+            }
+            method::READ => {
+                let call: ReadCall = parse("read", &head)?;
+                (Bytes::new(), vec![self.read(group, &call).await?])
+            }
+            unknown => {
+                return Err(refusal(code::MALFORMED, format!("method {unknown} is not known; upgrade this node")));
+            }
+        };
+        Ok(Message { method, group, head, bodies })
+    }
+
+    fn hello(&self) -> Hello {
+        let identity = self.node.identity.borrow();
+        Hello {
+            name: identity.name.clone(),
+            node_uuid: identity.node_uuid.into_bytes(),
+            cluster_id: identity.cluster_id.map(uuid::Uuid::into_bytes),
+            id: identity.raft_id,
+        }
+    }
+
+    async fn join(&self, from: &str, call: Join) -> Result<Joined, Refusal> {
+        if call.registration.name != from {
+            return Err(refusal(code::REFUSED, "a node can only register itself"));
+        }
+        let Some(cluster_id) = self.node.meta.state().cluster_id() else {
+            return Err(refusal(code::NO_GROUP, "the cluster is not formed yet"));
+        };
+        let command = Command { head: MetaCommand::Register(call.registration).encode(), body: Bytes::new() };
+        match self.node.propose(GroupId::META, command, JOIN_WITHIN).await {
+            Ok(proposed) => match MetaOutcome::decode(&proposed.outcome) {
+                Ok(MetaOutcome::Registered { id }) => Ok(Joined { cluster_id, id }),
+                Ok(MetaOutcome::Refused { why }) => Err(refusal(code::REFUSED, why)),
+                Ok(other) => Err(refusal(code::MALFORMED, format!("the meta group answered {other:?}"))),
+                Err(error) => Err(refusal(code::MALFORMED, error)),
+            },
+            Err(error) => Err(refusal(code::NOT_LEADER, error)),
+        }
+    }
+
+    async fn vote(&self, group: GroupId, call: VoteCall, pre: bool) -> Result<VoteAnswer, Refusal> {
+        let group = self.group(group, call.to)?;
+        let mut request = VoteRequest::new(Vote::from(call.vote), call.last.map(log_id));
+        request.leadership_transfer = call.transfer;
+        let answer = if pre { group.raft.pre_vote(request).await } else { group.raft.vote(request).await };
+        let answer = answer.map_err(|error| refusal(code::STOPPED, error))?;
+        Ok(VoteAnswer {
+            vote: VoteRecord::from(&answer.vote),
+            granted: answer.vote_granted,
+            last: answer.last_log_id.as_ref().map(position),
+        })
+    }
+
+    async fn append(&self, group: GroupId, call: AppendCall, bodies: Vec<Bytes>) -> Result<AppendAnswer, Refusal> {
+        let group = self.group(group, call.to)?;
+        let previous = call.previous;
+        let request = append_request(call, bodies).map_err(|error| refusal(code::MALFORMED, error))?;
+        let answer = group.raft.append_entries(request).await.map_err(|error| refusal(code::STOPPED, error))?;
+        Ok(match answer {
+            AppendEntriesResponse::Success => AppendAnswer::Flushed(None),
+            AppendEntriesResponse::PartialSuccess(upto) => AppendAnswer::Partly(upto.as_ref().map(position)),
+            AppendEntriesResponse::Conflict => AppendAnswer::Conflict(previous.unwrap_or_default()),
+            AppendEntriesResponse::HigherVote(vote) => AppendAnswer::HigherVote(VoteRecord::from(&vote)),
+        })
+    }
+
+    async fn transfer(&self, group: GroupId, call: TransferCall) -> Result<(), Refusal> {
+        let group = self.group(group, call.to)?;
+        let request = TransferLeaderRequest::new(Vote::from(call.from), call.to, call.last.map(log_id));
+        match group.raft.handle_transfer_leader(request).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(refusal(code::REFUSED, error)),
+            Err(error) => Err(refusal(code::STOPPED, error)),
+        }
+    }
+
+    async fn propose(
+        &self,
+        group: GroupId,
+        call: ProposeCall,
+        mut bodies: Vec<Bytes>,
+    ) -> Result<ProposeAnswer, Refusal> {
+        let Some(own) = self.node.group(group) else {
+            return Err(refusal(code::NO_GROUP, format!("{group} is not open here")));
+        };
+        if !own.leads() {
+            return Err(refusal(code::NOT_LEADER, "another node leads"));
+        }
+        let until = tokio::time::Instant::now() + Duration::from_millis(call.deadline_ms);
+        let command = Command { head: call.head, body: bodies.pop().unwrap_or_default() };
+        match self.node.write(&own, command, until).await {
+            Attempt::Done(position, outcome) => Ok(ProposeAnswer { position, outcome }),
+            Attempt::Nothing => Err(refusal(code::NOT_LEADER, "another node leads")),
+            Attempt::Unknown => Err(refusal(code::UNKNOWN, "the outcome is not known")),
+            Attempt::Refused(ProposeError::DiskFull) => Err(refusal(code::DISK_FULL, ProposeError::DiskFull)),
+            Attempt::Refused(error) => Err(refusal(code::STOPPED, error)),
+        }
+    }
+
+    async fn read(&self, group: GroupId, call: &ReadCall) -> Result<Bytes, Refusal> {
+        let address = BlockAddress { group, index: call.index };
+        self.node.read_local(address, call.start..call.end).await.map_err(|error| match error {
+            ReadError::Damaged { why, .. } => refusal(code::DAMAGED, why),
+            error => refusal(code::ABSENT, error),
+        })
+    }
+}
+
+fn parse<'a, T: serde::Deserialize<'a>>(what: &'static str, head: &'a [u8]) -> Result<T, Refusal> {
+    decode(what, head).map_err(|error: DecodeError| refusal(code::MALFORMED, error))
+}
+
+impl Serve for Server {
+    fn call(self: Arc<Self>, from: String, request: Message) -> BoxFuture<'static, Result<Message, Refusal>> {
+        self.node.last_seen.lock().insert(from.clone(), self.node.clock.now());
+        Box::pin(async move { self.answer(&from, request).await })
+    }
+
+    fn stream(self: Arc<Self>, from: String, first: Message, stream: Box<dyn Stream>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if first.method != method::APPEND_STREAM {
+                tracing::warn!(from, method = first.method, "a stream of an unknown kind was refused");
+                return;
+            }
+            let Some(group) = self.node.group(first.group) else { return };
+            let (mut send, receive) = stream.split();
+            let requests = Requests { receive, raft_id: *group.raft.node_id(), from: from.clone() };
+            let mut answers = Box::pin(group.raft.stream_append(stream::unfold(requests, Requests::next).boxed()));
+            while let Some(answer) = answers.next().await {
+                let (answer, last) = match answer {
+                    Ok(answer) => stream_answer(answer),
+                    Err(_) => (AppendAnswer::Stopped, true),
+                };
+                let message = Message {
+                    method: method::APPEND_STREAM,
+                    group: first.group,
+                    head: encode(&answer),
+                    bodies: Vec::new(),
+                };
+                if send.send(message).await.is_err() || last {
+                    return;
+                }
+            }
+        })
+    }
+}
+
+fn stream_answer(answer: StreamAppendResult<Types>) -> (AppendAnswer, bool) {
+    match answer {
+        Ok(upto) => (AppendAnswer::Flushed(upto.as_ref().map(position)), false),
+        Err(StreamAppendError::Conflict(at)) => (AppendAnswer::Conflict(position(&at)), true),
+        Err(StreamAppendError::HigherVote(vote)) => (AppendAnswer::HigherVote(VoteRecord::from(&vote)), true),
+    }
+}
+
+/// The requests of one append stream.
+struct Requests {
+    receive: Box<dyn Stream>,
+    raft_id: u64,
+    from: String,
+}
+
+impl Requests {
+    async fn next(mut self) -> Option<(AppendEntriesRequest<Types>, Self)> {
+        let message = self.receive.receive().await.ok()??;
+        let request = decode::<AppendCall>("append", &message.head).and_then(|call| {
+            if call.to == self.raft_id { append_request(call, message.bodies) } else { Err(other_id()) }
+        });
+        match request {
+            Ok(request) => Some((request, self)),
+            Err(error) => {
+                tracing::warn!(from = self.from, %error, "an append stream ended");
+                None
+            }
+        }
+    }
+}
+
+fn other_id() -> DecodeError {
+    DecodeError::Malformed { what: "append", why: "it is meant for another raft id".into() }
+}

@@ -1,0 +1,247 @@
+//! A wire in memory that delays, loses and cuts, and a state machine that only remembers: for tests and simulation.
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use raft_types::{
+    Applied, BoxFuture, Class, Committed, CommittedEntry, GroupId, LogPosition, Message, Outcome, Seed, Serve,
+    StateMachine, StateMachineError, Stream, Wire, WireError,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// The network between some nodes, as tests want it.
+#[derive(Clone)]
+pub struct Hub {
+    inner: Arc<Mutex<Inner>>,
+    seed: Arc<dyn Seed>,
+}
+
+#[derive(Default)]
+struct Inner {
+    servers: BTreeMap<String, Arc<dyn Serve>>,
+    /// Messages from the first to the second are lost.
+    cut: BTreeSet<(String, String)>,
+    streams: Vec<(String, String, CancellationToken)>,
+    delay_max: Duration,
+}
+
+impl Hub {
+    /// A network whose messages take up to `delay_max`.
+    #[must_use]
+    pub fn new(seed: Arc<dyn Seed>, delay_max: Duration) -> Self {
+        Self { inner: Arc::new(Mutex::new(Inner { delay_max, ..Inner::default() })), seed }
+    }
+
+    /// The wire of node `name`.
+    #[must_use]
+    pub fn wire(&self, name: &str) -> Arc<dyn Wire> {
+        Arc::new(HubWire { hub: self.clone(), name: name.to_owned() })
+    }
+
+    /// From now on `serve` answers for `name`.
+    pub fn up(&self, name: &str, serve: Arc<dyn Serve>) {
+        self.inner.lock().servers.insert(name.to_owned(), serve);
+    }
+
+    /// `name` answers no more, and all its streams break.
+    pub fn down(&self, name: &str) {
+        let mut inner = self.inner.lock();
+        inner.servers.remove(name);
+        inner.streams.retain(|(from, to, broken)| {
+            let concerned = from == name || to == name;
+            if concerned {
+                broken.cancel();
+            }
+            !concerned
+        });
+    }
+
+    /// Messages from `from` to `to` are lost, and streams between them break.
+    pub fn cut(&self, from: &str, to: &str) {
+        let mut inner = self.inner.lock();
+        inner.cut.insert((from.to_owned(), to.to_owned()));
+        inner.streams.retain(|(a, b, broken)| {
+            let concerned = (a == from && b == to) || (a == to && b == from);
+            if concerned {
+                broken.cancel();
+            }
+            !concerned
+        });
+    }
+
+    /// Every message arrives again.
+    pub fn heal(&self) {
+        self.inner.lock().cut.clear();
+    }
+
+    fn pause(&self) -> Duration {
+        let max = u64::try_from(self.inner.lock().delay_max.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(self.seed.next() % (max + 1))
+    }
+
+    /// The server of `to`, if a message from `from` arrives there now.
+    fn reach(&self, from: &str, to: &str) -> Result<Arc<dyn Serve>, WireError> {
+        let inner = self.inner.lock();
+        if inner.cut.contains(&(from.to_owned(), to.to_owned())) {
+            return Err(lost(to));
+        }
+        inner.servers.get(to).cloned().ok_or_else(|| lost(to))
+    }
+}
+
+fn lost(peer: &str) -> WireError {
+    WireError::Unreachable { peer: peer.to_owned(), why: "the link is cut".into() }
+}
+
+struct HubWire {
+    hub: Hub,
+    name: String,
+}
+
+impl Wire for HubWire {
+    fn call(&self, peer: &str, _class: Class, request: Message) -> BoxFuture<'_, Result<Message, WireError>> {
+        let peer = peer.to_owned();
+        Box::pin(async move {
+            tokio::time::sleep(self.hub.pause()).await;
+            let serve = self.hub.reach(&self.name, &peer)?;
+            // A served call goes on when the caller gives up.
+            let served = tokio::spawn(serve.call(self.name.clone(), request)).await;
+            tokio::time::sleep(self.hub.pause()).await;
+            self.hub.reach(&peer, &self.name)?;
+            match served {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(refusal)) => Err(WireError::Refused { peer, refusal }),
+                Err(_) => Err(lost(&peer)),
+            }
+        })
+    }
+
+    fn open(&self, peer: &str, _class: Class, first: Message) -> BoxFuture<'_, Result<Box<dyn Stream>, WireError>> {
+        let peer = peer.to_owned();
+        Box::pin(async move {
+            tokio::time::sleep(self.hub.pause()).await;
+            let serve = self.hub.reach(&self.name, &peer)?;
+            let broken = CancellationToken::new();
+            self.hub.inner.lock().streams.push((self.name.clone(), peer.clone(), broken.clone()));
+            let ((to_peer, at_peer), (to_us, at_us)) = (mpsc::channel(64), mpsc::channel(64));
+            let ours = HubStream::new(&self.hub, &peer, to_peer, at_us, broken.clone());
+            let theirs = HubStream::new(&self.hub, &self.name, to_us, at_peer, broken.clone());
+            let serving = serve.stream(self.name.clone(), first, Box::new(theirs));
+            tokio::spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = broken.cancelled() => {}
+                    () = serving => {}
+                }
+            });
+            Ok(Box::new(ours) as Box<dyn Stream>)
+        })
+    }
+}
+
+struct HubStream {
+    hub: Hub,
+    peer: String,
+    send: Option<mpsc::Sender<(Instant, Message)>>,
+    receive: Option<mpsc::Receiver<(Instant, Message)>>,
+    broken: CancellationToken,
+}
+
+impl HubStream {
+    fn new(
+        hub: &Hub,
+        peer: &str,
+        send: mpsc::Sender<(Instant, Message)>,
+        receive: mpsc::Receiver<(Instant, Message)>,
+        broken: CancellationToken,
+    ) -> Self {
+        Self { hub: hub.clone(), peer: peer.to_owned(), send: Some(send), receive: Some(receive), broken }
+    }
+}
+
+impl Stream for HubStream {
+    fn send(&mut self, message: Message) -> BoxFuture<'_, Result<(), WireError>> {
+        Box::pin(async move {
+            let due = Instant::now() + self.hub.pause();
+            let send = self.send.as_ref().ok_or_else(|| lost(&self.peer))?;
+            tokio::select! {
+                biased;
+                () = self.broken.cancelled() => Err(lost(&self.peer)),
+                sent = send.send((due, message)) => sent.map_err(|_| lost(&self.peer)),
+            }
+        })
+    }
+
+    fn receive(&mut self) -> BoxFuture<'_, Result<Option<Message>, WireError>> {
+        Box::pin(async move {
+            let receive = self.receive.as_mut().ok_or_else(|| lost(&self.peer))?;
+            let arrive = async {
+                let (due, message) = receive.recv().await?;
+                tokio::time::sleep_until(due).await;
+                Some(message)
+            };
+            tokio::select! {
+                biased;
+                () = self.broken.cancelled() => Err(lost(&self.peer)),
+                message = arrive => Ok(message),
+            }
+        })
+    }
+
+    fn split(self: Box<Self>) -> (Box<dyn Stream>, Box<dyn Stream>) {
+        let Self { hub, peer, send, receive, broken } = *self;
+        let sending = Self { hub: hub.clone(), peer: peer.clone(), send, receive: None, broken: broken.clone() };
+        (Box::new(sending), Box::new(Self { hub, peer, send: None, receive, broken }))
+    }
+}
+
+/// A state machine that remembers every command, and answers with its head.
+#[derive(Default)]
+pub struct Journal {
+    state: Mutex<BTreeMap<GroupId, (Applied, Vec<Remembered>)>>,
+}
+
+/// Where a command stood, and its head.
+pub type Remembered = (LogPosition, Bytes);
+
+impl Journal {
+    /// The commands of `group`, in order.
+    #[must_use]
+    pub fn commands(&self, group: GroupId) -> Vec<Remembered> {
+        self.state.lock().get(&group).map(|(_, commands)| commands.clone()).unwrap_or_default()
+    }
+}
+
+impl StateMachine for Journal {
+    fn apply(&self, batch: &[Committed]) -> Result<Vec<Outcome>, StateMachineError> {
+        let mut state = self.state.lock();
+        Ok(batch
+            .iter()
+            .map(|Committed { group, position, entry }| {
+                let (applied, commands) = state.entry(*group).or_default();
+                assert!(applied.position < Some(*position), "{group}: {position} is applied twice");
+                applied.position = Some(*position);
+                match entry {
+                    CommittedEntry::Blank => Bytes::new(),
+                    CommittedEntry::Membership(record) => {
+                        applied.membership = Some((*position, record.clone()));
+                        Bytes::new()
+                    }
+                    CommittedEntry::Command { head, .. } => {
+                        commands.push((*position, head.clone()));
+                        head.clone()
+                    }
+                }
+            })
+            .collect())
+    }
+
+    fn applied(&self) -> Result<Vec<(GroupId, Applied)>, StateMachineError> {
+        Ok(self.state.lock().iter().map(|(group, (applied, _))| (*group, applied.clone())).collect())
+    }
+}

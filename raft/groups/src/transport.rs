@@ -1,0 +1,276 @@
+//! openraft's network over the wire: votes and heartbeats on their own connection, appended entries as a pipelined stream.
+//!
+//! A failure of the transport is `Unreachable`, never a synthetic answer: an unreachable peer grants nothing (trap 15).
+//! Bodies are fetched from the lane when a message is about to be sent, so a slow peer is served from the disk and
+//! never pinned in RAM.
+
+use crate::{
+    options::Blocking,
+    rpc::{AppendAnswer, TransferCall, VoteAnswer, VoteCall, append_call, method},
+    types::{Body, Types, Vote, VoteRecord, decode, encode, log_id, position},
+};
+use bytes::Bytes;
+use futures::{
+    Stream, StreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+use openraft::{
+    OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
+    impls::BasicNode,
+    network::RPCOption,
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+        TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    },
+};
+use raft_lanes::Lane;
+use raft_types::{Class, DecodeError, GroupId, LogPosition, Message, Wire, WireError};
+use std::{sync::Arc, time::Duration};
+use tokio::task::JoinHandle;
+
+type Error = RPCError<Types>;
+
+/// Makes the connections of one group.
+pub(crate) struct Network {
+    pub(crate) wire: Arc<dyn Wire>,
+    pub(crate) lane: Lane,
+    pub(crate) group: GroupId,
+    pub(crate) blocking: Blocking,
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Connection;
+
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Connection {
+        Connection {
+            wire: Arc::clone(&self.wire),
+            lane: self.lane.clone(),
+            group: self.group,
+            blocking: self.blocking,
+            to: target,
+            peer: node.addr.clone(),
+        }
+    }
+}
+
+/// One group's connection to one peer.
+pub(crate) struct Connection {
+    wire: Arc<dyn Wire>,
+    lane: Lane,
+    group: GroupId,
+    blocking: Blocking,
+    to: u64,
+    peer: String,
+}
+
+fn unreachable(why: impl ToString) -> Error {
+    RPCError::Unreachable(Unreachable::from_string(why))
+}
+
+fn wire_error(error: &WireError) -> Error {
+    match error {
+        // The peer is there and says no, for now: try again soon.
+        WireError::Refused { .. } => RPCError::Network(NetworkError::from_string(error)),
+        WireError::Unreachable { .. } | WireError::WrongPeer { .. } => unreachable(error),
+    }
+}
+
+fn malformed(error: &DecodeError) -> Error {
+    RPCError::Network(NetworkError::from_string(error))
+}
+
+impl Connection {
+    async fn call(&self, class: Class, request: Message, within: Duration) -> Result<Message, Error> {
+        match tokio::time::timeout(within, self.wire.call(&self.peer, class, request)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(wire_error(&error)),
+            Err(_) => Err(unreachable(format!("{} did not answer within {within:?}", self.peer))),
+        }
+    }
+
+    fn message(&self, method: u16, head: Bytes, bodies: Vec<Bytes>) -> Message {
+        Message { method, group: self.group, head, bodies }
+    }
+
+    async fn ask_vote(
+        &self,
+        method: u16,
+        rpc: VoteRequest<Types>,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<Types>, Error> {
+        let call = VoteCall {
+            to: self.to,
+            vote: VoteRecord::from(&rpc.vote),
+            last: rpc.last_log_id.as_ref().map(position),
+            transfer: rpc.leadership_transfer,
+        };
+        let request = self.message(method, encode(&call), Vec::new());
+        let answer = self.call(Class::Urgent, request, option.soft_ttl()).await?;
+        let answer: VoteAnswer = decode("vote answer", &answer.head).map_err(|error| malformed(&error))?;
+        Ok(VoteResponse::new(Vote::from(answer.vote), answer.last.map(log_id), answer.granted))
+    }
+}
+
+/// The bodies of a message, in order: from RAM, or from the lane on a thread that may block.
+async fn fetch(
+    blocking: Blocking,
+    lane: &Lane,
+    group: GroupId,
+    places: Vec<(LogPosition, Body)>,
+) -> Result<Vec<Bytes>, String> {
+    let mut bodies = Vec::with_capacity(places.len());
+    for (at, body) in places {
+        bodies.push(match body {
+            Body::Here(bytes) => bytes,
+            Body::InLane { len } => match lane.body_in_memory(group, at.index, at.term) {
+                Some(bytes) => bytes,
+                None => {
+                    let lane = lane.clone();
+                    let read = move || lane.body(group, at.index, Some(at.term), 0..u64::from(len));
+                    let read = blocking.run(read).await.map_err(|error| error.to_string())?;
+                    read.map_err(|error| error.to_string())?
+                }
+            },
+        });
+    }
+    Ok(bodies)
+}
+
+impl RaftNetworkV2<Types> for Connection {
+    type SnapshotData = ();
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, Error> {
+        // Without entries it is a heartbeat, which no body may delay (trap 19).
+        let class = if rpc.entries.is_empty() { Class::Urgent } else { Class::Bulk };
+        let (call, places) = append_call(self.to, &rpc);
+        let bodies = fetch(self.blocking, &self.lane, self.group, places).await.map_err(unreachable)?;
+        let request = self.message(method::APPEND, encode(&call), bodies);
+        let answer = self.call(class, request, option.soft_ttl()).await?;
+        match decode("append answer", &answer.head).map_err(|error| malformed(&error))? {
+            AppendAnswer::Flushed(_) => Ok(AppendEntriesResponse::Success),
+            AppendAnswer::Partly(upto) => Ok(AppendEntriesResponse::PartialSuccess(upto.map(log_id))),
+            AppendAnswer::Conflict(_) => Ok(AppendEntriesResponse::Conflict),
+            AppendAnswer::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote.into())),
+            AppendAnswer::Stopped => Err(unreachable("the group has stopped there")),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, Error>>, Error>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let first = self.message(method::APPEND_STREAM, Bytes::new(), Vec::new());
+            let open = self.wire.open(&self.peer, Class::Bulk, first);
+            let stream = match tokio::time::timeout(option.soft_ttl().max(Duration::from_secs(1)), open).await {
+                Ok(stream) => stream.map_err(|error| wire_error(&error))?,
+                Err(_) => return Err(unreachable(format!("{} did not open a stream", self.peer))),
+            };
+            let (mut send, receive) = stream.split();
+            let (lane, group, to, blocking) = (self.lane.clone(), self.group, self.to, self.blocking);
+            let sender = tokio::spawn(async move {
+                let mut input = input;
+                while let Some(request) = input.next().await {
+                    let (call, places) = append_call(to, &request);
+                    let bodies = match fetch(blocking, &lane, group, places).await {
+                        Ok(bodies) => bodies,
+                        Err(why) => {
+                            tracing::warn!(%group, why, "a body for a peer could not be read");
+                            break;
+                        }
+                    };
+                    let message = Message { method: method::APPEND_STREAM, group, head: encode(&call), bodies };
+                    if send.send(message).await.is_err() {
+                        break;
+                    }
+                }
+                // Dropping the sending half tells the peer that no more comes.
+            });
+            let answers = Answers { receive: Some(receive), _sender: AbortOnDrop(sender) };
+            Ok(stream::unfold(answers, Answers::next).boxed())
+        })
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, Error> {
+        self.ask_vote(method::VOTE, rpc, &option).await
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, Error> {
+        self.ask_vote(method::PRE_VOTE, rpc, &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        _vote: Vote,
+        _snapshot: openraft::alias::SnapshotOf<Types, ()>,
+        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        Err(StreamingError::Unreachable(Unreachable::from_string("this release sends no snapshots")))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, Error> {
+        let call = TransferCall {
+            to: self.to,
+            from: VoteRecord::from(request.from_leader()),
+            last: request.last_log_id().map(position),
+        };
+        let request = self.message(method::TRANSFER, encode(&call), Vec::new());
+        self.call(Class::Urgent, request, option.soft_ttl()).await?;
+        Ok(Ok(()))
+    }
+}
+
+/// The answers of one append stream, and the task that feeds it.
+struct Answers {
+    /// Gone after the last answer.
+    receive: Option<Box<dyn raft_types::Stream>>,
+    _sender: AbortOnDrop,
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Answers {
+    async fn next(mut self) -> Option<(Result<StreamAppendResult<Types>, Error>, Self)> {
+        let receive = self.receive.as_mut()?;
+        let answer = match receive.receive().await {
+            Ok(Some(message)) => decode("append answer", &message.head).map_err(|error| malformed(&error)),
+            Ok(None) => {
+                self.receive = None;
+                return None;
+            }
+            Err(error) => Err(wire_error(&error)),
+        };
+        let result = match answer {
+            Ok(AppendAnswer::Flushed(upto) | AppendAnswer::Partly(upto)) => Ok(Ok(upto.map(log_id))),
+            Ok(AppendAnswer::Conflict(at)) => Ok(Err(StreamAppendError::Conflict(log_id(at)))),
+            Ok(AppendAnswer::HigherVote(vote)) => Ok(Err(StreamAppendError::HigherVote(vote.into()))),
+            Ok(AppendAnswer::Stopped) => Err(unreachable("the group has stopped there")),
+            Err(error) => Err(error),
+        };
+        if !matches!(result, Ok(Ok(_))) {
+            self.receive = None;
+        }
+        Some((result, self))
+    }
+}

@@ -1,0 +1,282 @@
+//! One and three nodes over disks that forget and a wire that loses: what is acknowledged stays, whatever stops.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use raft_groups::{
+    Identity, Node, NodeOptions,
+    testing::{Hub, Journal},
+};
+use raft_lanes::{
+    Lane, LaneOptions, Writer,
+    crash::{CrashDisk, Unsynced},
+};
+use raft_types::{Clock, Command, Disk, GroupId, NodeHealth, Propose, ProposeError, Seed, StateMachine};
+use rand::{RngCore, SeedableRng};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::{task::JoinHandle, time::Instant};
+
+struct Chance(Mutex<rand_chacha::ChaCha8Rng>);
+impl Seed for Chance {
+    fn next(&self) -> u64 {
+        self.0.lock().next_u64()
+    }
+}
+
+struct Time(Instant);
+impl Clock for Time {
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+    fn unix_ms(&self) -> u64 {
+        0
+    }
+}
+
+const NAMES: [&str; 3] = ["n1", "n2", "n3"];
+const SOON: Duration = Duration::from_secs(20);
+
+/// One running node, and the disk it would leave behind.
+struct Running {
+    node: Arc<Node>,
+    lane: Lane,
+    disk: CrashDisk,
+    journal: Arc<Journal>,
+    stepper: JoinHandle<()>,
+}
+
+struct World {
+    seed: Arc<Chance>,
+    clock: Arc<Time>,
+    hub: Hub,
+    names: Vec<&'static str>,
+    running: BTreeMap<&'static str, Running>,
+}
+
+impl World {
+    fn new(seed: u64, names: &[&'static str]) -> Self {
+        let seed = Arc::new(Chance(Mutex::new(rand_chacha::ChaCha8Rng::seed_from_u64(seed))));
+        let hub = Hub::new(Arc::<Chance>::clone(&seed), Duration::from_millis(5));
+        let clock = Arc::new(Time(Instant::now()));
+        Self { seed, clock, hub, names: names.to_vec(), running: BTreeMap::new() }
+    }
+
+    async fn start(&mut self, name: &'static str, disk: CrashDisk) {
+        let store: Arc<dyn Disk> = Arc::new(disk.clone());
+        let identity = Identity::load_or_create(&*store, name, &*self.seed).expect("own folder");
+        let clock: Arc<dyn Clock> = Arc::<Time>::clone(&self.clock);
+        let lane_options =
+            LaneOptions { segment_bytes: 1 << 20, writer: Writer::Stepped, ..LaneOptions::new(identity.of_lane()) };
+        let lane = Lane::open(Arc::clone(&store), Arc::clone(&clock), lane_options).expect("recovers");
+        let stepping = lane.clone();
+        let seed = Arc::clone(&self.seed);
+        let stepper = tokio::spawn(async move {
+            loop {
+                // An fsync takes up to 10 ms.
+                tokio::time::sleep(Duration::from_micros(100 + seed.next() % 10_000)).await;
+                stepping.step();
+            }
+        });
+        let peers = match self.names.len() {
+            1 => BTreeMap::new(),
+            _ => self.names.iter().map(|name| ((*name).to_owned(), format!("{name}:1"))).collect(),
+        };
+        let options = NodeOptions { groups: 4, inline: true, ..NodeOptions::new(identity, peers) };
+        let journal = Arc::new(Journal::default());
+        let machine: Arc<dyn StateMachine> = Arc::<Journal>::clone(&journal);
+        let seed: Arc<dyn Seed> = Arc::<Chance>::clone(&self.seed);
+        let node = Node::start(options, lane.clone(), self.hub.wire(name), machine, clock, seed, store);
+        let node = node.await.expect("starts");
+        self.hub.up(name, node.serve());
+        self.running.insert(name, Running { node, lane, disk, journal, stepper });
+    }
+
+    async fn start_all(&mut self) {
+        for name in self.names.clone() {
+            self.start(name, CrashDisk::new()).await;
+        }
+        for name in self.names.clone() {
+            self.until_ready(name).await;
+        }
+    }
+
+    async fn until_ready(&self, name: &str) {
+        let mut ready = self.running[name].node.ready();
+        let waited = tokio::time::timeout(Duration::from_secs(60), ready.wait_for(|ready| *ready)).await;
+        assert!(waited.is_ok(), "{name} is not ready: {:#?}", self.running[name].node.status());
+    }
+
+    /// The node dies at once; answers the disk that its next start finds.
+    async fn kill(&mut self, name: &str, unsynced: Unsynced) -> CrashDisk {
+        let dead = self.running.remove(name).expect("running");
+        self.hub.down(name);
+        let left = dead.disk.crash(unsynced, &*self.seed);
+        dead.stepper.abort();
+        let zombie = dead.lane.clone();
+        // What it still does goes to a disk that nobody will ever read.
+        tokio::spawn(async move {
+            let stop = dead.node.shutdown();
+            let drain = async {
+                loop {
+                    zombie.step();
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::select! { () = stop => {}, () = drain => {} }
+        });
+        left
+    }
+
+    fn node(&self, name: &str) -> &Arc<Node> {
+        &self.running[name].node
+    }
+
+    async fn write(&self, name: &str, group: u32, text: &str) -> Result<u64, ProposeError> {
+        let command = Command { head: Bytes::from(text.to_owned()), body: Bytes::from(vec![text.len() as u8; 5_000]) };
+        let proposed = self.node(name).propose(GroupId(group), command, SOON).await?;
+        assert_eq!(proposed.outcome, text, "the answer is that of the own command");
+        Ok(proposed.address.index)
+    }
+
+    /// Everything of `written` is applied on `name`, once each, and its blocks are readable there.
+    async fn holds(&self, name: &str, written: &[(u32, u64, String)]) {
+        let node = self.node(name);
+        node.read_index(node.groups()).await.expect("a majority is up");
+        for (group, index, text) in written {
+            let commands = self.running[name].journal.commands(GroupId(*group));
+            let found: Vec<u64> = commands
+                .iter()
+                .filter(|(_, head)| head == text.as_bytes())
+                .map(|(position, _)| position.index)
+                .collect();
+            assert!(found.contains(index), "{name}: {text} was acknowledged at {group}/{index}, found at {found:?}");
+            let address = raft_types::BlockAddress { group: GroupId(*group), index: *index };
+            let block = node.read(address, 10..20).await.expect("the block is there");
+            assert_eq!(block[..], [text.len() as u8; 10]);
+        }
+    }
+
+    fn leader(&self, group: u32) -> Option<String> {
+        let status = self.running.values().next()?.node.status();
+        status.groups.iter().find(|status| status.id == GroupId(group))?.leader.clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_node_keeps_what_it_acknowledged_across_kills() {
+    let mut world = World::new(1, &["n1"]);
+    world.start_all().await;
+    let mut written = Vec::new();
+    for (life, unsynced) in [Unsynced::Dropped, Unsynced::Torn, Unsynced::Kept].into_iter().enumerate() {
+        for number in 0..20u32 {
+            let (group, text) = (number % 4 + 1, format!("{life}-{number}"));
+            written.push((group, world.write("n1", group, &text).await.expect("a majority of one"), text));
+        }
+        let disk = world.kill("n1", unsynced).await;
+        world.start("n1", disk).await;
+        world.until_ready("n1").await;
+        world.holds("n1", &written).await;
+    }
+    assert_eq!(world.node("n1").status().replication_factor, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_nodes_form_one_cluster_and_each_takes_writes_for_every_group() {
+    let mut world = World::new(2, &NAMES);
+    world.start_all().await;
+    let mut written = Vec::new();
+    for (turn, name) in NAMES.iter().cycle().take(12).enumerate() {
+        let (group, text) = (turn as u32 % 4 + 1, format!("w{turn}"));
+        written.push((group, world.write(name, group, &text).await.expect("all are up"), text));
+    }
+    for name in NAMES {
+        world.holds(name, &written).await;
+        let status = world.node(name).status();
+        assert_eq!((status.survives_failures, status.replication_factor), (1, 3), "{name}");
+        assert!(status.nodes.iter().all(|node| node.health == NodeHealth::Up), "{status:#?}");
+    }
+    let ids: Vec<_> = world.node("n1").status().nodes.iter().map(|node| node.id.expect("registered").0).collect();
+    assert_eq!(ids[0], 1);
+    assert!(ids[1] > 1 && ids[2] > 1 && ids[1] != ids[2], "raft ids are meta log indices: {ids:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_go_on_without_a_killed_leader_and_it_catches_up_when_it_is_back() {
+    for seed in 3..8 {
+        let mut world = World::new(seed, &NAMES);
+        world.start_all().await;
+        let mut written = Vec::new();
+        for round in 0..3u32 {
+            let group = round % 4 + 1;
+            let victim = world.leader(group).expect("led");
+            let victim = *NAMES.iter().find(|name| **name == victim).expect("one of ours");
+            let disk = world.kill(victim, [Unsynced::Dropped, Unsynced::Torn][round as usize % 2]).await;
+            let survivor = *NAMES.iter().find(|name| **name != victim).expect("two are left");
+            let began = Instant::now();
+            for number in 0..4u32 {
+                let (group, text) = (number + 1, format!("{seed}-{round}-{number}"));
+                written.push((group, world.write(survivor, group, &text).await.expect("two of three are up"), text));
+            }
+            assert!(began.elapsed() < Duration::from_secs(8), "the gap was {:?}", began.elapsed());
+            world.start(victim, disk).await;
+            world.until_ready(victim).await;
+            for name in NAMES {
+                world.holds(name, &written).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_cut_off_serves_no_stale_read_and_acknowledges_nothing() {
+    let mut world = World::new(9, &NAMES);
+    world.start_all().await;
+    world.write("n1", 1, "before").await.expect("all are up");
+    let alone = world.leader(1).expect("led");
+    for other in NAMES.iter().filter(|name| **name != alone) {
+        world.hub.cut(&alone, other);
+        world.hub.cut(other, &alone);
+    }
+    let (read, write) =
+        tokio::join!(world.node(&alone).read_index(vec![GroupId(1)]), world.write(&alone, 1, "cut off"));
+    assert!(read.is_err(), "a read index without a majority");
+    assert!(write.is_err(), "an acknowledgement without a majority");
+    let other = *NAMES.iter().find(|name| **name != alone).expect("two");
+    world.write(other, 1, "majority").await.expect("two of three");
+    world.hub.heal();
+    let index = world.write(&alone, 1, "after").await.expect("healed");
+    for name in NAMES {
+        world.holds(name, &[(1, index, "after".to_owned())]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_node_initialises_while_one_expected_peer_is_silent() {
+    let mut world = World::new(10, &NAMES);
+    world.start("n1", CrashDisk::new()).await;
+    world.start("n2", CrashDisk::new()).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    for name in ["n1", "n2"] {
+        let status = world.node(name).status();
+        assert!(status.cluster_id.is_none() && !status.ready, "{status:#?}");
+        assert!(status.phase.contains("n3"), "it says who is missing: {}", status.phase);
+    }
+    world.start("n3", CrashDisk::new()).await;
+    for name in NAMES {
+        world.until_ready(name).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_node_leads_nothing_and_the_others_go_on_at_once() {
+    let mut world = World::new(11, &NAMES);
+    world.start_all().await;
+    world.node("n2").drain().await;
+    let status = world.node("n2").status();
+    assert!(!status.ready);
+    let leads = world.node("n1").status().groups.iter().filter(|group| group.leader.as_deref() == Some("n2")).count();
+    assert_eq!(leads, 0);
+    for group in 1..=4 {
+        world.write("n1", group, "drained").await.expect("led by another");
+    }
+}
