@@ -217,3 +217,38 @@ impl Drop for WireStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn message(bytes: usize) -> Message {
+        Message { bodies: vec![Bytes::from(vec![0; bytes])], ..Message::default() }
+    }
+
+    #[test]
+    fn a_sender_that_ignores_its_credit_is_noticed_within_one_message() {
+        let core = Core::new(1, 1000);
+        assert!(core.data(message(600)) && core.data(message(600)));
+        assert!(!core.data(message(1)), "the window was used up");
+    }
+
+    #[test]
+    fn credit_never_grows_beyond_the_window() {
+        let core = Core::new(1, 1000);
+        core.credit(u64::MAX);
+        core.credit(5000);
+        assert_eq!(core.state.lock().credit, 1000);
+    }
+
+    #[test]
+    fn what_comes_after_the_receiver_is_gone_is_not_kept() {
+        let core = Core::new(1, 1000);
+        core.state.lock().deaf = true;
+        for _ in 0..10 {
+            assert!(core.data(message(600)));
+        }
+        assert!(core.state.lock().arrived.is_empty());
+    }
+}
