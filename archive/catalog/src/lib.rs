@@ -1,1 +1,41 @@
-//! archive-catalog
+//! The replicated index: what is held, and where. One SQLite database per node, fed by the log and by nothing else.
+//!
+//! ```text
+//!   committed entries of all groups ─► apply: one transaction, rows and applied positions together
+//!                                         │
+//!        patient 1─n study 1─n series 1─n instance 1─n version         upload: blocks of objects that still arrive
+//!                                         │
+//!   find (C-FIND, QIDO) · instances (retrieve) · headers (metadata) · frames · totals
+//! ```
+//!
+//! Invariants
+//! - K-1 `apply` is a function of (rows of the group, position, command): no clock, no chance, no order of a map.
+//! - K-2 Rows and applied position are one transaction; an entry is applied once.
+//! - K-3 Counts and modalities change in the same apply as the instance they count.
+//! - K-4 The first content under a UID stays what the UID answers; other contents are kept beside it as versions.
+//! - K-5 The database is never the only truth: it can be rebuilt from the log.
+//!
+//! Study, series and instance live in one group, so their rows are the same on every node. A patient is a view over the
+//! studies of all groups: counts are sums, and its attributes are those of its study with the least UID, so that no
+//! order between groups matters.
+
+mod apply;
+mod catalog;
+mod command;
+mod error;
+mod find;
+mod head;
+mod keys;
+mod pool;
+mod retrieve;
+mod row;
+mod schema;
+
+pub use catalog::{Catalog, CatalogOptions, Totals};
+pub use command::{Admission, BlockPart, Command, InstanceHead, Outcome, Protocol, RefusedWhy, Source, UploadId};
+pub use error::CatalogError;
+pub use find::{Find, FindSummary, Include, Level, Root};
+pub use head::{HeadError, instance_head};
+pub use keys::{KEYS, Key};
+pub use retrieve::Selection;
+pub use row::InstanceRow;

@@ -54,10 +54,8 @@ impl LocalLog {
         let position = LogPosition { term: 1, index: log.len() as u64 };
         let entry = CommittedEntry::Command { head: command.head, body_len: command.body.len() as u64 };
         log.push(command.body);
-        let mut outcomes = self
-            .catalog
-            .apply(&[Committed { group, position, entry }])
-            .map_err(|_| ProposeError::Unknown { group })?;
+        let mut outcomes =
+            self.catalog.apply(&[Committed { group, position, entry }]).map_err(|_| ProposeError::Unknown { group })?;
         let outcome = outcomes.pop().ok_or(ProposeError::Unknown { group })?;
         Ok(Proposed { address: BlockAddress { group, index: position.index }, position, outcome })
     }

@@ -1,0 +1,562 @@
+//! Applying committed entries: what the log says becomes rows, in one transaction for all groups of a batch.
+
+use crate::{
+    Admission, BlockPart, Command, InstanceHead, Outcome, RefusedWhy, UploadId,
+    error::{CatalogError, Step},
+    find::Level,
+    keys::KEYS,
+    row::{Attrs, digest, encode, number_of, tag_of},
+    schema::SERIES_SHIFT,
+};
+use archive_model::{
+    FrameMap, Tag, VR,
+    matching::{comparable, normal_date, normal_time},
+    tags,
+    text::{capped, fold_person_name},
+};
+use bytes::Bytes;
+use raft_types::{Applied, Committed, CommittedEntry, GroupId, LogPosition, Versioned};
+use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params};
+use std::collections::BTreeMap;
+
+/// Applies a batch; answers one encoded outcome for each entry.
+pub(crate) fn apply(connection: &mut Connection, batch: &[Committed]) -> Result<Vec<Bytes>, CatalogError> {
+    let transaction = connection.transaction().step("begin a batch")?;
+    let mut outcomes = Vec::with_capacity(batch.len());
+    let mut progress: BTreeMap<GroupId, Applied> = BTreeMap::new();
+    {
+        let mut work = Work { transaction: &transaction, totals: Deltas::default() };
+        for Committed { group, position, entry } in batch {
+            let own = match progress.get_mut(group) {
+                Some(own) => own,
+                None => progress.entry(*group).or_insert(read_applied(&transaction, *group)?),
+            };
+            if own.position >= Some(*position) {
+                // Given again after all: it has taken effect, and its answer is not waited for any more.
+                outcomes.push(Outcome::Nothing.encode());
+                continue;
+            }
+            outcomes.push(match entry {
+                CommittedEntry::Blank => Bytes::new(),
+                CommittedEntry::Membership(record) => {
+                    own.membership = Some((*position, record.clone()));
+                    Bytes::new()
+                }
+                CommittedEntry::Command { head, body_len } => {
+                    let command = Command::decode(head).map_err(|error| CatalogError::Damaged(error.to_string()))?;
+                    work.command(*group, *position, *body_len, command)?.encode()
+                }
+            });
+            own.position = Some(*position);
+        }
+        work.totals.write(&transaction)?;
+    }
+    for (group, own) in &progress {
+        write_applied(&transaction, *group, own)?;
+    }
+    transaction.commit().step("commit a batch")?;
+    Ok(outcomes)
+}
+
+/// What the whole archive gained in a batch.
+#[derive(Default)]
+struct Deltas {
+    patients: i64,
+    studies: i64,
+    series: i64,
+    instances: i64,
+    bytes: i64,
+    versions: i64,
+}
+
+impl Deltas {
+    fn write(&self, transaction: &Transaction<'_>) -> Result<(), CatalogError> {
+        transaction
+            .prepare_cached(
+                "UPDATE totals SET patients = patients + ?1, studies = studies + ?2, series = series + ?3,
+                 instances = instances + ?4, bytes = bytes + ?5, versions = versions + ?6 WHERE id = 0",
+            )
+            .step("prepare totals")?
+            .execute(params![self.patients, self.studies, self.series, self.instances, self.bytes, self.versions])
+            .step("count totals")?;
+        Ok(())
+    }
+}
+
+struct Work<'a> {
+    transaction: &'a Transaction<'a>,
+    totals: Deltas,
+}
+
+/// A study's row and its patient's.
+struct StudyId {
+    id: i64,
+    patient: i64,
+}
+
+impl Work<'_> {
+    fn command(
+        &mut self,
+        group: GroupId,
+        position: LogPosition,
+        body_len: u64,
+        command: Command,
+    ) -> Result<Outcome, CatalogError> {
+        match command {
+            Command::PutSmall { head } => {
+                if head.length_bytes != body_len {
+                    return Ok(Outcome::Refused(RefusedWhy::LengthMismatch));
+                }
+                let length_bytes = u32::try_from(body_len).unwrap_or(u32::MAX);
+                self.admit(group, &head, &[BlockPart { index: position.index, length_bytes }], None)
+            }
+            Command::Block { upload, seq } => self.hold(group, upload, seq, position.index, body_len),
+            Command::Commit { upload, head, blocks } => {
+                let length: u64 = blocks.iter().map(|block| u64::from(block.length_bytes)).sum();
+                if length != head.length_bytes {
+                    return Ok(Outcome::Refused(RefusedWhy::LengthMismatch));
+                }
+                let outcome = self.admit(group, &head, &blocks, Some(upload))?;
+                self.forget(group, upload)?;
+                Ok(outcome)
+            }
+            Command::Abort { uploads } => {
+                for upload in uploads {
+                    self.forget(group, upload)?;
+                }
+                Ok(Outcome::Aborted)
+            }
+            Command::Noop => Ok(Outcome::Nothing),
+        }
+    }
+
+    /// A block of an upload: the first one under a number counts, so that a retry is harmless.
+    fn hold(
+        &self,
+        group: GroupId,
+        upload: UploadId,
+        seq: u32,
+        index: u64,
+        length: u64,
+    ) -> Result<Outcome, CatalogError> {
+        let held: Option<i64> = self
+            .transaction
+            .prepare_cached("SELECT idx FROM upload WHERE grp = ?1 AND upload = ?2 AND seq = ?3")
+            .step("prepare a block")?
+            .query_row(params![group.0, upload.0, seq], |row| row.get(0))
+            .optional()
+            .step("look for a block")?;
+        if let Some(index) = held {
+            return Ok(Outcome::Held { index: index as u64 });
+        }
+        self.transaction
+            .prepare_cached("INSERT INTO upload (grp, upload, seq, idx, length) VALUES (?1, ?2, ?3, ?4, ?5)")
+            .step("prepare a block")?
+            .execute(params![group.0, upload.0, seq, index as i64, length as i64])
+            .step("hold a block")?;
+        Ok(Outcome::Held { index })
+    }
+
+    fn forget(&self, group: GroupId, upload: UploadId) -> Result<(), CatalogError> {
+        self.transaction
+            .prepare_cached("DELETE FROM upload WHERE grp = ?1 AND upload = ?2")
+            .step("prepare an upload")?
+            .execute(params![group.0, upload.0])
+            .step("forget an upload")?;
+        Ok(())
+    }
+
+    /// Whether all blocks of a commit are held under the numbers and indexes that it names.
+    fn holds(&self, group: GroupId, upload: UploadId, blocks: &[BlockPart]) -> Result<bool, CatalogError> {
+        let mut statement = self
+            .transaction
+            .prepare_cached("SELECT idx, length FROM upload WHERE grp = ?1 AND upload = ?2 ORDER BY seq")
+            .step("prepare an upload")?;
+        let rows = statement
+            .query_map(params![group.0, upload.0], |row| {
+                Ok(BlockPart { index: row.get::<_, i64>(0)? as u64, length_bytes: row.get(1)? })
+            })
+            .step("read an upload")?;
+        let held = rows.collect::<rusqlite::Result<Vec<_>>>().step("read an upload")?;
+        Ok(held == blocks)
+    }
+
+    /// An instance: new, the same again, or another content under a known UID.
+    fn admit(
+        &mut self,
+        group: GroupId,
+        head: &InstanceHead,
+        blocks: &[BlockPart],
+        upload: Option<UploadId>,
+    ) -> Result<Outcome, CatalogError> {
+        let attrs = Levels::of(head);
+        if let Some(known) = self.known(head)? {
+            return self.admit_again(&known, head, blocks, upload, group);
+        }
+        if let Some(upload) = upload
+            && !self.holds(group, upload, blocks)?
+        {
+            return Ok(Outcome::Refused(RefusedWhy::BlockMissing));
+        }
+        let study = self.study(group, head, &attrs)?;
+        let (series, ordinal) = self.series(&study, head, &attrs)?;
+        let frames = head.frames.as_deref();
+        // A frame map that cannot be read serves no frames; the instance is kept all the same.
+        let n_frames = frames.and_then(|frames| FrameMap::decode(frames).ok()).map_or(0, |frames| frames.frames());
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO instance (id, uid, sop_class, syntax, number, length, digest, blocks, frames, n_frames,
+                 versions, received_ms, source, attrs, header)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, ?11, ?12, ?13, ?14)",
+            )
+            .step("prepare an instance")?
+            .execute(params![
+                series << SERIES_SHIFT | ordinal,
+                head.instance.as_str(),
+                head.sop_class.as_str(),
+                head.transfer_syntax,
+                attrs.number(tags::INSTANCE_NUMBER),
+                head.length_bytes as i64,
+                head.digest,
+                encode(&blocks),
+                frames,
+                n_frames,
+                head.received_unix_ms as i64,
+                encode(&head.source),
+                encode(&attrs.instance),
+                &head.header[..],
+            ])
+            .step("insert an instance")?;
+        self.count(&study, series, head)?;
+        Ok(Outcome::Stored(Admission::New))
+    }
+
+    /// Counts and modalities, in the same transaction as the instance (K-3).
+    fn count(&mut self, study: &StudyId, series: i64, head: &InstanceHead) -> Result<(), CatalogError> {
+        let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| -> Result<(), CatalogError> {
+            self.transaction.prepare_cached(sql).step("prepare counts")?.execute(values).step("count")?;
+            Ok(())
+        };
+        run("UPDATE series SET n_instances = n_instances + 1, n_ever = n_ever + 1 WHERE id = ?1", &[&series])?;
+        let bytes = head.length_bytes as i64;
+        run("UPDATE study SET n_instances = n_instances + 1, bytes = bytes + ?2 WHERE id = ?1", &[&study.id, &bytes])?;
+        run("UPDATE patient SET n_instances = n_instances + 1 WHERE id = ?1", &[&study.patient])?;
+        self.totals.instances += 1;
+        self.totals.bytes += bytes;
+        Ok(())
+    }
+
+    fn known(&self, head: &InstanceHead) -> Result<Option<Known>, CatalogError> {
+        self.transaction
+            .prepare_cached(
+                "SELECT i.id, i.digest, i.versions FROM instance i JOIN series e ON e.id = i.id >> 24
+                 JOIN study t ON t.id = e.study WHERE i.uid = ?1 AND e.uid = ?2 AND t.uid = ?3",
+            )
+            .step("prepare a look-up")?
+            .query_row(params![head.instance.as_str(), head.series.as_str(), head.study.as_str()], |row| {
+                Ok(Known { id: row.get(0)?, digest: row.get(1)?, versions: row.get(2)? })
+            })
+            .optional()
+            .step("look an instance up")
+    }
+
+    fn admit_again(
+        &mut self,
+        known: &Known,
+        head: &InstanceHead,
+        blocks: &[BlockPart],
+        upload: Option<UploadId>,
+        group: GroupId,
+    ) -> Result<Outcome, CatalogError> {
+        if digest(&known.digest)? == head.digest {
+            return Ok(Outcome::Stored(Admission::Same));
+        }
+        let kept: Option<u32> = self
+            .transaction
+            .prepare_cached("SELECT number FROM version WHERE instance = ?1 AND digest = ?2")
+            .step("prepare a version")?
+            .query_row(params![known.id, head.digest], |row| row.get(0))
+            .optional()
+            .step("look a version up")?;
+        if kept.is_some() {
+            return Ok(Outcome::Stored(Admission::Same));
+        }
+        if let Some(upload) = upload
+            && !self.holds(group, upload, blocks)?
+        {
+            return Ok(Outcome::Refused(RefusedWhy::BlockMissing));
+        }
+        let number = known.versions + 1;
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO version (instance, number, sop_class, syntax, length, digest, blocks, frames, received_ms,
+                 source, header) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            )
+            .step("prepare a version")?
+            .execute(params![
+                known.id,
+                number,
+                head.sop_class.as_str(),
+                head.transfer_syntax,
+                head.length_bytes as i64,
+                head.digest,
+                encode(&blocks),
+                head.frames.as_deref(),
+                head.received_unix_ms as i64,
+                encode(&head.source),
+                &head.header[..],
+            ])
+            .step("insert a version")?;
+        self.transaction
+            .prepare_cached("UPDATE instance SET versions = ?2 WHERE id = ?1")
+            .step("prepare a version")?
+            .execute(params![known.id, number])
+            .step("count a version")?;
+        self.totals.versions += 1;
+        self.totals.bytes += head.length_bytes as i64;
+        Ok(Outcome::Stored(Admission::Version { number }))
+    }
+
+    fn study(&mut self, group: GroupId, head: &InstanceHead, attrs: &Levels) -> Result<StudyId, CatalogError> {
+        let found = self
+            .transaction
+            .prepare_cached("SELECT id, patient FROM study WHERE uid = ?1")
+            .step("prepare a study")?
+            .query_row([head.study.as_str()], |row| Ok(StudyId { id: row.get(0)?, patient: row.get(1)? }))
+            .optional()
+            .step("look a study up")?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        let patient = self.patient(attrs)?;
+        let name = fold_person_name(attrs.first(tags::PATIENT_NAME));
+        let date = normal_date(attrs.first(tags::STUDY_DATE)).unwrap_or_default();
+        let time = normal_time(attrs.first(tags::STUDY_TIME)).unwrap_or_default();
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO study (uid, grp, patient, pid, name_a, name_i, name_p, birth_date, date, time, accession,
+                 study_id, modalities, n_series, n_instances, bytes, patient_attrs, attrs)
+                 VALUES (:uid, :grp, :patient, :pid, :name_a, :name_i, :name_p, :birth_date, :date, :time, :accession,
+                 :study_id, '', 0, 0, 0, :patient_attrs, :attrs)",
+            )
+            .step("prepare a study")?
+            .execute(named_params! {
+                ":uid": head.study.as_str(),
+                ":grp": group.0,
+                ":patient": patient,
+                ":pid": attrs.column(tags::PATIENT_ID, VR::LO),
+                ":name_a": name.alphabetic,
+                ":name_i": name.ideographic,
+                ":name_p": name.phonetic,
+                ":birth_date": normal_date(attrs.first(tags::PATIENT_BIRTH_DATE)).unwrap_or_default(),
+                ":date": date,
+                ":time": time,
+                ":accession": attrs.column(tags::ACCESSION_NUMBER, VR::SH),
+                ":study_id": attrs.column(tags::STUDY_ID, VR::SH),
+                ":patient_attrs": encode(&attrs.patient),
+                ":attrs": encode(&attrs.study),
+            })
+            .step("insert a study")?;
+        let id = self.transaction.last_insert_rowid();
+        self.transaction
+            .prepare_cached("UPDATE patient SET n_studies = n_studies + 1 WHERE id = ?1")
+            .step("prepare a patient")?
+            .execute([patient])
+            .step("count a study")?;
+        self.totals.studies += 1;
+        Ok(StudyId { id, patient })
+    }
+
+    fn patient(&mut self, attrs: &Levels) -> Result<i64, CatalogError> {
+        let pid = comparable(VR::LO, attrs.first(tags::PATIENT_ID));
+        let issuer = comparable(VR::LO, attrs.first(tags::ISSUER_OF_PATIENT_ID));
+        let found: Option<i64> = self
+            .transaction
+            .prepare_cached("SELECT id FROM patient WHERE pid = ?1 AND issuer = ?2")
+            .step("prepare a patient")?
+            .query_row(params![pid, issuer], |row| row.get(0))
+            .optional()
+            .step("look a patient up")?;
+        if let Some(id) = found {
+            return Ok(id);
+        }
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO patient (pid, issuer, n_studies, n_series, n_instances) VALUES (?1, ?2, 0, 0, 0)",
+            )
+            .step("prepare a patient")?
+            .execute(params![pid, issuer])
+            .step("insert a patient")?;
+        self.totals.patients += 1;
+        Ok(self.transaction.last_insert_rowid())
+    }
+
+    /// The series and the number of the next instance in it.
+    fn series(&mut self, study: &StudyId, head: &InstanceHead, attrs: &Levels) -> Result<(i64, i64), CatalogError> {
+        let found: Option<(i64, i64)> = self
+            .transaction
+            .prepare_cached("SELECT id, n_ever FROM series WHERE study = ?1 AND uid = ?2")
+            .step("prepare a series")?
+            .query_row(params![study.id, head.series.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+            .step("look a series up")?;
+        if let Some((_, ordinal)) = found
+            && ordinal >= 1 << SERIES_SHIFT
+        {
+            return Err(CatalogError::Damaged("a series has more than 16,777,216 instances".into()));
+        }
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        let modality = attrs.column(tags::MODALITY, VR::CS);
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO series (study, uid, modality, number, n_instances, n_ever, attrs)
+                 VALUES (?1, ?2, ?3, ?4, 0, 0, ?5)",
+            )
+            .step("prepare a series")?
+            .execute(params![
+                study.id,
+                head.series.as_str(),
+                modality,
+                attrs.number(tags::SERIES_NUMBER),
+                encode(&attrs.series)
+            ])
+            .step("insert a series")?;
+        let id = self.transaction.last_insert_rowid();
+        let modalities: String = self
+            .transaction
+            .prepare_cached("SELECT modalities FROM study WHERE id = ?1")
+            .step("prepare modalities")?
+            .query_row([study.id], |row| row.get(0))
+            .step("read modalities")?;
+        let modalities = with_modality(&modalities, attrs.first(tags::MODALITY).trim());
+        self.transaction
+            .prepare_cached("UPDATE study SET n_series = n_series + 1, modalities = ?2 WHERE id = ?1")
+            .step("prepare a study")?
+            .execute(params![study.id, modalities])
+            .step("count a series")?;
+        self.transaction
+            .prepare_cached("UPDATE patient SET n_series = n_series + 1 WHERE id = ?1")
+            .step("prepare a patient")?
+            .execute([study.patient])
+            .step("count a series")?;
+        self.totals.series += 1;
+        Ok((id, 0))
+    }
+}
+
+struct Known {
+    id: i64,
+    digest: Vec<u8>,
+    versions: u32,
+}
+
+/// The modalities of a study, `\` between them, sorted.
+fn with_modality(known: &str, modality: &str) -> String {
+    let mut all: Vec<&str> = known.split('\\').chain([modality]).filter(|modality| !modality.is_empty()).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.join("\\")
+}
+
+/// The indexed attributes of an instance, by level.
+struct Levels {
+    patient: Attrs,
+    study: Attrs,
+    series: Attrs,
+    instance: Attrs,
+}
+
+impl Levels {
+    fn of(head: &InstanceHead) -> Self {
+        let mut levels = Self { patient: Vec::new(), study: Vec::new(), series: Vec::new(), instance: Vec::new() };
+        for (number, values) in &head.keys {
+            let tag = tag_of(*number);
+            let Some(key) = KEYS.iter().find(|key| key.tag == tag) else { continue };
+            let own = match key.level {
+                Level::Patient => &mut levels.patient,
+                Level::Study => &mut levels.study,
+                Level::Series => &mut levels.series,
+                Level::Instance => &mut levels.instance,
+            };
+            own.push((*number, values.clone()));
+        }
+        levels
+    }
+
+    fn values(&self, tag: Tag) -> &[String] {
+        let number = number_of(tag);
+        [&self.patient, &self.study, &self.series, &self.instance]
+            .into_iter()
+            .flatten()
+            .find(|(own, _)| *own == number)
+            .map_or(&[], |(_, values)| values)
+    }
+
+    fn first(&self, tag: Tag) -> &str {
+        self.values(tag).first().map_or("", String::as_str)
+    }
+
+    /// The value of a text column: NULL when several values must be looked at.
+    fn column(&self, tag: Tag, vr: VR) -> Option<String> {
+        match self.values(tag) {
+            [] => Some(String::new()),
+            [one] => Some(capped(&comparable(vr, one))),
+            _ => None,
+        }
+    }
+
+    fn number(&self, tag: Tag) -> Option<i64> {
+        self.first(tag).trim().parse().ok()
+    }
+}
+
+fn read_applied(connection: &Connection, group: GroupId) -> Result<Applied, CatalogError> {
+    let found = connection
+        .prepare_cached("SELECT term, idx, m_term, m_idx, membership FROM applied WHERE grp = ?1")
+        .step("prepare a position")?
+        .query_row([group.0], applied_of)
+        .optional()
+        .step("read a position")?;
+    Ok(found.unwrap_or_default())
+}
+
+fn applied_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Applied> {
+    let position = |term: i64, index: i64| LogPosition { term: term as u64, index: index as u64 };
+    let membership: (Option<i64>, Option<i64>, Option<Vec<u8>>) = (row.get(2)?, row.get(3)?, row.get(4)?);
+    Ok(Applied {
+        position: Some(position(row.get(0)?, row.get(1)?)),
+        membership: match membership {
+            (Some(term), Some(index), Some(record)) => Some((position(term, index), record.into())),
+            _ => None,
+        },
+    })
+}
+
+fn write_applied(connection: &Connection, group: GroupId, applied: &Applied) -> Result<(), CatalogError> {
+    let Some(position) = applied.position else { return Ok(()) };
+    let membership = applied.membership.as_ref();
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO applied (grp, term, idx, m_term, m_idx, membership) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
+        .step("prepare a position")?
+        .execute(params![
+            group.0,
+            position.term as i64,
+            position.index as i64,
+            membership.map(|(at, _)| at.term as i64),
+            membership.map(|(at, _)| at.index as i64),
+            membership.map(|(_, record)| &record[..]),
+        ])
+        .step("write a position")?;
+    Ok(())
+}
+
+/// The positions of all groups.
+pub(crate) fn all_applied(connection: &Connection) -> Result<Vec<(GroupId, Applied)>, CatalogError> {
+    let mut statement = connection
+        .prepare("SELECT term, idx, m_term, m_idx, membership, grp FROM applied ORDER BY grp")
+        .step("prepare positions")?;
+    let rows = statement.query_map([], |row| Ok((GroupId(row.get(5)?), applied_of(row)?))).step("read positions")?;
+    rows.collect::<rusqlite::Result<_>>().step("read positions")
+}

@@ -1,0 +1,136 @@
+//! The catalogue of one node: one writer, some readers.
+
+use crate::{
+    apply,
+    error::{CatalogError, Step},
+    pool::Pool,
+    schema,
+};
+use parking_lot::Mutex;
+use raft_types::{Applied, Committed, GroupId, Outcome, StateMachine, StateMachineError};
+use rusqlite::Connection;
+use std::path::{Path, PathBuf};
+
+/// Settings of the catalogue.
+#[derive(Debug, Clone)]
+pub struct CatalogOptions {
+    /// Connections that read at the same time; more wait. Default 8.
+    pub readers_max: usize,
+    /// Size of the write-ahead log at which [`Catalog::checkpoint`] moves it into the database. Default 8 MiB.
+    pub checkpoint_bytes: u64,
+}
+
+impl Default for CatalogOptions {
+    fn default() -> Self {
+        Self { readers_max: 8, checkpoint_bytes: 8 << 20 }
+    }
+}
+
+/// How much is held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Totals {
+    /// Patients, by id and issuer.
+    pub patients: u64,
+    /// Studies.
+    pub studies: u64,
+    /// Series.
+    pub series: u64,
+    /// Instances.
+    pub instances: u64,
+    /// Bytes of all data sets, versions included.
+    pub bytes: u64,
+    /// Other contents kept under a known UID.
+    pub versions: u64,
+}
+
+/// The catalogue.
+pub struct Catalog {
+    path: PathBuf,
+    writer: Mutex<Connection>,
+    /// Checkpoints run beside the writer.
+    checkpointer: Mutex<Connection>,
+    pub(crate) pool: Pool,
+    options: CatalogOptions,
+}
+
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Catalog {
+    /// Opens the catalogue in `folder`, or makes it.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, or was written by a newer release.
+    pub fn open(folder: &Path, options: CatalogOptions) -> Result<Self, CatalogError> {
+        std::fs::create_dir_all(folder)?;
+        let path = folder.join("catalog.sqlite");
+        let writer = Connection::open(&path).step("open the catalogue")?;
+        schema::open_writer(&writer)?;
+        writer.set_prepared_statement_cache_capacity(64);
+        let checkpointer = Connection::open(&path).step("open the catalogue")?;
+        checkpointer
+            .execute_batch("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0;")
+            .step("set up checkpoints")?;
+        Ok(Self {
+            pool: Pool::new(&path, options.readers_max),
+            writer: Mutex::new(writer),
+            checkpointer: Mutex::new(checkpointer),
+            path,
+            options,
+        })
+    }
+
+    /// How much is held.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn totals(&self) -> Result<Totals, CatalogError> {
+        let number = |row: &rusqlite::Row<'_>, at| row.get::<_, i64>(at).map(|value| u64::try_from(value).unwrap_or(0));
+        self.pool
+            .reader()?
+            .prepare_cached("SELECT patients, studies, series, instances, bytes, versions FROM totals")
+            .step("prepare totals")?
+            .query_row([], |row| {
+                Ok(Totals {
+                    patients: number(row, 0)?,
+                    studies: number(row, 1)?,
+                    series: number(row, 2)?,
+                    instances: number(row, 3)?,
+                    bytes: number(row, 4)?,
+                    versions: number(row, 5)?,
+                })
+            })
+            .step("read totals")
+    }
+
+    /// Moves the write-ahead log into the database if it has grown: call now and then, off the applier's thread.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn checkpoint(&self) -> Result<(), CatalogError> {
+        let mut wal = self.path.clone().into_os_string();
+        wal.push("-wal");
+        let grown = std::fs::metadata(wal).map_or(0, |wal| wal.len());
+        if grown < self.options.checkpoint_bytes {
+            return Ok(());
+        }
+        let connection = self.checkpointer.lock();
+        // PASSIVE waits for nobody: what a reader still needs stays for the next time.
+        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).step("checkpoint")
+    }
+}
+
+impl StateMachine for Catalog {
+    fn apply(&self, batch: &[Committed]) -> Result<Vec<Outcome>, StateMachineError> {
+        apply::apply(&mut self.writer.lock(), batch)
+            .map_err(|error| StateMachineError { step: "apply to the catalogue".into(), source: Box::new(error) })
+    }
+
+    fn applied(&self) -> Result<Vec<(GroupId, Applied)>, StateMachineError> {
+        apply::all_applied(&self.writer.lock())
+            .map_err(|error| StateMachineError { step: "read the applied positions".into(), source: Box::new(error) })
+    }
+}

@@ -1,0 +1,263 @@
+//! Commands and outcomes: what the log carries. Bytes are `version 1 | postcard`; the variant numbers are the format.
+//!
+//! When adding a variant: 1. at the end; 2. golden bytes in the tests; 3. a feature level, so that no old node meets it.
+
+use archive_model::Uid;
+use bytes::Bytes;
+use raft_types::{DecodeError, Versioned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// One upload of an object that is larger than a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct UploadId(pub [u8; 16]);
+
+/// What an entry does to the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// A whole instance; the entry's body is the data set.
+    PutSmall {
+        /// What is known of it.
+        head: InstanceHead,
+    },
+    /// A piece of a larger instance; the entry's body is the piece.
+    Block {
+        /// The upload it belongs to.
+        upload: UploadId,
+        /// Its number, from 0.
+        seq: u32,
+    },
+    /// Makes the blocks an instance.
+    Commit {
+        /// The upload.
+        upload: UploadId,
+        /// What is known of the instance.
+        head: InstanceHead,
+        /// Its blocks in order.
+        blocks: Vec<BlockPart>,
+    },
+    /// Forgets the blocks of uploads that will not be committed.
+    Abort {
+        /// The uploads.
+        uploads: Vec<UploadId>,
+    },
+    /// Nothing.
+    Noop,
+}
+
+/// One block of an instance: an entry of its group's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockPart {
+    /// Index of the entry.
+    pub index: u64,
+    /// Bytes of its body.
+    pub length_bytes: u32,
+}
+
+/// What is known of an instance, apart from its bytes.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceHead {
+    /// Study Instance UID.
+    pub study: Uid,
+    /// Series Instance UID.
+    pub series: Uid,
+    /// SOP Instance UID.
+    pub instance: Uid,
+    /// SOP Class UID.
+    pub sop_class: Uid,
+    /// Transfer syntax of the bytes, as received.
+    pub transfer_syntax: String,
+    /// Bytes of the data set.
+    pub length_bytes: u64,
+    /// BLAKE3 of the data set's bytes.
+    pub digest: [u8; 32],
+    /// zstd of the DICOM JSON of everything but bulk values; those are `BulkDataURI: "<offset>-<length>"`.
+    pub header: Bytes,
+    /// Indexed attributes: tag and values, decoded; a sequence is one value, its items as JSON.
+    pub keys: Vec<(u32, Vec<String>)>,
+    /// Encoded frame map.
+    pub frames: Option<Bytes>,
+    /// Who sent it.
+    pub source: Source,
+    /// When the sender's node had it whole; informational.
+    pub received_unix_ms: u64,
+}
+
+impl std::fmt::Debug for InstanceHead {
+    /// Names the instance; never the patient.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InstanceHead")
+            .field("instance", &self.instance)
+            .field("length_bytes", &self.length_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Provenance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// How it came.
+    pub protocol: Protocol,
+    /// Calling AE title, if the protocol has one.
+    pub calling_ae: String,
+    /// Called AE title.
+    pub called_ae: String,
+    /// Address of the sender.
+    pub peer: String,
+}
+
+/// How an instance came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protocol {
+    /// C-STORE.
+    Dimse,
+    /// STOW-RS.
+    Stow,
+    /// Import from files.
+    Import,
+}
+
+impl Protocol {
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dimse => "dimse",
+            Self::Stow => "stow",
+            Self::Import => "import",
+        }
+    }
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The instance is held.
+    Stored(Admission),
+    /// The block is held, under this index; after a retry that may be an earlier one.
+    Held {
+        /// Index of the entry that counts.
+        index: u64,
+    },
+    /// The uploads are forgotten.
+    Aborted,
+    /// Nothing was asked.
+    Nothing,
+    /// Nothing changed.
+    Refused(RefusedWhy),
+}
+
+/// What a stored instance was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Admission {
+    /// Not known before.
+    New,
+    /// The same bytes were there already.
+    Same,
+    /// Another content under a known UID: kept as a version, the first one stays what the UID answers.
+    Version {
+        /// Its number; the first content is 0.
+        number: u32,
+    },
+}
+
+/// Why a command changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RefusedWhy {
+    /// The bytes are not as many as the head says.
+    LengthMismatch,
+    /// A block of the upload is not held: it was aborted, or never proposed.
+    BlockMissing,
+}
+
+const VERSION: u8 = 1;
+
+fn encode<T: Serialize>(value: &T) -> Bytes {
+    // Only a type that cannot tell its length can fail to serialise, and there is none here.
+    postcard::to_extend(value, vec![VERSION]).unwrap_or_default().into()
+}
+
+fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => {
+            postcard::from_bytes(rest).map_err(|error| DecodeError::Malformed { what, why: error.to_string() })
+        }
+        Some((found, _)) if *found > VERSION => Err(DecodeError::Newer { what, found: *found, newest: VERSION }),
+        _ => Err(DecodeError::Malformed { what, why: "no version".into() }),
+    }
+}
+
+impl Versioned for Command {
+    const VERSION: u8 = VERSION;
+    fn encode(&self) -> Bytes {
+        encode(self)
+    }
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        decode("command", bytes)
+    }
+}
+
+impl Versioned for Outcome {
+    const VERSION: u8 = VERSION;
+    fn encode(&self) -> Bytes {
+        encode(self)
+    }
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        decode("outcome", bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head() -> InstanceHead {
+        InstanceHead {
+            study: Uid::parse("1.2").expect("a UID"),
+            series: Uid::parse("1.3").expect("a UID"),
+            instance: Uid::parse("1.4").expect("a UID"),
+            sop_class: Uid::parse("1.5").expect("a UID"),
+            transfer_syntax: "1.6".into(),
+            length_bytes: 300,
+            digest: [7; 32],
+            header: Bytes::from_static(b"zstd"),
+            keys: vec![(0x0010_0010, vec!["A^B".into()])],
+            frames: Some(Bytes::from_static(b"f")),
+            source: Source {
+                protocol: Protocol::Stow,
+                calling_ae: "C".into(),
+                called_ae: "D".into(),
+                peer: "p".into(),
+            },
+            received_unix_ms: 5,
+        }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn the_bytes_of_commands_are_those_of_version_1() {
+        let put = Command::PutSmall { head: head() };
+        let expected = "010003312e3203312e3303312e3403312e3503312e36ac02".to_owned()
+            + &"07".repeat(32)
+            + "047a7374640190808001010341 5e4201016601014301440170 05".replace(' ', "").as_str();
+        assert_eq!(hex(&put.encode()), expected);
+        let block = Command::Block { upload: UploadId([1; 16]), seq: 2 };
+        assert_eq!(hex(&block.encode()), "0101".to_owned() + &"01".repeat(16) + "02");
+        assert_eq!(hex(&Command::Noop.encode()), "0104");
+        assert_eq!(hex(&Outcome::Stored(Admission::Version { number: 3 }).encode()), "01000203");
+        assert_eq!(hex(&Outcome::Held { index: 9 }.encode()), "010109");
+        assert_eq!(hex(&Outcome::Refused(RefusedWhy::BlockMissing).encode()), "010401");
+        for command in [put, block, Command::Noop, Command::Abort { uploads: vec![UploadId([2; 16])] }] {
+            assert_eq!(Command::decode(&command.encode()), Ok(command));
+        }
+    }
+
+    #[test]
+    fn a_command_of_a_newer_release_is_an_error_and_never_skipped() {
+        assert!(matches!(Command::decode(&[2, 0]), Err(DecodeError::Newer { found: 2, .. })));
+        assert!(matches!(Command::decode(&[1, 99]), Err(DecodeError::Malformed { .. })));
+        assert!(matches!(Command::decode(&[]), Err(DecodeError::Malformed { .. })));
+    }
+}

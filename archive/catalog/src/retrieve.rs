@@ -1,0 +1,156 @@
+//! What retrieval asks for: instances in order, their headers, their frames.
+
+use crate::{
+    Catalog, InstanceRow,
+    error::{CatalogError, Step},
+    row::{decode, digest, uid},
+};
+use archive_model::{FrameMap, Uid};
+use bytes::Bytes;
+use raft_types::GroupId;
+use rusqlite::{Connection, Row, params_from_iter, types::Value as Sql};
+use std::ops::ControlFlow;
+
+/// Instances by the UIDs above and of them. An empty list means any; all lists empty select nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Patient ID.
+    pub patient: Option<String>,
+    /// Study Instance UIDs.
+    pub studies: Vec<Uid>,
+    /// Series Instance UIDs.
+    pub series: Vec<Uid>,
+    /// SOP Instance UIDs.
+    pub instances: Vec<Uid>,
+}
+
+/// Headers that are read at a time, so that no read transaction lasts as long as a slow client.
+const HEADERS_AT_ONCE: usize = 64;
+
+const COLUMNS: &str = "i.id, t.uid, e.uid, i.uid, i.sop_class, i.syntax, i.length, i.digest, t.grp, i.blocks, e.number,
+    i.number, i.n_frames, i.versions FROM instance i JOIN series e ON e.id = i.id >> 24 JOIN study t ON t.id = e.study";
+
+impl Catalog {
+    /// The instances of a selection: by study, series number, series, instance number, instance.
+    ///
+    /// # Errors
+    /// SQLite's, or damage.
+    pub fn instances(&self, selection: &Selection) -> Result<Vec<InstanceRow>, CatalogError> {
+        let Some((from, values)) = selection.sql() else { return Ok(Vec::new()) };
+        let reader = self.pool.reader()?;
+        let sql = format!(
+            "SELECT {COLUMNS} {from} ORDER BY t.uid, e.number IS NULL, e.number, e.uid, i.number IS NULL, i.number, i.uid"
+        );
+        let mut statement = reader.prepare_cached(&sql).step("prepare instances")?;
+        let mut rows = statement.query(params_from_iter(values)).step("select instances")?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next().step("read instances")? {
+            found.push(instance_row(row)?);
+        }
+        Ok(found)
+    }
+
+    /// The headers of a selection in the same order, as DICOM JSON.
+    ///
+    /// # Errors
+    /// SQLite's, or damage.
+    pub fn headers(
+        &self,
+        selection: &Selection,
+        sink: &mut dyn FnMut(InstanceRow, Bytes) -> ControlFlow<()>,
+    ) -> Result<(), CatalogError> {
+        let rows = self.instances(selection)?;
+        for some in rows.chunks(HEADERS_AT_ONCE) {
+            let headers = {
+                let reader = self.pool.reader()?;
+                some.iter().map(|row| header(&reader, row.id)).collect::<Result<Vec<_>, _>>()?
+            };
+            for (row, header) in some.iter().zip(headers) {
+                if sink(row.clone(), header).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the frames of an instance lie.
+    ///
+    /// # Errors
+    /// SQLite's, or damage.
+    pub fn frames(&self, row: &InstanceRow) -> Result<Option<FrameMap>, CatalogError> {
+        let frames: Option<Vec<u8>> = self
+            .pool
+            .reader()?
+            .prepare_cached("SELECT frames FROM instance WHERE id = ?1")
+            .step("prepare frames")?
+            .query_row([row.id], |row| row.get(0))
+            .step("read frames")?;
+        frames
+            .map(|frames| {
+                FrameMap::decode(&frames).map_err(|error| CatalogError::Damaged(format!("a frame map: {error}")))
+            })
+            .transpose()
+    }
+}
+
+impl Selection {
+    /// `WHERE …` and its values; `None` when nothing is selected.
+    fn sql(&self) -> Option<(String, Vec<Sql>)> {
+        let (mut conditions, mut values) = (Vec::new(), Vec::new());
+        if let Some(patient) = &self.patient {
+            conditions.push("t.patient IN (SELECT id FROM patient WHERE pid = ?)".to_owned());
+            values.push(Sql::Text(archive_model::matching::comparable(archive_model::VR::LO, patient)));
+        }
+        for (column, uids) in [("t.uid", &self.studies), ("e.uid", &self.series), ("i.uid", &self.instances)] {
+            if uids.is_empty() {
+                continue;
+            }
+            // One list as JSON instead of a place each: no limit on its length, and one statement for all lengths.
+            conditions.push(format!("{column} IN (SELECT value FROM json_each(?))"));
+            let list: Vec<&str> = uids.iter().map(Uid::as_str).collect();
+            values.push(Sql::Text(serde_json::Value::from(list).to_string()));
+        }
+        (!conditions.is_empty()).then(|| (format!("WHERE {}", conditions.join(" AND ")), values))
+    }
+}
+
+fn instance_row(row: &Row<'_>) -> Result<InstanceRow, CatalogError> {
+    let text = |at: usize| row.get::<_, String>(at).step("read an instance");
+    Ok(InstanceRow {
+        id: row.get(0).step("read an instance")?,
+        study: uid(text(1)?)?,
+        series: uid(text(2)?)?,
+        instance: uid(text(3)?)?,
+        sop_class: uid(text(4)?)?,
+        transfer_syntax: text(5)?,
+        length_bytes: row.get::<_, i64>(6).step("read an instance")? as u64,
+        digest: digest(&row.get::<_, Vec<u8>>(7).step("read an instance")?)?,
+        group: GroupId(row.get(8).step("read an instance")?),
+        blocks: decode("the blocks of an instance", &row.get::<_, Vec<u8>>(9).step("read an instance")?)?,
+        series_number: row.get(10).step("read an instance")?,
+        number: row.get(11).step("read an instance")?,
+        frame_count: row.get(12).step("read an instance")?,
+        version: 0,
+        versions: row.get(13).step("read an instance")?,
+    })
+}
+
+/// The header of an instance, decompressed.
+pub(crate) fn header(connection: &Connection, id: i64) -> Result<Bytes, CatalogError> {
+    let compressed: Vec<u8> = connection
+        .prepare_cached("SELECT header FROM instance WHERE id = ?1")
+        .step("prepare a header")?
+        .query_row([id], |row| row.get(0))
+        .step("read a header")?;
+    // The writer was bounded by the pre-validator; twice its limit covers the JSON around it.
+    zstd::bulk::decompress(&compressed, capacity(&compressed))
+        .map(Bytes::from)
+        .map_err(|error| CatalogError::Damaged(format!("a header cannot be decompressed: {error}")))
+}
+
+fn capacity(compressed: &[u8]) -> usize {
+    const HEADER_JSON_BYTES_MAX: u64 = 256 << 20;
+    let said = zstd::bulk::Decompressor::<'_>::upper_bound(compressed).unwrap_or(1 << 20);
+    usize::try_from((said as u64).min(HEADER_JSON_BYTES_MAX)).unwrap_or(1 << 20)
+}
