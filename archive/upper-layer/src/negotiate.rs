@@ -1,0 +1,363 @@
+//! What an acceptor answers to A-ASSOCIATE-RQ: pure functions on dicom-ul's PDUs.
+//!
+//! Each presentation context is answered alone (PS3.8 §9.3.3.2): 0 accepted, 3 abstract syntax, 4 transfer syntaxes.
+//! Among the transfer syntaxes of one context the requestor's order counts, but that retired and implicit ones come last.
+
+use archive_model::{AeTitle, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Uid, may_be_storage, sop_class};
+use dicom_ul::pdu::{
+    AssociationAC, AssociationRJ, AssociationRJResult, AssociationRJServiceProviderASCEReason,
+    AssociationRJServiceProviderPresentationReason, AssociationRJServiceUserReason, AssociationRJSource, AssociationRQ,
+    PresentationContextProposed, PresentationContextResult, PresentationContextResultReason, RequestorRoles,
+    UserVariableItem,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// DICOM's one application context (PS3.7 A.2.1).
+pub const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
+/// Implicit VR Little Endian: every peer knows it.
+pub const IMPLICIT_LE: &str = "1.2.840.10008.1.2";
+/// Explicit VR Little Endian.
+pub const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
+/// Explicit VR Big Endian, retired.
+pub const EXPLICIT_BE: &str = "1.2.840.10008.1.2.2";
+
+/// Presentation contexts of a request, at most: their ids are the odd numbers of a byte.
+const CONTEXTS_MAX: usize = 128;
+/// Asynchronous operations window (PS3.7 D.3.3.3).
+const ITEM_ASYNC_WINDOW: u8 = 0x53;
+/// User identity, the server's response (PS3.7 D.3.3.7.2).
+const ITEM_USER_IDENTITY_RESPONSE: u8 = 0x59;
+
+/// A context that both ends agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Context {
+    /// SOP class.
+    pub abstract_syntax: String,
+    /// Transfer syntax.
+    pub transfer_syntax: String,
+    /// Whether we may send requests in it (the requestor takes the SCP role).
+    pub we_request: bool,
+    /// Whether queries may skip unique keys of upper levels (PS3.4 C.5.1.1).
+    pub relational: bool,
+}
+
+/// What the acceptor can do now.
+#[derive(Debug, Clone)]
+pub struct Acceptor {
+    /// Our title.
+    pub ae_title: AeTitle,
+    /// Associations beyond the limit are rejected for now.
+    pub full: bool,
+    /// Why stores cannot succeed now, if they cannot.
+    pub no_stores: bool,
+    /// This node is stopping.
+    pub stopping: bool,
+}
+
+/// An agreed association.
+#[derive(Debug, Clone)]
+pub struct Agreed {
+    /// The answer to send.
+    pub answer: AssociationAC,
+    /// Contexts by id.
+    pub contexts: BTreeMap<u8, Context>,
+    /// Calling AE title, as sent.
+    pub calling: String,
+    /// Called AE title, as sent.
+    pub called: String,
+    /// Longest PDU that the peer takes; 0 is no limit.
+    pub pdu_bytes_max: u32,
+}
+
+/// The answer to a request.
+///
+/// # Errors
+/// The rejection to send.
+pub fn answer(request: &AssociationRQ, acceptor: &Acceptor, announced_bytes: u32) -> Result<Agreed, AssociationRJ> {
+    use AssociationRJResult::{Permanent, Transient};
+    if request.protocol_version & 1 == 0 {
+        let reason = AssociationRJServiceProviderASCEReason::ProtocolVersionNotSupported;
+        return Err(AssociationRJ { result: Permanent, source: AssociationRJSource::ServiceProviderASCE(reason) });
+    }
+    let user = |reason| AssociationRJ { result: Permanent, source: AssociationRJSource::ServiceUser(reason) };
+    if request.application_context_name.trim_end_matches(['\0', ' ']) != APPLICATION_CONTEXT {
+        return Err(user(AssociationRJServiceUserReason::ApplicationContextNameNotSupported));
+    }
+    if request.called_ae_title.trim_matches(['\0', ' ']) != acceptor.ae_title.as_str() {
+        return Err(user(AssociationRJServiceUserReason::CalledAETitleNotRecognized));
+    }
+    if AeTitle::parse(&request.calling_ae_title).is_err() {
+        return Err(user(AssociationRJServiceUserReason::CallingAETitleNotRecognized));
+    }
+    let later =
+        |reason| AssociationRJ { result: Transient, source: AssociationRJSource::ServiceProviderPresentation(reason) };
+    if acceptor.full {
+        return Err(later(AssociationRJServiceProviderPresentationReason::LocalLimitExceeded));
+    }
+    let roles = roles(request);
+    let only_stores = !request.presentation_contexts.is_empty()
+        && request.presentation_contexts.iter().all(|context| {
+            let class = trimmed(&context.abstract_syntax);
+            may_be_storage(class) && !is_service(class) && !roles.get(class).is_some_and(|roles| roles.scp)
+        });
+    if acceptor.stopping || (acceptor.no_stores && only_stores) {
+        return Err(later(AssociationRJServiceProviderPresentationReason::TemporaryCongestion));
+    }
+    Ok(agree(request, &roles, announced_bytes))
+}
+
+fn agree(request: &AssociationRQ, roles: &BTreeMap<String, RequestorRoles>, announced_bytes: u32) -> Agreed {
+    let mut contexts = BTreeMap::new();
+    let mut results = Vec::new();
+    let mut seen = BTreeSet::new();
+    let relational: BTreeSet<&str> = request
+        .user_variables
+        .iter()
+        .filter_map(|item| match item {
+            UserVariableItem::SopClassExtendedNegotiationSubItem(class, bytes) if bytes.first() == Some(&1) => {
+                Some(trimmed(class))
+            }
+            _ => None,
+        })
+        .collect();
+    for proposed in request.presentation_contexts.iter().take(CONTEXTS_MAX) {
+        let (reason, syntax) = if proposed.id.is_multiple_of(2) || !seen.insert(proposed.id) {
+            (PresentationContextResultReason::NoReason, None)
+        } else {
+            choose(proposed)
+        };
+        let class = trimmed(&proposed.abstract_syntax);
+        if let Some(syntax) = &syntax {
+            let context = Context {
+                abstract_syntax: class.to_owned(),
+                transfer_syntax: syntax.clone(),
+                we_request: roles.get(class).is_some_and(|roles| roles.scp),
+                relational: relational.contains(class),
+            };
+            contexts.insert(proposed.id, context);
+        }
+        // A refused context carries a transfer syntax too, which is not significant (PS3.8 §9.3.3.2).
+        let transfer_syntax = syntax.unwrap_or_else(|| IMPLICIT_LE.into());
+        results.push(PresentationContextResult { id: proposed.id, reason, transfer_syntax });
+    }
+    let answer = AssociationAC {
+        protocol_version: 1,
+        calling_ae_title: request.calling_ae_title.clone(),
+        called_ae_title: request.called_ae_title.clone(),
+        application_context_name: APPLICATION_CONTEXT.into(),
+        presentation_contexts: results,
+        user_variables: user_items(request, &contexts, announced_bytes),
+    };
+    let pdu_bytes_max = request
+        .user_variables
+        .iter()
+        .find_map(|item| match item {
+            UserVariableItem::MaxLength(length) => Some(*length),
+            _ => None,
+        })
+        .unwrap_or(16 << 10); // absent: what every implementation takes
+    Agreed {
+        answer,
+        contexts,
+        calling: request.calling_ae_title.trim_matches(['\0', ' ']).to_owned(),
+        called: request.called_ae_title.trim_matches(['\0', ' ']).to_owned(),
+        pdu_bytes_max,
+    }
+}
+
+fn roles(request: &AssociationRQ) -> BTreeMap<String, RequestorRoles> {
+    let items = request.user_variables.iter().filter_map(|item| match item {
+        UserVariableItem::ScuScpRoleSelectionSubItem(class, roles) => {
+            Some((trimmed(class).to_owned(), RequestorRoles { scu: roles.scu, scp: roles.scp }))
+        }
+        _ => None,
+    });
+    items.collect()
+}
+
+/// Items are answered only where they were sent.
+fn user_items(
+    request: &AssociationRQ,
+    contexts: &BTreeMap<u8, Context>,
+    announced_bytes: u32,
+) -> Vec<UserVariableItem> {
+    let mut items = vec![
+        UserVariableItem::MaxLength(announced_bytes),
+        UserVariableItem::ImplementationClassUID(IMPLEMENTATION_CLASS_UID.into()),
+        UserVariableItem::ImplementationVersionName(IMPLEMENTATION_VERSION_NAME.into()),
+    ];
+    let accepted = |class: &str| contexts.values().any(|context| context.abstract_syntax == trimmed(class));
+    for item in &request.user_variables {
+        match item {
+            // One operation at a time: what we can do well.
+            UserVariableItem::Unknown(ITEM_ASYNC_WINDOW, _) => {
+                items.push(UserVariableItem::Unknown(ITEM_ASYNC_WINDOW, vec![0, 1, 0, 1]));
+            }
+            UserVariableItem::ScuScpRoleSelectionSubItem(class, roles) if accepted(class) => {
+                let roles = RequestorRoles { scu: roles.scu, scp: roles.scp };
+                items.push(UserVariableItem::ScuScpRoleSelectionSubItem(class.clone(), roles));
+            }
+            UserVariableItem::SopClassExtendedNegotiationSubItem(class, bytes)
+                if accepted(class) && is_service(trimmed(class)) =>
+            {
+                // Relational queries only; no combined date-time, fuzzy or time zone matching (PS3.4 C.5.1.1).
+                let answered = bytes.iter().enumerate().map(|(at, byte)| if at == 0 { *byte & 1 } else { 0 }).collect();
+                items.push(UserVariableItem::SopClassExtendedNegotiationSubItem(class.clone(), answered));
+            }
+            UserVariableItem::UserIdentityItem(identity) if identity.positive_response_requested() => {
+                items.push(UserVariableItem::Unknown(ITEM_USER_IDENTITY_RESPONSE, vec![0, 0]));
+            }
+            _ => {}
+        }
+    }
+    items
+}
+
+fn trimmed(uid: &str) -> &str {
+    uid.trim_matches(['\0', ' '])
+}
+
+/// Verification, query and retrieve.
+#[must_use]
+pub fn is_service(class: &str) -> bool {
+    class == sop_class::VERIFICATION || is_query(class) || is_move(class) || is_get(class)
+}
+
+/// C-FIND.
+#[must_use]
+pub fn is_query(class: &str) -> bool {
+    [sop_class::PATIENT_ROOT_FIND, sop_class::STUDY_ROOT_FIND, sop_class::PATIENT_STUDY_ONLY_FIND].contains(&class)
+}
+
+/// C-MOVE.
+#[must_use]
+pub fn is_move(class: &str) -> bool {
+    [sop_class::PATIENT_ROOT_MOVE, sop_class::STUDY_ROOT_MOVE, sop_class::PATIENT_STUDY_ONLY_MOVE].contains(&class)
+}
+
+/// C-GET.
+#[must_use]
+pub fn is_get(class: &str) -> bool {
+    [sop_class::PATIENT_ROOT_GET, sop_class::STUDY_ROOT_GET, sop_class::PATIENT_STUDY_ONLY_GET].contains(&class)
+}
+
+fn choose(proposed: &PresentationContextProposed) -> (PresentationContextResultReason, Option<String>) {
+    let class = trimmed(&proposed.abstract_syntax);
+    let syntaxes = proposed.transfer_syntaxes.iter().map(|syntax| trimmed(syntax));
+    let chosen = if is_service(class) {
+        let rank = |syntax: &str| [EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE].iter().position(|known| *known == syntax);
+        syntaxes.filter_map(|syntax| Some((rank(syntax)?, syntax))).min().map(|(_, syntax)| syntax)
+    } else if may_be_storage(class) {
+        let last = |syntax: &str| u8::from(syntax == IMPLICIT_LE) + 2 * u8::from(syntax == EXPLICIT_BE);
+        syntaxes.filter(|syntax| Uid::parse(syntax).is_ok()).min_by_key(|syntax| last(syntax))
+    } else {
+        return (PresentationContextResultReason::AbstractSyntaxNotSupported, None);
+    };
+    match chosen {
+        Some(syntax) => (PresentationContextResultReason::Acceptance, Some(syntax.to_owned())),
+        None => (PresentationContextResultReason::TransferSyntaxesNotSupported, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CT: &str = "1.2.840.10008.5.1.4.1.1.2";
+    const JPEG: &str = "1.2.840.10008.1.2.4.70";
+
+    fn acceptor() -> Acceptor {
+        let ae_title = AeTitle::parse("TRIPTYCH").expect("a title");
+        Acceptor { ae_title, full: false, no_stores: false, stopping: false }
+    }
+
+    fn request(contexts: &[(u8, &str, &[&str])]) -> AssociationRQ {
+        AssociationRQ {
+            protocol_version: 1,
+            calling_ae_title: "CT1             ".into(),
+            called_ae_title: "TRIPTYCH        ".into(),
+            application_context_name: APPLICATION_CONTEXT.into(),
+            presentation_contexts: contexts
+                .iter()
+                .map(|(id, class, syntaxes)| PresentationContextProposed {
+                    id: *id,
+                    abstract_syntax: (*class).into(),
+                    transfer_syntaxes: syntaxes.iter().map(|syntax| (*syntax).into()).collect(),
+                })
+                .collect(),
+            user_variables: vec![UserVariableItem::MaxLength(16_384)],
+        }
+    }
+
+    fn reasons(contexts: &[(u8, &str, &[&str])]) -> Vec<(u8, String)> {
+        let agreed = answer(&request(contexts), &acceptor(), 1).expect("accepted");
+        agreed
+            .answer
+            .presentation_contexts
+            .iter()
+            .map(|result| (result.reason.clone() as u8, result.transfer_syntax.clone()))
+            .collect()
+    }
+
+    #[test]
+    fn each_context_is_answered_alone() {
+        let results = reasons(&[
+            (1, CT, &[IMPLICIT_LE, JPEG, EXPLICIT_LE]),
+            (3, CT, &[EXPLICIT_BE, IMPLICIT_LE]),
+            (5, sop_class::VERIFICATION, &[JPEG]),
+            (7, "1.2.840.10008.5.1.4.31", &[IMPLICIT_LE]),
+            (9, "1.3.46.670589.5.0.1", &["1.2.840.113619.5.2"]),
+            (11, sop_class::STUDY_ROOT_FIND, &[IMPLICIT_LE, EXPLICIT_LE]),
+        ]);
+        let numbers: Vec<u8> = results.iter().map(|(reason, _)| *reason).collect();
+        assert_eq!(numbers, [0, 0, 4, 3, 0, 0]);
+        let syntaxes = [&results[0].1, &results[1].1, &results[4].1, &results[5].1];
+        assert_eq!(syntaxes, [JPEG, IMPLICIT_LE, "1.2.840.113619.5.2", EXPLICIT_LE]);
+    }
+
+    #[test]
+    fn no_acceptable_context_is_still_an_acceptance() {
+        assert_eq!(reasons(&[(1, "1.2.840.10008.5.1.4.31", &[IMPLICIT_LE])]).len(), 1);
+        assert!(reasons(&[]).is_empty());
+    }
+
+    #[test]
+    fn rejections_say_whether_to_try_again() {
+        let stored = request(&[(1, CT, &[IMPLICIT_LE])]);
+        let code = |request: &AssociationRQ, acceptor: &Acceptor| {
+            let rejection = answer(request, acceptor, 1).expect_err("rejected");
+            crate::frame::encode(&rejection.into()).expect("encodes")[7..10].to_vec()
+        };
+        let other = AssociationRQ { called_ae_title: "OTHER".into(), ..request(&[]) };
+        assert_eq!(code(&other, &acceptor()), [1, 1, 7]);
+        let lower = AssociationRQ { called_ae_title: "triptych".into(), ..request(&[]) };
+        assert_eq!(code(&lower, &acceptor()), [1, 1, 7]);
+        let nobody = AssociationRQ { calling_ae_title: "                ".into(), ..request(&[]) };
+        assert_eq!(code(&nobody, &acceptor()), [1, 1, 3]);
+        assert_eq!(code(&stored, &Acceptor { full: true, ..acceptor() }), [2, 3, 2]);
+        assert_eq!(code(&stored, &Acceptor { no_stores: true, ..acceptor() }), [2, 3, 1]);
+        assert_eq!(code(&stored, &Acceptor { stopping: true, ..acceptor() }), [2, 3, 1]);
+        let find = request(&[(1, CT, &[IMPLICIT_LE]), (3, sop_class::STUDY_ROOT_FIND, &[IMPLICIT_LE])]);
+        assert!(
+            answer(&find, &Acceptor { no_stores: true, ..acceptor() }, 1).is_ok(),
+            "reads go on without a majority"
+        );
+    }
+
+    #[test]
+    fn roles_windows_and_extensions_are_answered_only_where_asked() {
+        let mut request = request(&[(1, CT, &[EXPLICIT_LE]), (3, sop_class::STUDY_ROOT_FIND, &[EXPLICIT_LE])]);
+        assert_eq!(answer(&request, &acceptor(), 1).expect("accepted").answer.user_variables.len(), 3);
+        request.user_variables.extend([
+            UserVariableItem::Unknown(ITEM_ASYNC_WINDOW, vec![0, 0, 0, 0]),
+            UserVariableItem::ScuScpRoleSelectionSubItem(CT.into(), RequestorRoles { scu: false, scp: true }),
+            UserVariableItem::SopClassExtendedNegotiationSubItem(sop_class::STUDY_ROOT_FIND.into(), vec![1, 1, 1]),
+        ]);
+        let agreed = answer(&request, &acceptor(), 1).expect("accepted");
+        assert!(agreed.contexts[&1].we_request && agreed.contexts[&3].relational);
+        assert!(agreed.answer.user_variables.contains(&UserVariableItem::Unknown(ITEM_ASYNC_WINDOW, vec![0, 1, 0, 1])));
+        let find =
+            UserVariableItem::SopClassExtendedNegotiationSubItem(sop_class::STUDY_ROOT_FIND.into(), vec![1, 0, 0]);
+        assert!(agreed.answer.user_variables.contains(&find));
+    }
+}
