@@ -1,1 +1,30 @@
-//! archive-dimse
+//! The DIMSE face: C-ECHO, C-STORE, C-FIND, C-MOVE, C-GET as provider, and the user side that C-MOVE and the command
+//! line need.
+//!
+//! ```text
+//!   server ─ accept ─► association (PDUs, machine, contexts) ─► provider: one message after the other
+//!                                                                 ├─ store      pieces straight into the use case
+//!                                                                 ├─ find       answers as they are found
+//!                                                                 └─ retrieve   sub-operations, here or to a third party
+//!   scu ─ request ─► association
+//! ```
+//!
+//! Invariants
+//! - D-1 `0000` to C-STORE is spelled from a `Stored`, and from nothing else.
+//! - D-2 A refused or lost object leaves nothing visible, and does not disturb the next one on the association.
+//! - D-3 Every state has a deadline that counts progress, not size.
+//! - D-4 Statuses are in `status.rs`, and no text of a patient is in a comment, a log line or a metric.
+
+pub mod association;
+mod command;
+mod convert;
+mod find;
+mod metrics;
+mod provider;
+mod retrieve;
+pub mod scu;
+mod server;
+pub mod status;
+mod store;
+
+pub use server::{DimseServer, DimseSettings, Timeouts};

@@ -206,7 +206,7 @@ impl Ingest {
         let started = Instant::now();
         let names = (head.study.clone(), head.series.clone(), head.instance.clone(), head.sop_class.clone());
         let outcome = match self.large.take() {
-            None => self.put_small(head, body).await?,
+            None => put_small(&self.archive.clone(), head, body).await?,
             Some(large) => large.commit(&self.archive, head, body).await?,
         };
         metrics.propose.observe(started.elapsed().as_secs_f64());
@@ -224,11 +224,6 @@ impl Ingest {
                 Err(StoreError::Refused { why: "the log answered another question".into() })
             }
         }
-    }
-
-    async fn put_small(&self, head: InstanceHead, body: Bytes) -> Result<Outcome, StoreError> {
-        let group = self.archive.log().group_of(head.study.as_str().as_bytes());
-        self.archive.propose(group, &Command::PutSmall { head }, body).await.map(|(outcome, _)| outcome)
     }
 
     /// The data set must be what the request said (PS3.4 B.2.3: A900), and findable.
@@ -251,6 +246,11 @@ impl Ingest {
         }
         Ok(())
     }
+}
+
+async fn put_small(archive: &Archive, head: InstanceHead, body: Bytes) -> Result<Outcome, StoreError> {
+    let group = archive.log().group_of(head.study.as_str().as_bytes());
+    archive.propose(group, &Command::PutSmall { head }, body).await.map(|(outcome, _)| outcome)
 }
 
 impl Large {

@@ -29,7 +29,9 @@ mod settings;
 pub mod testing;
 
 pub use archive::Archive;
-pub use archive_catalog::{Admission, Find, Include, InstanceRow, Level, Protocol, Root, Selection, Source, Totals};
+pub use archive_catalog::{
+    Admission, CatalogError, Find, Include, InstanceRow, Level, Protocol, Root, Selection, Source, Totals,
+};
 pub use error::{QueryError, StoreError};
 pub use ingest::{Ingest, Offer, Stored};
 pub use query::{Freshness, Headers, Matches};

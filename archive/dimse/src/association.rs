@@ -1,0 +1,395 @@
+//! One association over a socket: the machine's actions carried out, PDUs read with deadlines, messages written.
+
+use archive_model::{DataSet, Limits, read_command_set, write_command_set};
+use archive_upper_layer::{
+    Action, End, Event, Machine,
+    frame::{self, BadPdu, Frame, Pdv},
+    message::{Assembler, BadMessage, Piece},
+    negotiate::Context,
+    pdu::{AbortRQServiceProviderReason, AbortRQSource, Pdu},
+};
+use bytes::{Bytes, BytesMut};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    time::timeout,
+};
+
+/// Bytes that one read may bring: a few PDUs.
+const READ_BYTES: usize = 256 << 10;
+/// Bytes gathered before they are written while an object is sent.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// Deadlines of an association. All count progress, not size: a slow line is no reason to hang up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// For A-ASSOCIATE-RQ, and for the peer to close at the end (PS3.8 §9.1.5, ARTIM).
+    pub artim: Duration,
+    /// Between two arrivals of bytes inside of a message, and for the peer to take bytes.
+    pub progress: Duration,
+    /// Between two messages.
+    pub idle: Duration,
+}
+
+impl Default for Deadlines {
+    /// 30 s, 30 s, 300 s.
+    fn default() -> Self {
+        Self { artim: Duration::from_secs(30), progress: Duration::from_secs(30), idle: Duration::from_secs(300) }
+    }
+}
+
+/// What comes from the peer.
+#[derive(Debug)]
+pub enum Received {
+    /// A command set; a data set follows if `data`.
+    Command {
+        /// Presentation context.
+        context: u8,
+        /// The command set.
+        set: DataSet,
+        /// Whether a data set follows.
+        data: bool,
+    },
+    /// A piece of the data set that was announced.
+    Data {
+        /// Its bytes.
+        bytes: Bytes,
+        /// Whether it is the last.
+        last: bool,
+    },
+    /// The peer asked to release, and was answered.
+    Released,
+}
+
+/// Why an association ended otherwise than by release.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// The peer sent A-ABORT.
+    #[error("the peer aborted")]
+    Aborted,
+    /// The connection is gone.
+    #[error("the connection is gone: {0}")]
+    Lost(#[from] io::Error),
+    /// The peer broke the protocol; it was sent A-ABORT.
+    #[error("the peer broke the protocol: {0}")]
+    Broken(String),
+    /// A deadline passed; the peer was sent A-ABORT.
+    #[error("the peer made no progress for {0:?}")]
+    Silent(Duration),
+}
+
+impl From<BadMessage> for Ended {
+    fn from(error: BadMessage) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
+/// An established association.
+pub struct Association {
+    pub(crate) read: OwnedReadHalf,
+    pub(crate) write: OwnedWriteHalf,
+    pub(crate) machine: Machine,
+    buffer: BytesMut,
+    pdvs: VecDeque<Pdv>,
+    assembler: Assembler,
+    deadlines: Deadlines,
+    /// Agreed contexts, by id.
+    pub contexts: BTreeMap<u8, Context>,
+    /// Longest PDU that the peer takes; 0 is no limit.
+    pub pdu_bytes_max: u32,
+    next_message_id: u16,
+    gathered: Vec<u8>,
+}
+
+impl Association {
+    /// An association in Sta1 over an open connection.
+    pub(crate) fn over(stream: TcpStream, end: End, deadlines: Deadlines) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let (read, write) = stream.into_split();
+        Ok(Self {
+            read,
+            write,
+            machine: Machine::new(end),
+            buffer: BytesMut::new(),
+            pdvs: VecDeque::new(),
+            assembler: Assembler::default(),
+            deadlines,
+            contexts: BTreeMap::new(),
+            pdu_bytes_max: 0,
+            next_message_id: 1,
+            gathered: Vec::new(),
+        })
+    }
+
+    pub(crate) fn deadlines(&self) -> Deadlines {
+        self.deadlines
+    }
+
+    /// A number for the next request.
+    pub(crate) fn message_id(&mut self) -> u16 {
+        let id = self.next_message_id;
+        self.next_message_id = id.checked_add(1).unwrap_or(1);
+        id
+    }
+
+    /// The next whole PDU. Cancel safe: bytes that were read stay in the buffer.
+    pub(crate) async fn frame(&mut self, within: Duration) -> Result<Frame, Ended> {
+        loop {
+            match frame::take(&mut self.buffer) {
+                Ok(Some(frame)) => return Ok(frame),
+                Ok(None) => {}
+                Err(bad) => return Err(self.bad_pdu(&bad).await),
+            }
+            self.buffer.reserve(READ_BYTES);
+            match timeout(within, self.read.read_buf(&mut self.buffer)).await {
+                Ok(Ok(0)) => {
+                    self.event(Event::TransportClosed);
+                    return Err(Ended::Lost(io::ErrorKind::UnexpectedEof.into()));
+                }
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
+                    self.event(Event::TransportClosed);
+                    return Err(Ended::Lost(error));
+                }
+                Err(_) => {
+                    self.abort().await;
+                    return Err(Ended::Silent(within));
+                }
+            }
+        }
+    }
+
+    /// Moves the machine; what the local side may not do is a mistake of ours and only logged.
+    pub(crate) fn event(&mut self, event: Event) -> Option<Action> {
+        match self.machine.on(event) {
+            Ok(action) => Some(action),
+            Err(error) => {
+                tracing::debug!(%error, "the upper layer was asked for too much");
+                None
+            }
+        }
+    }
+
+    async fn bad_pdu(&mut self, bad: &BadPdu) -> Ended {
+        let unknown = matches!(bad, BadPdu::Type(_));
+        self.event(Event::InvalidPdu);
+        let reason = if unknown {
+            AbortRQServiceProviderReason::UnrecognizedPdu
+        } else {
+            AbortRQServiceProviderReason::InvalidPduParameter
+        };
+        self.send_abort(AbortRQSource::ServiceProvider(reason)).await;
+        Ended::Broken(bad.to_string())
+    }
+
+    /// What the peer sends next. Cancel safe between messages.
+    pub async fn next(&mut self) -> Result<Received, Ended> {
+        loop {
+            while let Some(pdv) = self.pdvs.pop_front() {
+                if let Some(received) = self.piece(pdv).await? {
+                    return Ok(received);
+                }
+            }
+            let inside = self.assembler.inside() || !self.buffer.is_empty();
+            let within = if inside { self.deadlines.progress } else { self.deadlines.idle };
+            let frame = self.frame(within).await?;
+            match frame {
+                Frame::Data(pdvs) => match self.event(Event::DataPdu) {
+                    Some(Action::Dt2 | Action::Ar6) => self.pdvs.extend(pdvs),
+                    action => return Err(self.unexpected(action).await),
+                },
+                Frame::Other(Pdu::ReleaseRQ) => match self.event(Event::ReleaseRqPdu) {
+                    Some(Action::Ar2) => {
+                        self.event(Event::ReleaseResponse);
+                        self.write_pdu(&Pdu::ReleaseRP).await?;
+                        return Ok(Received::Released);
+                    }
+                    // Both asked at once (PS3.8 §9.2.2.4): each answers the other.
+                    Some(Action::Ar8) => {
+                        self.event(Event::ReleaseResponse);
+                        self.write_pdu(&Pdu::ReleaseRP).await?;
+                    }
+                    action => return Err(self.unexpected(action).await),
+                },
+                Frame::Other(Pdu::ReleaseRP) => match self.event(Event::ReleaseRpPdu) {
+                    Some(Action::Ar3 | Action::Ar10) => return Ok(Received::Released),
+                    action => return Err(self.unexpected(action).await),
+                },
+                Frame::Other(Pdu::AbortRQ { .. }) => {
+                    self.event(Event::AbortPdu);
+                    return Err(Ended::Aborted);
+                }
+                Frame::Other(Pdu::AssociationRQ(_)) => {
+                    let action = self.event(Event::AssociateRqPdu);
+                    return Err(self.unexpected(action).await);
+                }
+                Frame::Other(_) => {
+                    let action = self.event(Event::AssociateAcPdu);
+                    return Err(self.unexpected(action).await);
+                }
+            }
+        }
+    }
+
+    async fn unexpected(&mut self, action: Option<Action>) -> Ended {
+        if matches!(action, Some(Action::Aa1 | Action::Aa7 | Action::Aa8) | None) {
+            let reason = AbortRQServiceProviderReason::UnexpectedPdu;
+            self.send_abort(AbortRQSource::ServiceProvider(reason)).await;
+        }
+        Ended::Broken("a PDU that has no place now".into())
+    }
+
+    async fn piece(&mut self, pdv: Pdv) -> Result<Option<Received>, Ended> {
+        let piece = match self.assembler.push(pdv) {
+            Ok(piece) => piece,
+            Err(error) => {
+                self.abort().await;
+                return Err(error.into());
+            }
+        };
+        Ok(match piece {
+            None => None,
+            Some(Piece::Data { bytes, last, .. }) => Some(Received::Data { bytes, last }),
+            Some(Piece::Command { context, bytes }) => {
+                if !self.contexts.contains_key(&context) {
+                    self.abort().await;
+                    return Err(Ended::Broken(format!("presentation context {context} was not agreed on")));
+                }
+                let set = match read_command_set(&bytes, &Limits::default()) {
+                    Ok(set) => set,
+                    Err(error) => {
+                        self.abort().await;
+                        return Err(Ended::Broken(format!("the command set: {error}")));
+                    }
+                };
+                let data = crate::command::has_data(&set);
+                if data {
+                    self.assembler.expect_data(context);
+                }
+                Some(Received::Command { context, set, data })
+            }
+        })
+    }
+
+    /// The data set that was announced, of at most `bytes_max`; what is longer is read to its end and dropped.
+    pub(crate) async fn small_data(&mut self, bytes_max: usize) -> Result<Option<Vec<u8>>, Ended> {
+        let mut whole = Some(Vec::new());
+        loop {
+            match self.next().await? {
+                Received::Data { bytes, last } => {
+                    whole = whole.filter(|whole: &Vec<u8>| whole.len() + bytes.len() <= bytes_max);
+                    if let Some(whole) = &mut whole {
+                        whole.extend_from_slice(&bytes);
+                    }
+                    if last {
+                        return Ok(whole);
+                    }
+                }
+                Received::Command { .. } | Received::Released => {
+                    return Err(Ended::Broken("a data set was announced and did not come".into()));
+                }
+            }
+        }
+    }
+
+    /// Reads the rest of a data set that is of no use any more.
+    pub(crate) async fn drain_data(&mut self) -> Result<(), Ended> {
+        self.small_data(0).await.map(|_| ())
+    }
+
+    pub(crate) async fn write_pdu(&mut self, pdu: &Pdu) -> Result<(), Ended> {
+        let bytes = frame::encode(pdu).map_err(|error| Ended::Broken(error.to_string()))?;
+        self.write_all(&bytes).await
+    }
+
+    async fn write_all(&mut self, bytes: &[u8]) -> Result<(), Ended> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match timeout(self.deadlines.progress, self.write.write(rest)).await {
+                Ok(Ok(0)) => return Err(Ended::Lost(io::ErrorKind::WriteZero.into())),
+                Ok(Ok(count)) => rest = &rest[count..],
+                Ok(Err(error)) => return Err(Ended::Lost(error)),
+                // Half a PDU may be out: nothing can follow it (fo-dicom#1359), not even an abort.
+                Err(_) => return Err(Ended::Silent(self.deadlines.progress)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a whole message, in one write.
+    pub(crate) async fn send(&mut self, context: u8, command: &DataSet, data: Option<&[u8]>) -> Result<(), Ended> {
+        self.event(Event::DataRequest);
+        let mut out = std::mem::take(&mut self.gathered);
+        out.clear();
+        frame::put_data(&mut out, context, true, true, &write_command_set(command), self.pdu_bytes_max);
+        if let Some(data) = data {
+            frame::put_data(&mut out, context, false, true, data, self.pdu_bytes_max);
+        }
+        let result = self.write_all(&out).await;
+        self.gathered = out;
+        result
+    }
+
+    /// Begins a message whose data set follows by [`Association::send_piece`].
+    pub(crate) async fn send_begin(&mut self, context: u8, command: &DataSet) -> Result<(), Ended> {
+        self.event(Event::DataRequest);
+        self.gathered.clear();
+        frame::put_data(&mut self.gathered, context, true, true, &write_command_set(command), self.pdu_bytes_max);
+        Ok(())
+    }
+
+    /// The next bytes of the data set.
+    pub(crate) async fn send_piece(&mut self, context: u8, piece: &[u8], last: bool) -> Result<(), Ended> {
+        let step = frame::fragment_bytes(self.pdu_bytes_max);
+        let mut pieces = piece.chunks(step).peekable();
+        if pieces.peek().is_none() && last {
+            frame::put_data(&mut self.gathered, context, false, true, &[], self.pdu_bytes_max);
+        }
+        while let Some(fragment) = pieces.next() {
+            let ends = last && pieces.peek().is_none();
+            frame::put_data(&mut self.gathered, context, false, ends, fragment, self.pdu_bytes_max);
+            if self.gathered.len() >= WRITE_BYTES {
+                self.flush().await?;
+            }
+        }
+        if last { self.flush().await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self) -> Result<(), Ended> {
+        let mut out = std::mem::take(&mut self.gathered);
+        let result = self.write_all(&out).await;
+        out.clear();
+        self.gathered = out;
+        result
+    }
+
+    /// Sends A-ABORT, as the user.
+    pub async fn abort(&mut self) {
+        self.event(Event::AbortRequest);
+        self.send_abort(AbortRQSource::ServiceUser).await;
+    }
+
+    async fn send_abort(&mut self, source: AbortRQSource) {
+        // The peer may be gone already; there is nothing more to do for it.
+        if let Err(error) = self.write_pdu(&Pdu::AbortRQ { source }).await {
+            tracing::debug!(%error, "the abort was not sent");
+        }
+    }
+
+    /// After the last PDU: waits for the peer to close, at most ARTIM (PS3.8 §9.2.3, Sta13).
+    pub(crate) async fn close(mut self) {
+        // A peer that does not read any more is closed upon; whatever it still sends is of no meaning.
+        let _ = timeout(self.deadlines.progress, self.write.shutdown()).await;
+        let mut sink = [0; 4096];
+        let waiting = async { while matches!(self.read.read(&mut sink).await, Ok(count) if count > 0) {} };
+        let _ = timeout(self.deadlines.artim.min(Duration::from_secs(5)), waiting).await;
+    }
+}

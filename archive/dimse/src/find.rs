@@ -1,0 +1,192 @@
+//! C-FIND as provider (PS3.4 C.4.1): answers as they are found, until the last or a C-CANCEL.
+
+use crate::{
+    association::{Association, Ended, Received},
+    command::{self, field},
+    status::{self, Status},
+};
+use archive_model::{DataSet, Limits, Tag, VR, Value, read_data_set, sop_class, tags, transfer_syntax, write_data_set};
+use archive_service::{Archive, Find, Freshness, Include, Level, Root};
+
+/// Bytes of an identifier, at most.
+pub(crate) const IDENTIFIER_BYTES_MAX: usize = 1 << 20;
+
+/// Which model and levels a SOP class has (PS3.4 C.6).
+pub(crate) fn root(class: &str) -> Root {
+    let patient = [
+        sop_class::PATIENT_ROOT_FIND,
+        sop_class::PATIENT_ROOT_MOVE,
+        sop_class::PATIENT_ROOT_GET,
+        sop_class::PATIENT_STUDY_ONLY_FIND,
+        sop_class::PATIENT_STUDY_ONLY_MOVE,
+        sop_class::PATIENT_STUDY_ONLY_GET,
+    ];
+    if patient.contains(&class) { Root::Patient } else { Root::Study }
+}
+
+/// The level of an identifier (0008,0052).
+pub(crate) fn level(class: &str, identifier: &DataSet) -> Result<Level, Status> {
+    let text = identifier.text(tags::QUERY_RETRIEVE_LEVEL).unwrap_or_default().trim();
+    let level = match text {
+        "PATIENT" => Level::Patient,
+        "STUDY" => Level::Study,
+        "SERIES" => Level::Series,
+        "IMAGE" => Level::Instance,
+        "" => return Err(Status::new(status::MISMATCH, "(0008,0052) is missing").naming(tags::QUERY_RETRIEVE_LEVEL)),
+        _ => {
+            let status = Status::new(status::MISMATCH, "(0008,0052) is not PATIENT, STUDY, SERIES or IMAGE");
+            return Err(status.naming(tags::QUERY_RETRIEVE_LEVEL));
+        }
+    };
+    let only_studies =
+        [sop_class::PATIENT_STUDY_ONLY_FIND, sop_class::PATIENT_STUDY_ONLY_MOVE, sop_class::PATIENT_STUDY_ONLY_GET]
+            .contains(&class);
+    if (root(class) == Root::Study && level == Level::Patient) || (only_studies && level > Level::Study) {
+        let status = Status::new(status::MISMATCH, "the information model has no such level (0008,0052)");
+        return Err(status.naming(tags::QUERY_RETRIEVE_LEVEL));
+    }
+    Ok(level)
+}
+
+/// The unique keys above `level` (PS3.4 C.4.1.3.1.1). The patient's is not insisted on: many requestors leave it out,
+/// and a Study Instance UID needs no patient to be unique.
+pub(crate) fn keys_above(level: Level) -> &'static [Tag] {
+    match level {
+        Level::Patient | Level::Study => &[],
+        Level::Series => &[tags::STUDY_INSTANCE_UID],
+        Level::Instance => &[tags::STUDY_INSTANCE_UID, tags::SERIES_INSTANCE_UID],
+    }
+}
+
+/// Reads the identifier of a request, and the level in it.
+pub(crate) async fn identifier(association: &mut Association, context: u8) -> Result<Result<DataSet, Status>, Ended> {
+    let syntax = association.contexts.get(&context).map(|context| context.transfer_syntax.clone()).unwrap_or_default();
+    let Some(bytes) = association.small_data(IDENTIFIER_BYTES_MAX).await? else {
+        return Ok(Err(Status::new(status::MISMATCH, "the identifier exceeds 1 MiB")));
+    };
+    Ok(read_data_set(&bytes, &transfer_syntax(&syntax), &Limits::default()).map_err(|error| {
+        let status = Status::new(status::CANNOT_UNDERSTAND, error.comment());
+        error.place().tag.map_or(status.clone(), |tag| status.naming(tag))
+    }))
+}
+
+/// Answers one C-FIND-RQ; the returned status is the final one, not yet sent.
+pub(crate) async fn find(
+    association: &mut Association,
+    archive: &Archive,
+    context: u8,
+    request: &DataSet,
+) -> Result<Status, Ended> {
+    let identifier = match identifier(association, context).await? {
+        Ok(identifier) => identifier,
+        Err(status) => return Ok(status),
+    };
+    let Some(agreed) = association.contexts.get(&context).cloned() else {
+        return Err(Ended::Broken("a context that was not agreed on".into()));
+    };
+    let level = match level(&agreed.abstract_syntax, &identifier) {
+        Ok(level) => level,
+        Err(status) => return Ok(status),
+    };
+    if !agreed.relational
+        && let Some(missing) =
+            keys_above(level).iter().find(|tag| identifier.text(**tag).unwrap_or_default().trim().is_empty())
+    {
+        let status = Status::new(status::MISMATCH, format!("{missing} of an upper level is needed"));
+        return Ok(status.naming(*missing));
+    }
+    let find = Find {
+        level,
+        root: root(&agreed.abstract_syntax),
+        keys: identifier,
+        include: Include::Requested,
+        limit: None,
+        offset: 0,
+        fuzzy: false,
+        relational: agreed.relational,
+    };
+    let encoding = transfer_syntax(&agreed.transfer_syntax).encoding;
+    let mut matches = match archive.find(find, Freshness::ReadIndex).await {
+        Ok(matches) => matches,
+        Err(error) => return Ok(Status::from(&error)),
+    };
+    let unsupported = !matches.unsupported().await.is_empty();
+    let code = if unsupported { status::PENDING_UNSUPPORTED_KEYS } else { status::PENDING };
+    let pending = command::response(request, &Status::new(code, ""), true);
+    loop {
+        let answer = tokio::select! {
+            biased;
+            received = association.next() => {
+                match cancel(received?, command::message_id(request)) {
+                    Heard::Cancel => return Ok(Status::new(status::CANCEL, "")),
+                    Heard::Nothing => continue,
+                    Heard::Other => {
+                        association.abort().await;
+                        return Err(Ended::Broken("another request during a C-FIND".into()));
+                    }
+                }
+            }
+            answer = matches.next() => answer,
+        };
+        match answer {
+            None => return Ok(Status::new(status::SUCCESS, "")),
+            Some(Err(error)) => return Ok(Status::from(&error)),
+            Some(Ok(mut answer)) => {
+                complete(&mut answer, level, archive.ae_title().as_str());
+                let bytes = write_data_set(&answer, encoding);
+                association.send(context, &pending, Some(&bytes)).await?;
+            }
+        }
+    }
+}
+
+/// What every answer carries (PS3.4 C.4.1.1.3.2).
+fn complete(answer: &mut DataSet, level: Level, ae_title: &str) {
+    let name = match level {
+        Level::Patient => "PATIENT",
+        Level::Study => "STUDY",
+        Level::Series => "SERIES",
+        Level::Instance => "IMAGE",
+    };
+    answer.put_text(tags::QUERY_RETRIEVE_LEVEL, VR::CS, name);
+    answer.put_text(tags::RETRIEVE_AE_TITLE, VR::AE, ae_title);
+    answer.put_text(tags::INSTANCE_AVAILABILITY, VR::CS, "ONLINE");
+    answer.remove(tags::SPECIFIC_CHARACTER_SET);
+    if !is_ascii(answer) {
+        answer.put_text(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192");
+    }
+}
+
+fn is_ascii(set: &DataSet) -> bool {
+    set.iter().all(|element| match &element.value {
+        Value::Text(values) => values.iter().all(|value| value.is_ascii()),
+        // One level is enough: what the index holds of sequences is not deeper.
+        Value::Items(items) => items.iter().all(|item| {
+            item.iter().all(|element| !matches!(&element.value, Value::Text(values) if !values.iter().all(|value| value.is_ascii())))
+        }),
+        _ => true,
+    })
+}
+
+/// What a message that came during an operation means for it.
+pub(crate) enum Heard {
+    /// C-CANCEL for this operation.
+    Cancel,
+    /// Nothing: a cancel for one that is over.
+    Nothing,
+    /// Something that may not come now.
+    Other,
+}
+
+pub(crate) fn cancel(received: Received, operation: u16) -> Heard {
+    match received {
+        Received::Command { set, data: false, .. } if command::command_field(&set) == Some(field::CANCEL_RQ) => {
+            if command::responded_id(&set) == Some(operation) {
+                Heard::Cancel
+            } else {
+                Heard::Nothing
+            }
+        }
+        _ => Heard::Other,
+    }
+}

@@ -1,0 +1,441 @@
+//! C-GET and C-MOVE as provider (PS3.4 C.4.2, C.4.3): one C-STORE sub-operation for each instance.
+//!
+//! One instance that fails never stops the rest. Pending responses carry the counts after each; the last one names the
+//! instances that failed.
+
+use crate::{
+    association::{Association, Deadlines, Ended, Received},
+    command::{self, Counts, field},
+    convert::{CONVERT_BYTES_MAX, can_convert, convert},
+    find::{self, Heard},
+    provider::Peer,
+    scu::{CONTEXTS_MAX, Proposal, Requestor, ScuError},
+    server::Shared,
+    status::{self, Status},
+};
+use archive_model::{DataSet, Element, Uid, VR, Value, tags, transfer_syntax, write_data_set};
+use archive_service::{Archive, Freshness, InstanceRow, Level, Selection};
+use archive_upper_layer::negotiate::{EXPLICIT_LE, IMPLICIT_LE};
+use std::{collections::BTreeSet, time::Duration};
+
+/// Instances that failed and are named in the final identifier, at most: it stays below 1 MiB.
+const FAILED_NAMED_MAX: usize = 10_000;
+
+/// A retrieval under way.
+struct Operation<'a> {
+    context: u8,
+    request: &'a DataSet,
+    counts: Counts,
+    failed: Vec<Uid>,
+    cancelled: bool,
+}
+
+/// How one sub-operation ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sub {
+    Completed,
+    Warning,
+    Failed,
+}
+
+/// C-GET: the instances come back on the same association.
+pub(crate) async fn get(
+    shared: &Shared,
+    association: &mut Association,
+    context: u8,
+    request: &DataSet,
+) -> Result<(), Ended> {
+    let rows = match select(&shared.archive, association, context, request).await? {
+        Ok(rows) => rows,
+        Err(status) => return refuse(shared, association, context, request, "get", &status).await,
+    };
+    let mut operation = Operation::new(context, request, rows.len());
+    for row in rows {
+        if operation.cancelled {
+            operation.counts.remaining += 1;
+            continue;
+        }
+        let sub = get_one(&shared.archive, association, &mut operation, &row).await?;
+        operation.done(shared, sub, &row);
+        if !operation.cancelled {
+            operation.pending(association).await?;
+        }
+    }
+    operation.finish(shared, association, "get").await
+}
+
+/// C-MOVE: the instances go to a third party, over associations of our own.
+pub(crate) async fn move_to(
+    shared: &Shared,
+    association: &mut Association,
+    peer: &Peer,
+    context: u8,
+    request: &DataSet,
+) -> Result<(), Ended> {
+    let rows = match select(&shared.archive, association, context, request).await? {
+        Ok(rows) => rows,
+        Err(status) => return refuse(shared, association, context, request, "move", &status).await,
+    };
+    let destination = request.text(tags::MOVE_DESTINATION).unwrap_or_default();
+    let Some(remote) = shared.archive.remote(destination) else {
+        let status = Status::new(status::UNKNOWN_DESTINATION, "the move destination is not configured (--remote-ae)");
+        return refuse(shared, association, context, request, "move", &status).await;
+    };
+    let mut operation = Operation::new(context, request, rows.len());
+    let originator = (peer.calling.clone(), command::message_id(request));
+    let deadlines = Deadlines { artim: Duration::from_secs(10), ..association.deadlines() };
+    for rows in by_contexts(&rows) {
+        let proposals = proposals(rows);
+        let ours = shared.archive.ae_title();
+        let mut to = match Requestor::connect(&remote.address, ours, &remote.title, &proposals, deadlines).await {
+            Ok(to) => Some(to),
+            Err(error) => {
+                tracing::warn!(destination, %error, "the move destination could not be reached");
+                None
+            }
+        };
+        for row in rows {
+            if operation.cancelled {
+                operation.counts.remaining += 1;
+                continue;
+            }
+            let sub = match &mut to {
+                None => Sub::Failed,
+                Some(open) => match move_one(&shared.archive, open, row, &originator).await {
+                    Ok(sub) => sub,
+                    Err(error) => {
+                        tracing::warn!(destination, %error, "the association to the move destination ended");
+                        to = None;
+                        Sub::Failed
+                    }
+                },
+            };
+            operation.done(shared, sub, row);
+            operation.hear(association).await?;
+            if !operation.cancelled {
+                operation.pending(association).await?;
+            }
+        }
+        if let Some(to) = to {
+            to.release().await;
+        }
+    }
+    operation.finish(shared, association, "move").await
+}
+
+impl<'a> Operation<'a> {
+    fn new(context: u8, request: &'a DataSet, count: usize) -> Self {
+        let remaining = u16::try_from(count).unwrap_or(u16::MAX);
+        Self {
+            context,
+            request,
+            counts: Counts { remaining, ..Counts::default() },
+            failed: Vec::new(),
+            cancelled: false,
+        }
+    }
+
+    fn done(&mut self, shared: &Shared, sub: Sub, row: &InstanceRow) {
+        self.counts.remaining = self.counts.remaining.saturating_sub(1);
+        let (count, label) = match sub {
+            Sub::Completed => (&mut self.counts.completed, "completed"),
+            Sub::Warning => (&mut self.counts.warning, "warning"),
+            Sub::Failed => (&mut self.counts.failed, "failed"),
+        };
+        *count = count.saturating_add(1);
+        shared.metrics.suboperations.with_label_values(&[label]).inc();
+        if sub == Sub::Failed && self.failed.len() < FAILED_NAMED_MAX {
+            self.failed.push(row.instance.clone());
+        }
+    }
+
+    /// Looks for a C-CANCEL without waiting.
+    async fn hear(&mut self, association: &mut Association) -> Result<(), Ended> {
+        let operation = command::message_id(self.request);
+        while let Ok(received) = tokio::time::timeout(Duration::ZERO, association.next()).await {
+            self.heard(association, received?, operation).await?;
+        }
+        Ok(())
+    }
+
+    async fn heard(&mut self, association: &mut Association, received: Received, operation: u16) -> Result<(), Ended> {
+        match find::cancel(received, operation) {
+            Heard::Cancel => {
+                self.cancelled = true;
+                Ok(())
+            }
+            Heard::Nothing => Ok(()),
+            Heard::Other => {
+                association.abort().await;
+                Err(Ended::Broken("another request during a retrieval".into()))
+            }
+        }
+    }
+
+    async fn pending(&self, association: &mut Association) -> Result<(), Ended> {
+        let mut set = command::response(self.request, &Status::new(status::PENDING, ""), false);
+        command::put_counts(&mut set, self.counts, true);
+        association.send(self.context, &set, None).await
+    }
+
+    async fn finish(self, shared: &Shared, association: &mut Association, service: &str) -> Result<(), Ended> {
+        let Counts { completed, failed, warning, .. } = self.counts;
+        let status = if self.cancelled {
+            Status::new(status::CANCEL, "")
+        } else if failed > 0 && completed == 0 && warning == 0 {
+            Status::new(status::UNABLE_TO_PERFORM, "no sub-operation succeeded")
+        } else if failed > 0 || warning > 0 {
+            Status::new(status::SOME_FAILED, "")
+        } else {
+            Status::new(status::SUCCESS, "")
+        };
+        let mut identifier = DataSet::new();
+        if !self.failed.is_empty() {
+            let uids = self.failed.iter().map(ToString::to_string).collect();
+            let tag = tags::FAILED_SOP_INSTANCE_UID_LIST;
+            identifier.put(Element { tag, vr: VR::UI, value: Value::Text(uids) });
+        }
+        let mut set = command::response(self.request, &status, !identifier.is_empty());
+        command::put_counts(&mut set, self.counts, self.cancelled);
+        let syntax = association.contexts.get(&self.context).map(|context| context.transfer_syntax.clone());
+        let bytes = write_data_set(&identifier, transfer_syntax(&syntax.unwrap_or_default()).encoding);
+        association.send(self.context, &set, (!identifier.is_empty()).then_some(&bytes[..])).await?;
+        shared.metrics.responses.with_label_values(&[service, &format!("{:04x}", status.code)]).inc();
+        Ok(())
+    }
+}
+
+async fn refuse(
+    shared: &Shared,
+    association: &mut Association,
+    context: u8,
+    request: &DataSet,
+    service: &str,
+    status: &Status,
+) -> Result<(), Ended> {
+    shared.metrics.responses.with_label_values(&[service, &format!("{:04x}", status.code)]).inc();
+    association.send(context, &command::response(request, status, false), None).await
+}
+
+/// The instances that an identifier names.
+async fn select(
+    archive: &Archive,
+    association: &mut Association,
+    context: u8,
+    request: &DataSet,
+) -> Result<Result<Vec<InstanceRow>, Status>, Ended> {
+    let _ = request;
+    let identifier = match find::identifier(association, context).await? {
+        Ok(identifier) => identifier,
+        Err(status) => return Ok(Err(status)),
+    };
+    let class = association.contexts.get(&context).map(|context| context.abstract_syntax.clone()).unwrap_or_default();
+    let selection = match find::level(&class, &identifier).and_then(|level| selection(&identifier, level)) {
+        Ok(selection) => selection,
+        Err(status) => return Ok(Err(status)),
+    };
+    match archive.instances(selection, Freshness::ReadIndex).await {
+        Ok(rows) if rows.len() > usize::from(u16::MAX) => {
+            Ok(Err(Status::new(status::UNABLE_TO_COUNT, "more than 65,535 instances; ask for parts of them")))
+        }
+        Ok(rows) => Ok(Ok(rows)),
+        Err(error) => Ok(Err(Status::from(&error))),
+    }
+}
+
+fn selection(identifier: &DataSet, level: Level) -> Result<Selection, Status> {
+    let uids = |tag| -> Result<Vec<Uid>, Status> {
+        let texts = identifier.texts(tag).iter().filter(|text| !text.trim().is_empty());
+        let uids = texts.map(|text| Uid::parse(text)).collect::<Result<_, _>>();
+        uids.map_err(|error| Status::new(status::MISMATCH, format!("{tag}: {error}")).naming(tag))
+    };
+    let patient = identifier.text(tags::PATIENT_ID).map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned);
+    let found = Selection {
+        patient,
+        studies: uids(tags::STUDY_INSTANCE_UID)?,
+        series: uids(tags::SERIES_INSTANCE_UID)?,
+        instances: uids(tags::SOP_INSTANCE_UID)?,
+    };
+    let missing = |tag| Err(Status::new(status::MISMATCH, format!("{tag} is needed at this level")).naming(tag));
+    match level {
+        Level::Patient if found.patient.is_none() => missing(tags::PATIENT_ID),
+        Level::Study if found.studies.is_empty() => missing(tags::STUDY_INSTANCE_UID),
+        Level::Series if found.series.is_empty() => missing(tags::SERIES_INSTANCE_UID),
+        Level::Instance if found.instances.is_empty() => missing(tags::SOP_INSTANCE_UID),
+        Level::Patient => Ok(Selection { studies: Vec::new(), series: Vec::new(), instances: Vec::new(), ..found }),
+        Level::Study => Ok(Selection { series: Vec::new(), instances: Vec::new(), ..found }),
+        Level::Series => Ok(Selection { instances: Vec::new(), ..found }),
+        Level::Instance => Ok(found),
+    }
+}
+
+/// How an instance can be sent: as it is stored, or in another uncompressed encoding.
+fn fitting<'a>(row: &InstanceRow, accepted: impl Iterator<Item = (u8, &'a str)>) -> Option<(u8, Option<String>)> {
+    let mut best: Option<(u8, Option<String>)> = None;
+    for (context, syntax) in accepted {
+        if syntax == row.transfer_syntax {
+            return Some((context, None));
+        }
+        if can_convert(&row.transfer_syntax, syntax, row.length_bytes) && (best.is_none() || syntax == EXPLICIT_LE) {
+            best = Some((context, Some(syntax.to_owned())));
+        }
+    }
+    best
+}
+
+/// The whole instance in another encoding.
+async fn converted(archive: &Archive, row: &InstanceRow, to: &str) -> Result<Vec<u8>, String> {
+    let bytes = archive.read(row, 0..CONVERT_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
+    let (from, to) = (row.transfer_syntax.clone(), to.to_owned());
+    let work = move || convert(&bytes, &from, &to);
+    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
+}
+
+async fn get_one(
+    archive: &Archive,
+    association: &mut Association,
+    operation: &mut Operation<'_>,
+    row: &InstanceRow,
+) -> Result<Sub, Ended> {
+    let accepted = association
+        .contexts
+        .iter()
+        .filter(|(_, context)| context.we_request && context.abstract_syntax == row.sop_class.as_str())
+        .map(|(id, context)| (*id, context.transfer_syntax.as_str()));
+    let Some((context, target)) = fitting(row, accepted) else {
+        tracing::info!(instance = %row.instance, syntax = row.transfer_syntax, "no accepted context for an instance");
+        operation.hear(association).await?;
+        return Ok(Sub::Failed);
+    };
+    let id = association.message_id();
+    let set = command::store_request(id, row.sop_class.as_str(), row.instance.as_str(), None);
+    if let Some(target) = target {
+        match converted(archive, row, &target).await {
+            Ok(bytes) => {
+                association.send_begin(context, &set).await?;
+                association.send_piece(context, &bytes, true).await?;
+            }
+            Err(why) => {
+                tracing::warn!(instance = %row.instance, why, "an instance could not be converted");
+                return Ok(Sub::Failed);
+            }
+        }
+    } else {
+        let mut reading = archive.read(row, 0..row.length_bytes);
+        // The first piece is read before the request goes out: what cannot be read fails alone.
+        let mut piece = match reading.next().await {
+            Some(Ok(piece)) => piece,
+            Some(Err(error)) => {
+                tracing::error!(instance = %row.instance, %error, "an instance could not be read");
+                return Ok(Sub::Failed);
+            }
+            None => return Ok(Sub::Failed),
+        };
+        association.send_begin(context, &set).await?;
+        loop {
+            let next = reading.next().await;
+            association.send_piece(context, &piece, next.is_none()).await?;
+            piece = match next {
+                None => break,
+                Some(Ok(piece)) => piece,
+                Some(Err(error)) => {
+                    tracing::error!(instance = %row.instance, %error, "an instance could not be read to its end");
+                    association.abort().await;
+                    return Err(Ended::Broken("an object broke off".into()));
+                }
+            };
+        }
+    }
+    // The answer to it; a cancel may come first.
+    let cancelled = command::message_id(operation.request);
+    loop {
+        match association.next().await? {
+            Received::Command { set, data: false, .. }
+                if command::command_field(&set) == Some(field::STORE_RQ | field::RESPONSE) =>
+            {
+                return Ok(judged(command::status_code(&set).unwrap_or(status::PROCESSING_FAILURE)));
+            }
+            other => operation.heard(association, other, cancelled).await?,
+        }
+    }
+}
+
+async fn move_one(
+    archive: &Archive,
+    to: &mut Requestor,
+    row: &InstanceRow,
+    (title, message): &(String, u16),
+) -> Result<Sub, ScuError> {
+    let Some((context, target)) = fitting(row, to.syntaxes_of(row.sop_class.as_str())) else {
+        tracing::info!(instance = %row.instance, syntax = row.transfer_syntax, "the destination does not take an instance");
+        return Ok(Sub::Failed);
+    };
+    let originator = Some((title.as_str(), *message));
+    if let Some(target) = target {
+        match converted(archive, row, &target).await {
+            Ok(bytes) => {
+                to.store_begin(context, row.sop_class.as_str(), row.instance.as_str(), originator).await?;
+                to.store_piece(context, &bytes, true).await?;
+            }
+            Err(why) => {
+                tracing::warn!(instance = %row.instance, why, "an instance could not be converted");
+                return Ok(Sub::Failed);
+            }
+        }
+    } else {
+        let mut reading = archive.read(row, 0..row.length_bytes);
+        let Some(Ok(mut piece)) = reading.next().await else { return Ok(Sub::Failed) };
+        to.store_begin(context, row.sop_class.as_str(), row.instance.as_str(), originator).await?;
+        loop {
+            let next = reading.next().await;
+            to.store_piece(context, &piece, next.is_none()).await?;
+            piece = match next {
+                None => break,
+                Some(Ok(piece)) => piece,
+                Some(Err(error)) => return Err(Ended::Broken(format!("an object broke off: {error}")).into()),
+            };
+        }
+    }
+    let (status, _) = to.store_end().await?;
+    Ok(judged(status))
+}
+
+/// PS3.7 Annex C: `Bxxx` and a few others are warnings, `0000` is success, all else failed.
+fn judged(status: u16) -> Sub {
+    match status {
+        0 => Sub::Completed,
+        0xB000..=0xBFFF | 0x0001 | 0x0107 | 0x0116 => Sub::Warning,
+        _ => Sub::Failed,
+    }
+}
+
+/// Parts of `rows` that need no more contexts than one association has.
+fn by_contexts(rows: &[InstanceRow]) -> Vec<&[InstanceRow]> {
+    let mut parts = Vec::new();
+    let (mut start, mut seen) = (0, BTreeSet::new());
+    for (at, row) in rows.iter().enumerate() {
+        let need = (row.sop_class.as_str(), row.transfer_syntax.as_str());
+        // Two contexts each: as stored, and the plain encodings.
+        if !seen.contains(&need) && (seen.len() + 1) * 2 > CONTEXTS_MAX {
+            parts.push(&rows[start..at]);
+            (start, seen) = (at, BTreeSet::new());
+        }
+        seen.insert(need);
+    }
+    if start < rows.len() {
+        parts.push(&rows[start..]);
+    }
+    parts
+}
+
+fn proposals(rows: &[InstanceRow]) -> Vec<Proposal> {
+    let mut wanted = BTreeSet::new();
+    for row in rows {
+        let class = row.sop_class.as_str();
+        wanted.insert(Proposal::new(class, &[&row.transfer_syntax]));
+        if !transfer_syntax(&row.transfer_syntax).encapsulated {
+            wanted.insert(Proposal::new(class, &[EXPLICIT_LE, IMPLICIT_LE]));
+        }
+    }
+    wanted.into_iter().collect()
+}
