@@ -49,9 +49,9 @@ mod tests {
     use super::*;
 
     fn check(headers: &[(&'static str, &str)], expected: &str) {
-        let map = headers.iter().map(|(name, value)| {
-            (header::HeaderName::from_static(name), value.parse().expect("a header"))
-        });
+        let map = headers
+            .iter()
+            .map(|(name, value)| (header::HeaderName::from_static(name), value.parse().expect("a header")));
         assert_eq!(base(&map.collect(), &Uri::from_static("/x")), expected);
     }
 
@@ -59,18 +59,36 @@ mod tests {
     fn urls_begin_with_what_the_client_sees() {
         check(&[], "/dicom-web");
         check(&[("host", "h:8080")], "http://h:8080/dicom-web");
-        check(&[("host", "in"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "pacs.example")],
-            "https://pacs.example/dicom-web");
-        check(&[("host", "in"), ("forwarded", r#"for=1.2.3.4;proto=https;host="out:8443", for=x;host=y"#)],
-            "https://out:8443/dicom-web");
-        check(&[("host", "h"), ("x-forwarded-prefix", "/pacs/"), ("x-forwarded-port", "8443"),
-            ("x-forwarded-proto", "https")], "https://h:8443/pacs/dicom-web");
+        check(
+            &[("host", "in"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "pacs.example")],
+            "https://pacs.example/dicom-web",
+        );
+        check(
+            &[("host", "in"), ("forwarded", r#"for=1.2.3.4;proto=https;host="out:8443", for=x;host=y"#)],
+            "https://out:8443/dicom-web",
+        );
+        check(
+            &[
+                ("host", "h"),
+                ("x-forwarded-prefix", "/pacs/"),
+                ("x-forwarded-port", "8443"),
+                ("x-forwarded-proto", "https"),
+            ],
+            "https://h:8443/pacs/dicom-web",
+        );
         check(&[("host", "h"), ("x-forwarded-port", "80")], "http://h/dicom-web");
     }
 
     #[test]
     fn what_is_no_host_or_path_is_disregarded() {
-        check(&[("host", "h"), ("x-forwarded-host", "a\"b/<x>"), ("x-forwarded-proto", "javascript"),
-            ("x-forwarded-prefix", "//evil.example")], "http://h/dicom-web");
+        check(
+            &[
+                ("host", "h"),
+                ("x-forwarded-host", "a\"b/<x>"),
+                ("x-forwarded-proto", "javascript"),
+                ("x-forwarded-prefix", "//evil.example"),
+            ],
+            "http://h/dicom-web",
+        );
     }
 }

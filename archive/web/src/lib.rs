@@ -1,8 +1,35 @@
-//! The face to the web.
+//! The face to the web: DICOMweb for viewers, a page for people, health and metrics for operators.
+//!
+//! ```text
+//!   connection ─► guard (URI length, cap, metrics) ─┬─► /dicom-web   stow · qido · retrieve · metadata · frames, bulk
+//!                                                   ├─► /            page, /api/cluster, /api/totals, /api/events
+//!                                                   └─► /health/*, /metrics
+//! ```
+//!
+//! Invariants
+//! - W-1 No request holds an instance: bodies come and go in pieces, and wait for each other.
+//! - W-2 200 of a store is spelled from `Stored`; what is not known is 503, and sending again is harmless.
+//! - W-3 An error is a text that says what to do, and never repeats a value that was sent.
+//! - W-4 Every task is owned by [`Web`] and has ended when `shutdown` returns.
 
-#[allow(dead_code)]
 mod accept;
-#[allow(dead_code)]
 mod address;
-#[allow(dead_code)]
+mod frames;
+mod guard;
+mod gzip;
+mod metadata;
 mod multipart;
+mod operations;
+mod page;
+mod qido;
+mod query;
+mod retrieve;
+mod router;
+mod server;
+mod status;
+mod stow;
+
+#[cfg(test)]
+mod tests;
+
+pub use server::{Health, Web, WebSettings};

@@ -275,11 +275,8 @@ impl Joiner {
     pub(crate) fn part(&mut self, content_type: &str, location: &str) -> Bytes {
         let line = if self.begun { "\r\n" } else { "" };
         self.begun = true;
-        format!(
-            "{line}--{}\r\nContent-Type: {content_type}\r\nContent-Location: {location}\r\n\r\n",
-            self.boundary
-        )
-        .into()
+        format!("{line}--{}\r\nContent-Type: {content_type}\r\nContent-Location: {location}\r\n\r\n", self.boundary)
+            .into()
     }
 
     /// What stands after the last part's data.
@@ -317,7 +314,8 @@ mod tests {
 
     #[test]
     fn a_body_is_its_parts() {
-        let body = b"--B\r\nContent-Type: application/dicom\r\n\r\none\r\n--B\r\ncontent-type:x\r\n\r\n\r\n--B--\r\nepilogue";
+        let body =
+            b"--B\r\nContent-Type: application/dicom\r\n\r\none\r\n--B\r\ncontent-type:x\r\n\r\n\r\n--B--\r\nepilogue";
         assert_eq!(one(body), Ok(vec![("application/dicom".into(), b"one".to_vec()), ("x".into(), vec![])]));
     }
 
@@ -328,7 +326,9 @@ mod tests {
 
     #[test]
     fn a_part_without_headers_and_a_missing_last_boundary_are_tolerated() {
-        for body in [&b"--B\r\n\r\ndata"[..], b"--B\r\n\r\ndata\r\n", b"--B\r\n\r\ndata\r\n--B", b"--B\r\n\r\ndata\r\n--B-"] {
+        for body in
+            [&b"--B\r\n\r\ndata"[..], b"--B\r\n\r\ndata\r\n", b"--B\r\n\r\ndata\r\n--B", b"--B\r\n\r\ndata\r\n--B-"]
+        {
             assert_eq!(one(body), Ok(vec![(String::new(), b"data".to_vec())]));
         }
     }

@@ -98,8 +98,7 @@ const NOT_UNDERSTOOD: u16 = 49152;
 const PROCESSING: u16 = 272;
 
 /// A part of a media type that is no DICOM file.
-pub(crate) const NOT_DICOM: Refusal =
-    Refusal { reason: NOT_UNDERSTOOD, status: StatusCode::UNSUPPORTED_MEDIA_TYPE };
+pub(crate) const NOT_DICOM: Refusal = Refusal { reason: NOT_UNDERSTOOD, status: StatusCode::UNSUPPORTED_MEDIA_TYPE };
 
 /// The table of refusals.
 pub(crate) fn refusal(error: &StoreError) -> Refusal {

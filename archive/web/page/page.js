@@ -1,0 +1,179 @@
+// The page of a node. Whatever comes from the archive is written as text, never as markup.
+"use strict";
+
+const PAGE_ROWS = 25;
+const byId = (id) => document.getElementById(id);
+const SVG = "http://www.w3.org/2000/svg";
+let offset = 0;
+let asked = 0;
+
+function make(name, text, className) {
+  const node = document.createElement(name);
+  if (text !== undefined) node.textContent = text;
+  if (className) node.className = className;
+  return node;
+}
+
+const count = (value) => new Intl.NumberFormat("en").format(value);
+const plural = (value, one, many) => `${count(value)} ${value === 1 ? one : many}`;
+
+function size(bytes) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+  let unit = 0;
+  while (bytes >= 1024 && unit < units.length - 1) { bytes /= 1024; unit += 1; }
+  return `${unit && bytes < 100 ? bytes.toFixed(1) : Math.round(bytes)} ${units[unit]}`;
+}
+
+// --- the cluster ---
+
+function bar(part, whole, label) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", "0 0 100 6");
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", label);
+  for (const [kind, width] of [["bar-ground", 100], ["bar-fill", whole ? (100 * part) / whole : 0]]) {
+    const rect = document.createElementNS(SVG, "rect");
+    rect.setAttribute("class", kind);
+    rect.setAttribute("width", String(width));
+    rect.setAttribute("height", "6");
+    rect.setAttribute("rx", "2");
+    svg.append(rect);
+  }
+  return svg;
+}
+
+function panel(node, groups, answeredBy) {
+  const item = make("li", undefined, "panel");
+  item.dataset.health = node.health;
+  const title = make("h3", node.name);
+  title.append(make("span", node.health));
+  const votes = groups.filter((group) => group.voters.includes(node.name)).length;
+  const leads = groups.filter((group) => group.leader === node.name).length;
+  const leading = `leads ${count(leads)} of ${plural(groups.length, "group", "groups")}`;
+  item.append(title, bar(leads, groups.length, leading), make("p", leading));
+  item.append(make("p", `keeps copies of ${plural(votes, "group", "groups")}`));
+  if (node.lag_entries > 0) item.append(make("p", `${plural(node.lag_entries, "entry", "entries")} behind`));
+  if (node.name === answeredBy) item.append(make("p", "answers this page"));
+  else if (node.last_contact_ms !== null && node.health !== "up") {
+    item.append(make("p", `last heard from ${plural(Math.round(node.last_contact_ms / 1000), "second", "seconds")} ago`));
+  }
+  if (node.peer_address) item.append(make("p", node.peer_address));
+  return item;
+}
+
+function showCluster(cluster) {
+  byId("phase").textContent = `${cluster.answered_by}: ${cluster.phase}`;
+  const leaderless = cluster.groups.filter((group) => !group.leader).length;
+  const down = cluster.nodes.filter((node) => node.health === "down").length;
+  const survives = byId("survives");
+  const more = cluster.survives_failures;
+  if (leaderless > 0) {
+    survives.dataset.state = "bad";
+    survives.textContent = "Part of the archive takes no new images now.";
+  } else if (more > 0) {
+    survives.dataset.state = down ? "odd" : "good";
+    survives.textContent = `Survives ${plural(more, "more failure", "more failures")}.`;
+  } else {
+    survives.dataset.state = cluster.replication_factor > 1 ? "odd" : "";
+    survives.textContent = cluster.replication_factor > 1
+      ? "The next failure of a node stops new images. What is held stays safe."
+      : "One node, one copy: keep a backup.";
+  }
+  const warning = byId("leaderless");
+  warning.hidden = leaderless === 0;
+  warning.textContent = `${plural(leaderless, "group has", "groups have")} no leader: they wait for a majority of their nodes.`;
+  byId("panels").replaceChildren(...cluster.nodes.map((node) => panel(node, cluster.groups, cluster.answered_by)));
+}
+
+function showTotals(totals) {
+  const names = [["Patients", totals.patients], ["Studies", totals.studies], ["Series", totals.series],
+    ["Images", totals.instances]].map(([name, value]) => [name, count(value)]);
+  names.push(["Size", size(totals.bytes)]);
+  if (totals.versions > 0) names.push(["Other versions", count(totals.versions)]);
+  byId("totals").replaceChildren(...names.map(([name, text]) => {
+    const pair = make("div");
+    pair.append(make("dt", name), make("dd", text));
+    return pair;
+  }));
+}
+
+function listen() {
+  const live = byId("live");
+  const source = new EventSource("api/events");
+  source.addEventListener("state", (event) => {
+    const state = JSON.parse(event.data);
+    live.dataset.state = "on";
+    live.textContent = "live";
+    showCluster(state.cluster);
+    showTotals(state.totals);
+  });
+  source.addEventListener("error", () => {
+    live.dataset.state = "off";
+    live.textContent = "no answer from this node";
+    // The browser gives up after an answer that is no stream: then we begin anew.
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
+  });
+}
+
+// --- the studies ---
+
+function text(row, tag) {
+  const values = (row[tag] && row[tag].Value) || [];
+  return values.filter((value) => value !== null)
+    .map((value) => (typeof value === "object" ? value.Alphabetic || value.Ideographic || value.Phonetic || "" : String(value)))
+    .join(", ");
+}
+
+const name = (row) => text(row, "00100010").split("^").filter(Boolean).join(", ");
+const date = (row) => text(row, "00080020").replace(/^(\d{4})(\d{2})(\d{2})$/, "$1-$2-$3");
+
+function query() {
+  const form = new FormData(byId("search"));
+  const keys = new URLSearchParams({ limit: String(PAGE_ROWS + 1), offset: String(offset) });
+  keys.append("includefield", "00081030");
+  for (const key of ["PatientName", "PatientID"]) {
+    const value = form.get(key).trim();
+    if (value) keys.set(key, value.includes("*") || key === "PatientID" ? value : `${value}*`);
+  }
+  const [from, to] = ["from", "to"].map((key) => form.get(key).replaceAll("-", ""));
+  if (from || to) keys.set("StudyDate", from === to ? from : `${from}-${to}`);
+  return keys;
+}
+
+async function search() {
+  asked += 1;
+  const mine = asked;
+  const answer = byId("answer");
+  answer.textContent = "searching …";
+  let rows = [];
+  let wrong = "";
+  try {
+    const response = await fetch(`dicom-web/studies?${query()}`, { headers: { Accept: "application/dicom+json" } });
+    if (response.ok) rows = await response.json();
+    else wrong = await response.text();
+  } catch {
+    wrong = "This node does not answer. Try again, or open the page of another.";
+  }
+  if (mine !== asked) return;
+  const more = rows.length > PAGE_ROWS;
+  const shown = rows.slice(0, PAGE_ROWS);
+  byId("rows").replaceChildren(...shown.map((row) => {
+    const line = make("tr");
+    const cells = [name(row), text(row, "00100020"), date(row), text(row, "00080061"), text(row, "00081030")];
+    line.append(...cells.map((value) => make("td", value)));
+    line.append(make("td", text(row, "00201206"), "number"), make("td", text(row, "00201208"), "number"));
+    return line;
+  }));
+  answer.textContent = wrong || (shown.length ? "" : offset ? "No older studies." : "No study matches.");
+  byId("place").textContent = shown.length ? `${count(offset + 1)} to ${count(offset + shown.length)}` : "";
+  byId("back").disabled = offset === 0;
+  byId("on").disabled = !more;
+}
+
+byId("search").addEventListener("submit", (event) => { event.preventDefault(); offset = 0; search(); });
+byId("search").addEventListener("reset", () => { offset = 0; setTimeout(search, 0); });
+byId("back").addEventListener("click", () => { offset = Math.max(0, offset - PAGE_ROWS); search(); });
+byId("on").addEventListener("click", () => { offset += PAGE_ROWS; search(); });
+listen();
+search();

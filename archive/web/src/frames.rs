@@ -1,0 +1,249 @@
+//! Frames and bulk values: ranges of the stored bytes (PS3.18 §10.4.1.1.3, §10.4.1.1.5).
+//!
+//! Ranges of an instance that came deflated count in the inflated data set, which is not what is stored: it is served
+//! whole only.
+
+use crate::{
+    accept::{Accept, Form},
+    address::base,
+    multipart::Joiner,
+    query::{Target, parameters},
+    retrieve::{Piece, etag, instance_url, rows, streamed, unchanged},
+    router::Shared,
+    status::Problem,
+};
+use archive_model::{TransferSyntax, transfer_syntax};
+use archive_service::InstanceRow;
+use axum::{
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    response::Response,
+};
+use serde::Deserialize;
+use std::{collections::VecDeque, ops::Range};
+
+const BYTES: &str = "application/octet-stream";
+/// Frames of one request; a viewer asks for one, or for some.
+const FRAMES_MAX: usize = 10_000;
+
+/// The last step of a path.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Last {
+    #[serde(default)]
+    list: String,
+    #[serde(default)]
+    place: String,
+}
+
+pub(crate) async fn frames(
+    State(shared): State<Shared>,
+    Path(target): Path<Target>,
+    Path(last): Path<Last>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let parameters = parameters(uri.query())?;
+    let numbers = numbers(&last.list)?;
+    let row = one(&shared, &target).await?;
+    let syntax = transfer_syntax(&row.transfer_syntax);
+    let mut forms = vec![Form::Multipart(BYTES)];
+    if syntax.media_type != BYTES {
+        forms.push(Form::Multipart(syntax.media_type));
+    }
+    if numbers.len() == 1 {
+        forms.extend([Form::Single(BYTES), Form::Single(syntax.media_type)]);
+    }
+    let form = Accept::of(&headers, &parameters).choose(&forms, &[&row.transfer_syntax]).ok_or_else(|| {
+        Problem::not_acceptable(&format!(
+            "multipart/related; type=\"{}\"; transfer-syntax={} — as stored; nothing is transcoded",
+            syntax.media_type, row.transfer_syntax
+        ))
+    })?;
+    let ranges = ranges(&shared, &row, &syntax, &numbers).await?;
+    let etag = etag(std::slice::from_ref(&row), uri.path());
+    if let Some(response) = unchanged(&headers, &etag) {
+        return Ok(response);
+    }
+    let url = instance_url(&base(&headers, &uri), &row);
+    let named = |kind: &str| format!("{kind}; transfer-syntax={}", row.transfer_syntax);
+    let mut pieces = VecDeque::new();
+    let content_type = match form {
+        Form::Single(kind) => {
+            pieces.extend(ranges.into_iter().flatten().map(|range| Piece::Part(row.clone(), range)));
+            named(kind)
+        }
+        Form::Multipart(kind) => {
+            let mut joiner = Joiner::new();
+            for (number, ranges) in numbers.iter().zip(ranges) {
+                pieces.push_back(Piece::Bytes(joiner.part(&named(kind), &format!("{url}/frames/{number}"))));
+                pieces.extend(ranges.into_iter().map(|range| Piece::Part(row.clone(), range)));
+            }
+            pieces.push_back(Piece::Bytes(joiner.end()));
+            joiner.content_type(kind)
+        }
+    };
+    streamed(&shared.archive, pieces, &content_type, &etag).await
+}
+
+/// Where the frames lie.
+async fn ranges(
+    shared: &Shared,
+    row: &InstanceRow,
+    syntax: &TransferSyntax,
+    numbers: &[u32],
+) -> Result<Vec<Vec<Range<u64>>>, Problem> {
+    not_deflated(syntax)?;
+    let map = shared.archive.frames(row).await?;
+    let map =
+        map.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the instance has no frames: retrieve it whole"))?;
+    let mut found = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        if *number > map.frames() {
+            let what = format!("the instance has {} frames, counted from 1: ask for one of them", map.frames());
+            return Err(Problem::new(StatusCode::NOT_FOUND, what));
+        }
+        let ranges = map.ranges(*number).ok_or_else(|| {
+            let what = "frames of single bits do not begin on whole bytes: fetch the pixel data by its BulkDataURI";
+            Problem::new(StatusCode::NOT_ACCEPTABLE, what)
+        })?;
+        found.push(ranges);
+    }
+    Ok(found)
+}
+
+fn not_deflated(syntax: &TransferSyntax) -> Result<(), Problem> {
+    if syntax.deflated {
+        let what = "the instance is stored deflated: retrieve it whole, as application/dicom, and inflate it";
+        return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, what));
+    }
+    Ok(())
+}
+
+/// `1,3,4`: counted from 1.
+fn numbers(list: &str) -> Result<Vec<u32>, Problem> {
+    let wrong = || Problem::bad("frames are a list such as 1,2,5, counted from 1, of at most 10000");
+    let numbers: Vec<u32> = list
+        .split(',')
+        .take(FRAMES_MAX + 1)
+        .map(|number| number.trim().parse().map_err(|_| wrong()))
+        .collect::<Result<_, _>>()?;
+    if numbers.len() > FRAMES_MAX {
+        return Err(wrong());
+    }
+    if numbers.contains(&0) {
+        return Err(Problem::new(StatusCode::NOT_FOUND, "frames are counted from 1: there is no frame 0"));
+    }
+    Ok(numbers)
+}
+
+async fn one(shared: &Shared, target: &Target) -> Result<InstanceRow, Problem> {
+    let mut rows = rows(shared, target).await?;
+    Ok(rows.swap_remove(0))
+}
+
+pub(crate) async fn bulk(
+    State(shared): State<Shared>,
+    Path(target): Path<Target>,
+    Path(last): Path<Last>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let parameters = parameters(uri.query())?;
+    let wrong = || Problem::bad("a bulk value is named <offset>-<length>: take its BulkDataURI from the metadata");
+    let (offset, length) = last.place.split_once('-').ok_or_else(wrong)?;
+    let (offset, length): (u64, u64) = (offset.parse().map_err(|_| wrong())?, length.parse().map_err(|_| wrong())?);
+    let row = one(&shared, &target).await?;
+    not_deflated(&transfer_syntax(&row.transfer_syntax))?;
+    let end = offset.checked_add(length).filter(|end| *end <= row.length_bytes);
+    let end = end.ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, "no bulk value lies there: take its BulkDataURI from the metadata")
+    })?;
+    let forms = [Form::Single(BYTES), Form::Multipart(BYTES)];
+    let form = Accept::of(&headers, &parameters).choose(&forms, &[&row.transfer_syntax]);
+    let form = form.ok_or_else(|| Problem::not_acceptable(BYTES))?;
+    let etag = etag(std::slice::from_ref(&row), uri.path());
+    if let Some(response) = unchanged(&headers, &etag) {
+        return Ok(response);
+    }
+    let named = format!("{BYTES}; transfer-syntax={}", row.transfer_syntax);
+    let url = format!("{}/bulkdata/{offset}-{length}", instance_url(&base(&headers, &uri), &row));
+    if let Form::Multipart(kind) = form {
+        let mut joiner = Joiner::new();
+        let pieces =
+            [Piece::Bytes(joiner.part(&named, &url)), Piece::Part(row, offset..end), Piece::Bytes(joiner.end())];
+        return streamed(&shared.archive, pieces.into(), &joiner.content_type(kind), &etag).await;
+    }
+    let wanted = match headers.get(header::RANGE).and_then(|value| value.to_str().ok()) {
+        None => None,
+        Some(value) => match byte_range(value, length) {
+            Wanted::All => None,
+            Wanted::Part(range) => Some(range),
+            Wanted::Nothing => {
+                let what = format!("the value has {length} bytes: ask for a range within them");
+                return Err(Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, what));
+            }
+        },
+    };
+    let part = wanted.clone().unwrap_or(0..length);
+    let pieces = VecDeque::from([Piece::Part(row, offset + part.start..offset + part.end)]);
+    let mut response = streamed(&shared.archive, pieces, &named, &etag).await?;
+    if wanted.is_some() {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let value = format!("bytes {}-{}/{length}", part.start, part.end - 1);
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(header::CONTENT_RANGE, value);
+        }
+    }
+    response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    response.headers_mut().insert(header::CONTENT_LENGTH, (part.end - part.start).into());
+    Ok(response)
+}
+
+/// What a Range header asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Wanted {
+    /// Everything: there is no range, or one that we need not obey (RFC 9110 §14.2).
+    All,
+    Part(Range<u64>),
+    Nothing,
+}
+
+fn byte_range(value: &str, length: u64) -> Wanted {
+    let Some((first, last)) = value.trim().strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
+        return Wanted::All;
+    };
+    let (start, end) = match (first.trim().parse::<u64>(), last.trim().parse::<u64>()) {
+        (Ok(first), Ok(last)) if first <= last => (first, last.saturating_add(1).min(length)),
+        (Ok(first), Err(_)) if last.trim().is_empty() => (first, length),
+        (Err(_), Ok(count)) if first.trim().is_empty() => (length.saturating_sub(count), length),
+        _ => return Wanted::All,
+    };
+    if start < end { Wanted::Part(start..end) } else { Wanted::Nothing }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_those_of_rfc_9110() {
+        assert_eq!(byte_range("bytes=0-99", 1000), Wanted::Part(0..100));
+        assert_eq!(byte_range("bytes=990-2000", 1000), Wanted::Part(990..1000));
+        assert_eq!(byte_range("bytes=990-", 1000), Wanted::Part(990..1000));
+        assert_eq!(byte_range("bytes=-10", 1000), Wanted::Part(990..1000));
+        assert_eq!(byte_range("bytes=1000-", 1000), Wanted::Nothing);
+        assert_eq!(byte_range("bytes=-0", 1000), Wanted::Nothing);
+        for odd in ["bytes=5-1", "items=1-2", "bytes=1-2,4-5", "bytes=", "bytes=0-18446744073709551616"] {
+            assert_eq!(byte_range(odd, 1000), Wanted::All, "{odd}");
+        }
+    }
+
+    #[test]
+    fn frames_are_counted_from_one() {
+        assert_eq!(numbers("1, 3"), Ok(vec![1, 3]));
+        assert_eq!(numbers("0").map_err(|problem| problem.status), Err(StatusCode::NOT_FOUND));
+        for wrong in ["", "a", "-1", "1,,2", "4294967296", &"1,".repeat(10_001)] {
+            assert_eq!(numbers(wrong).map_err(|problem| problem.status), Err(StatusCode::BAD_REQUEST));
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What stands in front of every route: the length of URIs, the cap of requests, security headers, and the times.
+
+use crate::{router::Shared, status::Problem};
+use axum::{
+    body::Body,
+    extract::{MatchedPath, Request, State},
+    http::{HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http_body_util::BodyExt;
+use prometheus::{HistogramOpts, HistogramVec, Registry};
+use std::{sync::Arc, time::Instant};
+
+/// Bytes of a URI: a list of 100 UIDs of 64 characters, encoded.
+const URI_BYTES_MAX: usize = 8 << 10;
+
+/// Seconds to the head of the answer: 1 ms is a look-up, 10 s a store that waits for a leader.
+const BOUNDS_SECONDS: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Nothing from elsewhere, nothing inline, in no frame.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+);
+
+/// The instruments of this crate.
+pub(crate) struct Metrics {
+    seconds: HistogramVec,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry) -> Self {
+        let options = HistogramOpts::new(
+            "archive_web_request_seconds",
+            "Seconds from a request's head to the head of its answer, by route and status.",
+        );
+        let seconds = HistogramVec::new(options.buckets(BOUNDS_SECONDS.to_vec()), &["method", "route", "status"]);
+        let seconds = seconds.unwrap_or_else(|error| unreachable!("literal metric options: {error}"));
+        if let Err(error) = registry.register(Box::new(seconds.clone())) {
+            tracing::warn!(%error, "metric not registered");
+        }
+        Self { seconds }
+    }
+}
+
+/// Times each request under its route, never under its path: a path names patients' studies.
+pub(crate) async fn watch(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let opened = Instant::now();
+    let method = match request.method().as_str() {
+        method @ ("GET" | "HEAD" | "POST" | "OPTIONS") => method.to_owned(),
+        _ => "other".to_owned(),
+    };
+    let route = request.extensions().get::<MatchedPath>().map_or("none".to_owned(), |path| path.as_str().to_owned());
+    let uri_bytes = request.uri().path().len() + request.uri().query().map_or(0, str::len);
+    let mut response = if uri_bytes > URI_BYTES_MAX {
+        Problem::new(StatusCode::URI_TOO_LONG, "the URI is longer than 8 KiB: ask for less at a time").into_response()
+    } else {
+        next.run(request).await
+    };
+    let status = response.status();
+    shared
+        .metrics
+        .seconds
+        .with_label_values(&[method.as_str(), &route, status.as_str()])
+        .observe(opened.elapsed().as_secs_f64());
+    tracing::debug!(%method, %route, status = status.as_u16(), "request answered");
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+/// Lets so many requests run at the same time; each counts until its answer is sent.
+pub(crate) async fn cap(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let Ok(permit) = Arc::clone(&shared.requests).try_acquire_owned() else {
+        let what = "too many requests at the same time: try again in some seconds";
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, what).into_response();
+    };
+    let response = next.run(request).await;
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _held = &permit;
+            frame
+        }))
+    })
+}

@@ -1,0 +1,115 @@
+//! For operators and for the page: health, metrics, the cluster, events.
+
+use crate::{router::Shared, status::Problem};
+use archive_service::{ClusterStatus, Totals};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures::{Stream, StreamExt, future::Either, stream};
+use prometheus::{Encoder, TextEncoder};
+use serde_json::{Value, json};
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How often the state is looked at for those who listen.
+const NEWS_EVERY: Duration = Duration::from_secs(1);
+
+pub(crate) async fn live(State(shared): State<Shared>) -> Response {
+    if shared.health.live() {
+        "live\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "storage has failed: restart this node and look at its log\n").into_response()
+    }
+}
+
+pub(crate) async fn ready(State(shared): State<Shared>) -> Response {
+    match shared.health.ready() {
+        Ok(()) => "ready\n".into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
+    }
+}
+
+pub(crate) async fn metrics(State(shared): State<Shared>) -> Response {
+    let mut text = Vec::new();
+    match TextEncoder::new().encode(&shared.registry.gather(), &mut text) {
+        Ok(()) => {
+            let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(error) => {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("gather metrics: {error}")).into_response()
+        }
+    }
+}
+
+pub(crate) async fn cluster(State(shared): State<Shared>) -> Json<ClusterStatus> {
+    Json(shared.archive.status())
+}
+
+pub(crate) async fn totals(State(shared): State<Shared>) -> Result<Json<Value>, Problem> {
+    Ok(Json(totals_json(shared.archive.totals().await?)))
+}
+
+fn totals_json(totals: Totals) -> Value {
+    let Totals { patients, studies, series, instances, bytes, versions } = totals;
+    json!({
+        "patients": patients, "studies": studies, "series": series, "instances": instances,
+        "bytes": bytes, "versions": versions,
+    })
+}
+
+/// The cluster and the totals now, and again whenever they change.
+pub(crate) async fn events(
+    State(shared): State<Shared>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let Ok(permit) = Arc::clone(&shared.listeners).try_acquire_owned() else {
+        let what = "too many pages listen to this node: close some, or read /api/cluster";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, what));
+    };
+    // A watch keeps the newest only: a slow listener skips, and never makes others wait. It ends with the node.
+    let news = stream::unfold(shared.news.clone(), |mut news| async move {
+        news.changed().await.ok()?;
+        let state = Arc::clone(&news.borrow_and_update());
+        Some((state, news))
+    });
+    let first = state_json(&shared).await;
+    let first =
+        first.map_or_else(|| Either::Left(stream::empty()), |state| Either::Right(stream::once(async { state })));
+    let events = first.chain(news).map(move |state| {
+        let _held = &permit;
+        Ok(Event::default().event("state").data(&*state))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+}
+
+async fn state_json(shared: &Shared) -> Option<Arc<str>> {
+    let totals = shared.archive.totals().await.ok()?;
+    Some(json!({ "cluster": shared.archive.status(), "totals": totals_json(totals) }).to_string().into())
+}
+
+/// Looks at the state while somebody listens, and tells it when it has changed.
+pub(crate) async fn tell_news(shared: Shared, news: watch::Sender<Arc<str>>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(NEWS_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        if shared.listeners.available_permits() == shared.settings.listeners_max {
+            continue;
+        }
+        if let Some(state) = state_json(&shared).await {
+            news.send_if_modified(|last| {
+                let changed = **last != *state;
+                if changed {
+                    *last = state;
+                }
+                changed
+            });
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! WADO-RS: studies, series and instances as they were received (PS3.18 §10.4).
+//!
+//! A part is a file: the meta group written anew, then the stored bytes of the data set, streamed piece by piece.
+
+use crate::{
+    accept::{Accept, Form},
+    address::base,
+    multipart::Joiner,
+    query::{Target, parameters},
+    router::Shared,
+    status::Problem,
+};
+use archive_model::write_file_meta;
+use archive_service::{Archive, Freshness, InstanceRow, Reading};
+use axum::{
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    response::Response,
+};
+use bytes::Bytes;
+use futures::stream;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+    ops::Range,
+};
+
+const DICOM: &str = "application/dicom";
+
+pub(crate) async fn get(
+    State(shared): State<Shared>,
+    Path(target): Path<Target>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let parameters = parameters(uri.query())?;
+    let rows = rows(&shared, &target).await?;
+    let syntaxes: BTreeSet<&str> = rows.iter().map(|row| row.transfer_syntax.as_str()).collect();
+    let syntaxes: Vec<&str> = syntaxes.into_iter().collect();
+    // A file alone only where there can be only one.
+    let forms: &[Form] = match target.what() {
+        "the instance" => &[Form::Multipart(DICOM), Form::Single(DICOM)],
+        _ => &[Form::Multipart(DICOM)],
+    };
+    let form = Accept::of(&headers, &parameters).choose(forms, &syntaxes).ok_or_else(|| not_acceptable(&syntaxes))?;
+    let etag = etag(&rows, "");
+    if let Some(response) = unchanged(&headers, &etag) {
+        return Ok(response);
+    }
+    let base = base(&headers, &uri);
+    let mut pieces = VecDeque::new();
+    let mut joiner = match form {
+        Form::Multipart(_) => Some(Joiner::new()),
+        Form::Single(_) => None,
+    };
+    let mut content_type = String::from(DICOM);
+    for row in rows {
+        let part_type = format!("{DICOM}; transfer-syntax={}", row.transfer_syntax);
+        match &mut joiner {
+            Some(joiner) => pieces.push_back(Piece::Bytes(joiner.part(&part_type, &instance_url(&base, &row)))),
+            None => content_type = part_type,
+        }
+        pieces.push_back(Piece::Meta(row.clone()));
+        let all = 0..row.length_bytes;
+        pieces.push_back(Piece::Part(row, all));
+    }
+    if let Some(joiner) = joiner {
+        content_type = joiner.content_type(DICOM);
+        pieces.push_back(Piece::Bytes(joiner.end()));
+    }
+    streamed(&shared.archive, pieces, &content_type, &etag).await
+}
+
+/// The instances of a path, or 404.
+pub(crate) async fn rows(shared: &Shared, target: &Target) -> Result<Vec<InstanceRow>, Problem> {
+    let rows = shared.archive.instances(target.selection()?, Freshness::ReadIndex).await?;
+    if rows.is_empty() { Err(Problem::unknown(target.what())) } else { Ok(rows) }
+}
+
+pub(crate) fn not_acceptable(syntaxes: &[&str]) -> Problem {
+    let stored = syntaxes.iter().take(8).copied().collect::<Vec<_>>().join(", ");
+    Problem::not_acceptable(&format!(
+        "multipart/related; type=\"application/dicom\"; transfer-syntax=* — as stored, which is {stored}; nothing is transcoded"
+    ))
+}
+
+pub(crate) fn instance_url(base: &str, row: &InstanceRow) -> String {
+    format!("{base}/studies/{}/series/{}/instances/{}", row.study, row.series, row.instance)
+}
+
+/// Changes when any of the contents does, or `form` in which they are answered.
+pub(crate) fn etag(rows: &[InstanceRow], form: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    for row in rows {
+        row.digest.hash(&mut hasher);
+    }
+    form.hash(&mut hasher);
+    // Weak: boundaries differ, and gzip may be on top.
+    format!("W/\"{:016x}-{}\"", hasher.finish(), rows.len())
+}
+
+/// 304 when the client has it already.
+pub(crate) fn unchanged(headers: &HeaderMap, etag: &str) -> Option<Response> {
+    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let bare = etag.trim_start_matches("W/");
+    let same = |known: &str| known.trim() == "*" || known.trim().trim_start_matches("W/") == bare;
+    if !known.flat_map(|value| value.split(',')).any(same) {
+        return None;
+    }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    response.headers_mut().insert(header::ETAG, HeaderValue::from_str(etag).ok()?);
+    Some(response)
+}
+
+/// Something of a body that is sent.
+pub(crate) enum Piece {
+    /// These bytes.
+    Bytes(Bytes),
+    /// What stands before the data set in a file.
+    Meta(InstanceRow),
+    /// A part of an instance's bytes.
+    Part(InstanceRow, Range<u64>),
+    /// A part that is being read.
+    Reading(Box<Reading>),
+}
+
+/// A body of `pieces`. The first is read before the head is sent, so that what cannot be read is an error with a status.
+pub(crate) async fn streamed(
+    archive: &Archive,
+    pieces: VecDeque<Piece>,
+    content_type: &str,
+    etag: &str,
+) -> Result<Response, Problem> {
+    let mut state = (archive.clone(), pieces);
+    let mut ahead = Vec::new();
+    while let Some((bytes, read)) = next(&mut state).await? {
+        ahead.push(Ok::<Bytes, Problem>(bytes));
+        if read {
+            break;
+        }
+    }
+    let rest =
+        stream::try_unfold(
+            state,
+            |mut state| async move { Ok(next(&mut state).await?.map(|(bytes, _)| (bytes, state))) },
+        );
+    let body = futures::StreamExt::chain(stream::iter(ahead), rest);
+    let body = Body::from_stream(futures::TryStreamExt::map_err(body, |problem: Problem| {
+        tracing::warn!(why = %problem.what, "an answer was cut off");
+        problem.what
+    }));
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    for (name, value) in [(header::CONTENT_TYPE, content_type), (header::ETAG, etag)] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(header::VARY, HeaderValue::from_static("accept"));
+    Ok(response)
+}
+
+/// The next bytes, and whether they are of an instance.
+async fn next((archive, pieces): &mut (Archive, VecDeque<Piece>)) -> Result<Option<(Bytes, bool)>, Problem> {
+    while let Some(piece) = pieces.pop_front() {
+        match piece {
+            Piece::Bytes(bytes) => return Ok(Some((bytes, false))),
+            Piece::Meta(row) => {
+                let meta = write_file_meta(
+                    row.sop_class.as_str(),
+                    row.instance.as_str(),
+                    &row.transfer_syntax,
+                    Some(archive.ae_title()),
+                );
+                return Ok(Some((meta.into(), false)));
+            }
+            Piece::Part(row, range) => {
+                pieces.push_front(Piece::Reading(Box::new(archive.read(&row, range))));
+            }
+            Piece::Reading(mut reading) => {
+                if let Some(bytes) = reading.next().await.transpose()? {
+                    pieces.push_front(Piece::Reading(reading));
+                    return Ok(Some((bytes, true)));
+                }
+            }
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,124 @@
+//! Which path is answered by what.
+
+use crate::{
+    frames, guard, metadata, operations, page, qido, retrieve,
+    server::{Health, WebSettings},
+    status::Problem,
+    stow,
+};
+use archive_service::Archive;
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{HeaderValue, Method, StatusCode, header},
+    middleware,
+    routing::get,
+};
+use std::{ops::Deref, sync::Arc};
+use tokio::sync::{Semaphore, watch};
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+
+/// What every request shares.
+#[derive(Clone)]
+pub(crate) struct Shared(Arc<Parts>);
+
+pub(crate) struct Parts {
+    pub(crate) archive: Archive,
+    pub(crate) settings: WebSettings,
+    pub(crate) health: Arc<dyn Health>,
+    pub(crate) registry: prometheus::Registry,
+    pub(crate) metrics: guard::Metrics,
+    /// Requests to the archive that run at the same time.
+    pub(crate) requests: Arc<Semaphore>,
+    /// Pages that listen to events.
+    pub(crate) listeners: Arc<Semaphore>,
+    /// The newest state of the cluster, as JSON.
+    pub(crate) news: watch::Receiver<Arc<str>>,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for Shared {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// All routes.
+pub(crate) fn router(shared: Shared) -> Router {
+    let study = "/studies/{study}";
+    let series = "/studies/{study}/series/{series}";
+    let instance = "/studies/{study}/series/{series}/instances/{instance}";
+    let at = |base: &str, end: &str| format!("{base}{end}");
+    let dicom = Router::new()
+        .route("/studies", get(qido::studies).post(stow::store))
+        .route("/series", get(qido::series))
+        .route("/instances", get(qido::instances))
+        .route(study, get(retrieve::get).post(stow::store))
+        .route(&at(study, "/series"), get(qido::series))
+        .route(&at(study, "/instances"), get(qido::instances))
+        .route(&at(study, "/metadata"), get(metadata::get))
+        .route(series, get(retrieve::get))
+        .route(&at(series, "/instances"), get(qido::instances))
+        .route(&at(series, "/metadata"), get(metadata::get))
+        .route(instance, get(retrieve::get))
+        .route(&at(instance, "/metadata"), get(metadata::get))
+        .route(&at(instance, "/frames/{list}"), get(frames::frames))
+        .route(&at(instance, "/bulkdata/{place}"), get(frames::bulk))
+        .layer(middleware::from_fn_with_state(shared.clone(), guard::cap))
+        .layer(cors(&shared.settings.cors_origins));
+    Router::new()
+        .nest("/dicom-web", dicom)
+        .route("/", get(page::page))
+        .route("/page/style.css", get(page::style))
+        .route("/page/page.js", get(page::script))
+        .route("/page/icon.svg", get(page::icon))
+        .route("/api/cluster", get(operations::cluster))
+        .route("/api/totals", get(operations::totals))
+        .route("/api/events", get(operations::events))
+        .route("/health/live", get(operations::live))
+        .route("/health/ready", get(operations::ready))
+        .route("/metrics", get(operations::metrics))
+        .fallback(async || {
+            Problem::new(StatusCode::NOT_FOUND, "no such path: DICOMweb is at /dicom-web, the page at /")
+        })
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes no such method: see its Allow header")
+        })
+        // Bodies are streamed and have limits of their own.
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(shared.clone(), guard::watch))
+        .with_state(shared)
+}
+
+/// Viewers on other hosts; `*` is any.
+fn cors(origins: &[String]) -> CorsLayer {
+    let origins = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::from(Any)
+    } else {
+        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+    };
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::HEAD, Method::POST])
+        .allow_headers([
+            header::ACCEPT,
+            header::CONTENT_TYPE,
+            header::RANGE,
+            header::IF_NONE_MATCH,
+            header::AUTHORIZATION,
+        ])
+        .expose_headers([
+            header::WARNING,
+            header::ETAG,
+            header::CONTENT_RANGE,
+            header::CONTENT_LOCATION,
+            header::RETRY_AFTER,
+        ])
+}

@@ -1,0 +1,218 @@
+//! The listener: connections, their time-outs, and their end.
+
+use crate::{
+    guard::Metrics,
+    operations,
+    router::{Parts, Shared, router},
+};
+use archive_service::Archive;
+use axum::{Router, extract::Request};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// How a node tells whether it lives and works.
+pub trait Health: Send + Sync {
+    /// Whether the process can go on; if not, it should be restarted.
+    fn live(&self) -> bool;
+    /// Whether it can answer now.
+    ///
+    /// # Errors
+    /// Why not, and what it waits for.
+    fn ready(&self) -> Result<(), String>;
+}
+
+/// Settings of the web face.
+#[derive(Debug, Clone)]
+pub struct WebSettings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Connections at the same time. Default 1024.
+    pub connections_max: usize,
+    /// DICOMweb requests that run at the same time. Default 256.
+    pub requests_max: usize,
+    /// Pages that listen to events. Default 64.
+    pub listeners_max: usize,
+    /// Time for the head of a request. Default 10 s.
+    pub head_timeout: Duration,
+    /// Time in which a body must bring something. Default 30 s.
+    pub body_timeout: Duration,
+    /// Time for requests in flight at shutdown. Default 20 s.
+    pub drain_timeout: Duration,
+    /// Parts of one store request. Default 10,000.
+    pub parts_max: usize,
+    /// Answers of one query. Default 1000; a client pages with `offset`.
+    pub query_rows_max: u64,
+    /// Origins of viewers on other hosts, such as `https://viewer.example`; `*` is any. Default `*`.
+    pub cors_origins: Vec<String>,
+}
+
+impl WebSettings {
+    /// All defaults.
+    #[must_use]
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            connections_max: 1024,
+            requests_max: 256,
+            listeners_max: 64,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(20),
+            parts_max: 10_000,
+            query_rows_max: 1000,
+            cors_origins: vec!["*".into()],
+        }
+    }
+}
+
+/// The address of the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// The web face while it runs.
+#[derive(Debug)]
+pub struct Web {
+    local_address: SocketAddr,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Web {
+    /// Listens and serves.
+    ///
+    /// # Errors
+    /// When the address cannot be listened to.
+    pub async fn start(
+        archive: Archive,
+        settings: WebSettings,
+        health: Arc<dyn Health>,
+        registry: prometheus::Registry,
+    ) -> io::Result<Self> {
+        let listener = TcpListener::bind(settings.listen).await?;
+        Self::start_on(listener, archive, settings, health, registry)
+    }
+
+    /// Serves what a listener takes that is open already.
+    ///
+    /// # Errors
+    /// When the listener has no address.
+    pub fn start_on(
+        listener: TcpListener,
+        archive: Archive,
+        settings: WebSettings,
+        health: Arc<dyn Health>,
+        registry: prometheus::Registry,
+    ) -> io::Result<Self> {
+        let local_address = listener.local_addr()?;
+        let (news, shared) = share(archive, settings, health, registry);
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(operations::tell_news(shared.clone(), news, stop.clone()));
+        tasks.spawn(accept(listener, shared, stop.clone()));
+        Ok(Self { local_address, stop, tasks })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// Takes no more connections, lets requests in flight end, and returns when all has ended.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// What requests share, and who tells them news.
+pub(crate) fn share(
+    archive: Archive,
+    settings: WebSettings,
+    health: Arc<dyn Health>,
+    registry: prometheus::Registry,
+) -> (watch::Sender<Arc<str>>, Shared) {
+    let (tell, news) = watch::channel(Arc::from(""));
+    let shared = Shared::new(Parts {
+        archive,
+        metrics: Metrics::new(&registry),
+        requests: Arc::new(Semaphore::new(settings.requests_max)),
+        listeners: Arc::new(Semaphore::new(settings.listeners_max)),
+        settings,
+        health,
+        registry,
+        news,
+    });
+    (tell, shared)
+}
+
+async fn accept(listener: TcpListener, shared: Shared, stop: CancellationToken) {
+    let (settings, router) = (shared.settings.clone(), router(shared));
+    let places = Arc::new(Semaphore::new(settings.connections_max));
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(settings.head_timeout);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(settings.body_timeout));
+    loop {
+        let next = async {
+            // At the cap, connections wait in the kernel's queue.
+            let place = Arc::clone(&places).acquire_owned().await.ok()?;
+            Some((listener.accept().await, place))
+        };
+        let Some(Some((accepted, place))) = stop.run_until_cancelled(next).await else { break };
+        match accepted {
+            Ok((stream, peer)) => {
+                let connection = serve(&builder, router.clone(), stream, peer);
+                let connection = graceful.watch(connection);
+                connections.spawn(async move {
+                    let _place = place;
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "connection ended");
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of descriptors: others close, and then there are some again.
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+    drop(listener);
+    if tokio::time::timeout(settings.drain_timeout, graceful.shutdown()).await.is_err() {
+        tracing::info!(connections = connections.len(), "requests in flight were cut off");
+    }
+    connections.shutdown().await;
+}
+
+fn serve(
+    builder: &Builder<TokioExecutor>,
+    router: Router,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> impl hyper_util::server::graceful::GracefulConnection<Error = Box<dyn std::error::Error + Send + Sync>> + Send + 'static
+{
+    // Heads are small and answers are written in large pieces.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "set TCP_NODELAY");
+    }
+    let service = router.map_request(move |request: hyper::Request<hyper::body::Incoming>| {
+        let mut request: Request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(Peer(peer));
+        request
+    });
+    builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).into_owned()
+}

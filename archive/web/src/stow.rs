@@ -1,0 +1,371 @@
+//! STOW-RS (PS3.18 §10.5): parts of a multipart body go into the archive one by one as they arrive.
+//!
+//! ```text
+//!   body ─► Splitter ─► part ─► FileReader ─► Ingest::push … ─► finish (beside the next parts) ─► Outcome
+//!                                                                                                  │
+//!                               200 all · 202 some, or with warnings · 409 none · 503 try again ◄──┘
+//! ```
+//!
+//! A part that is refused is read to its end and forgotten; the others go on. A client that is cut off before the answer
+//! may send everything again: what is stored already is `Same`.
+
+use crate::{
+    accept::content_type,
+    address::base,
+    multipart::{BadMultipart, Event, PartHead, Splitter},
+    qido::retrieve_url,
+    query::Target,
+    router::Shared,
+    server::Peer,
+    status::{self, NOT_DICOM, Problem, Refusal},
+};
+use archive_model::{
+    DataSet, Element, FileReader, Uid, VR, Value,
+    json::{no_bulk, to_json},
+    tags,
+};
+use archive_service::{Admission, Ingest, Level, Offer, Protocol, Source, StoreError, Stored};
+use axum::{
+    Extension,
+    body::{Body, BodyDataStream},
+    extract::{Path, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::task::JoinSet;
+
+/// Instances that are committed while the next ones arrive: the log gathers them into one flush.
+const FINISHING_MAX: usize = 16;
+/// Coercion of data elements (B000): the only warning that says that a retrieve gives something else.
+const OTHER_CONTENT: u16 = 45056;
+
+/// What became of one part.
+struct Outcome {
+    /// Its place in the body.
+    at: usize,
+    class: Option<String>,
+    instance: Option<String>,
+    result: Result<Stored, Refusal>,
+}
+
+pub(crate) async fn store(
+    State(shared): State<Shared>,
+    Path(target): Path<Target>,
+    peer: Option<Extension<Peer>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let study = target.study()?;
+    let (parts, body) = request.into_parts();
+    let kind = Kind::of(&parts.headers)?;
+    // Before the body is read: a client need not send what cannot be stored.
+    if let Err(error) = shared.archive.admits() {
+        return Err(Problem::new(status::refusal(&error).status, error.to_string()));
+    }
+    let source = Source {
+        protocol: Protocol::Stow,
+        calling_ae: String::new(),
+        called_ae: shared.archive.ae_title().as_str().to_owned(),
+        peer: peer.map_or_else(String::new, |Extension(Peer(address))| address.ip().to_string()),
+    };
+    let mut intake =
+        Intake { shared: &shared, study, source, finishing: JoinSet::new(), outcomes: Vec::new(), parts: 0 };
+    let mut body = body.into_data_stream();
+    match kind {
+        Kind::Single => {
+            let mut part = intake.begin(None);
+            while let Some(piece) = next(&shared, &mut body).await? {
+                intake.push(&mut part, piece).await;
+            }
+            intake.end(part).await;
+        }
+        Kind::Multipart(boundary) => {
+            let splitter = Splitter::new(&boundary, shared.settings.parts_max).map_err(broken)?;
+            intake.take_parts(splitter, &mut body).await?;
+        }
+    }
+    let outcomes = intake.finish().await;
+    Ok(answer(outcomes, &parts.headers, &parts.uri))
+}
+
+/// How the body is made.
+enum Kind {
+    Single,
+    Multipart(String),
+}
+
+impl Kind {
+    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let unsupported = || {
+            let what = "send multipart/related; type=\"application/dicom\" with one file a part, or one application/dicom file";
+            Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, what)
+        };
+        let value = headers.get(header::CONTENT_TYPE).ok_or_else(unsupported)?;
+        let value = value.to_str().map_err(|_| unsupported())?;
+        let (kind, parameter) = content_type(value);
+        match kind.as_str() {
+            "application/dicom" => Ok(Self::Single),
+            "multipart/related" => {
+                let root = parameter("type").map(|root| root.to_ascii_lowercase());
+                if root.is_some_and(|root| root != "application/dicom") {
+                    return Err(unsupported());
+                }
+                Ok(Self::Multipart(parameter("boundary").ok_or(BadMultipart::NoBoundary).map_err(broken)?))
+            }
+            _ => Err(unsupported()),
+        }
+    }
+}
+
+fn broken(error: BadMultipart) -> Problem {
+    let status = match error {
+        BadMultipart::TooMany { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        BadMultipart::NoBoundary | BadMultipart::Boundary | BadMultipart::NoPart | BadMultipart::Headers => {
+            StatusCode::BAD_REQUEST
+        }
+    };
+    Problem::new(status, error.to_string())
+}
+
+/// The next piece of a body that must go on.
+async fn next(shared: &Shared, body: &mut BodyDataStream) -> Result<Option<Bytes>, Problem> {
+    match tokio::time::timeout(shared.settings.body_timeout, body.next()).await {
+        Ok(Some(Ok(piece))) => Ok(Some(piece)),
+        Ok(Some(Err(_))) => Err(Problem::bad("the body ended too early: send it again, what is stored stays stored")),
+        Ok(None) => Ok(None),
+        Err(_) => {
+            let what = "the body did not go on in time: send it again, what is stored stays stored";
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, what))
+        }
+    }
+}
+
+/// One part on its way in.
+struct Part {
+    at: usize,
+    reader: FileReader,
+    state: PartState,
+}
+
+enum PartState {
+    /// The meta group is not complete.
+    Meta,
+    Open(Box<Ingest>),
+    Refused(Refusal),
+}
+
+/// All parts of one request.
+struct Intake<'a> {
+    shared: &'a Shared,
+    study: Option<Uid>,
+    source: Source,
+    finishing: JoinSet<Outcome>,
+    outcomes: Vec<Outcome>,
+    parts: usize,
+}
+
+impl Intake<'_> {
+    async fn take_parts(&mut self, mut splitter: Splitter, body: &mut BodyDataStream) -> Result<(), Problem> {
+        let mut part = None;
+        loop {
+            match splitter.next().map_err(broken)? {
+                Event::Part(head) => part = Some(self.begin(Some(&head))),
+                Event::Data(piece) => {
+                    if let Some(part) = &mut part {
+                        self.push(part, piece).await;
+                    }
+                }
+                Event::PartEnd => {
+                    if let Some(part) = part.take() {
+                        self.end(part).await;
+                    }
+                }
+                Event::End => break,
+                Event::More => match next(self.shared, body).await? {
+                    Some(piece) => splitter.push(&piece),
+                    None => splitter.complete(),
+                },
+            }
+        }
+        // An epilogue is read, so that the connection can be used again.
+        while next(self.shared, body).await?.is_some() {}
+        Ok(())
+    }
+
+    fn begin(&mut self, head: Option<&PartHead>) -> Part {
+        let kind = head.and_then(|head| head.get("content-type")).map(|value| content_type(value).0);
+        // Senders that say nothing, or "bytes", mean a file.
+        let state = match kind.as_deref() {
+            None | Some("" | "application/dicom" | "application/octet-stream") => PartState::Meta,
+            Some(_) => PartState::Refused(NOT_DICOM),
+        };
+        self.parts += 1;
+        Part { at: self.parts, reader: FileReader::new(self.shared.archive.limits()), state }
+    }
+
+    async fn push(&mut self, part: &mut Part, piece: Bytes) {
+        if let PartState::Refused(_) = part.state {
+            return;
+        }
+        if let Err(error) = self.feed(part, Some(piece)).await {
+            part.state = PartState::Refused(refused(part.at, &error));
+        }
+    }
+
+    /// Feeds a piece, or the end of the file.
+    async fn feed(&mut self, part: &mut Part, piece: Option<Bytes>) -> Result<(), StoreError> {
+        let data = match piece {
+            Some(piece) => part.reader.push(piece),
+            None => part.reader.finish(),
+        };
+        let data = data.map_err(StoreError::Invalid)?;
+        if let (PartState::Meta, Some(meta)) = (&part.state, part.reader.meta()) {
+            // The data set says what it is; a meta group that disagrees is a slip of its writer.
+            let offer = Offer {
+                sop_class: None,
+                instance: None,
+                study: self.study.clone(),
+                transfer_syntax: meta.transfer_syntax.clone(),
+                source: self.source.clone(),
+                size_hint_bytes: None,
+            };
+            part.state = PartState::Open(Box::new(self.shared.archive.store(offer).await?));
+        }
+        match &mut part.state {
+            PartState::Open(ingest) if !data.is_empty() => ingest.push(data).await,
+            PartState::Open(_) | PartState::Meta | PartState::Refused(_) => Ok(()),
+        }
+    }
+
+    async fn end(&mut self, mut part: Part) {
+        if !matches!(part.state, PartState::Refused(_)) {
+            if let Err(error) = self.feed(&mut part, None).await {
+                part.state = PartState::Refused(refused(part.at, &error));
+            }
+        }
+        let meta = part.reader.meta();
+        let class = meta.and_then(|meta| meta.sop_class.clone());
+        let instance = meta.and_then(|meta| meta.sop_instance.clone());
+        let at = part.at;
+        match part.state {
+            PartState::Open(ingest) => {
+                while self.finishing.len() >= FINISHING_MAX {
+                    self.gather().await;
+                }
+                self.finishing.spawn(async move {
+                    let result = ingest.finish().await.map_err(|error| refused(at, &error));
+                    Outcome { at, class, instance, result }
+                });
+            }
+            PartState::Meta => self.outcomes.push(Outcome { at, class, instance, result: Err(NOT_DICOM) }),
+            PartState::Refused(refusal) => self.outcomes.push(Outcome { at, class, instance, result: Err(refusal) }),
+        }
+    }
+
+    async fn gather(&mut self) {
+        match self.finishing.join_next().await {
+            Some(Ok(outcome)) => self.outcomes.push(outcome),
+            Some(Err(error)) => {
+                tracing::error!(%error, "a store ended without an outcome");
+                let result = Err(status::refusal(&StoreError::Unknown));
+                self.outcomes.push(Outcome { at: usize::MAX, class: None, instance: None, result });
+            }
+            None => {}
+        }
+    }
+
+    async fn finish(mut self) -> Vec<Outcome> {
+        while !self.finishing.is_empty() {
+            self.gather().await;
+        }
+        self.outcomes.sort_by_key(|outcome| outcome.at);
+        self.outcomes
+    }
+}
+
+fn refused(part: usize, error: &StoreError) -> Refusal {
+    tracing::info!(part, %error, "part not stored");
+    status::refusal(error)
+}
+
+/// The Store Instances Response (PS3.18 §I.2).
+fn answer(outcomes: Vec<Outcome>, headers: &HeaderMap, uri: &Uri) -> Response {
+    let base = base(headers, uri);
+    let status = overall(&outcomes);
+    let (mut stored, mut failed) = (Vec::new(), Vec::new());
+    let mut study = None;
+    for outcome in outcomes {
+        let mut item = DataSet::new();
+        let number = |value: u16| Value::Integers(vec![value.into()]);
+        match outcome.result {
+            Ok(done) => {
+                item.put_text(tags::REFERENCED_SOP_CLASS_UID, VR::UI, done.sop_class.as_str());
+                item.put_text(tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, done.instance.as_str());
+                let mut names = DataSet::new();
+                names.put_text(tags::STUDY_INSTANCE_UID, VR::UI, done.study.as_str());
+                names.put_text(tags::SERIES_INSTANCE_UID, VR::UI, done.series.as_str());
+                names.put_text(tags::SOP_INSTANCE_UID, VR::UI, done.instance.as_str());
+                let url = |level| retrieve_url(&base, level, &names).unwrap_or_default();
+                item.put_text(tags::RETRIEVE_URL, VR::UR, url(Level::Instance));
+                if let Admission::Version { .. } = done.admission {
+                    item.put(Element { tag: tags::WARNING_REASON, vr: VR::US, value: number(OTHER_CONTENT) });
+                }
+                study.get_or_insert_with(|| url(Level::Study));
+                stored.push(item);
+            }
+            Err(refusal) => {
+                // Only what is a UID is repeated: it comes from the sender.
+                let uid = |text: Option<String>| text.and_then(|text| Uid::parse(&text).ok());
+                if let Some(class) = uid(outcome.class) {
+                    item.put_text(tags::REFERENCED_SOP_CLASS_UID, VR::UI, class.as_str());
+                }
+                if let Some(instance) = uid(outcome.instance) {
+                    item.put_text(tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, instance.as_str());
+                }
+                item.put(Element { tag: tags::FAILURE_REASON, vr: VR::US, value: number(refusal.reason) });
+                failed.push(item);
+            }
+        }
+    }
+    let mut set = DataSet::new();
+    set.put_text(tags::RETRIEVE_URL, VR::UR, study.unwrap_or_default());
+    for (tag, items) in [(tags::FAILED_SOP_SEQUENCE, failed), (tags::REFERENCED_SOP_SEQUENCE, stored)] {
+        if !items.is_empty() {
+            set.put(Element { tag, vr: VR::SQ, value: Value::Items(items) });
+        }
+    }
+    let body = Body::from(to_json(&set, &no_bulk));
+    let mut response =
+        (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/dicom+json"))], body).into_response();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    }
+    response
+}
+
+/// The status of the request (PS3.18 table 10.5.3-1).
+fn overall(outcomes: &[Outcome]) -> StatusCode {
+    let plain = |outcome: &Outcome| match &outcome.result {
+        Ok(stored) => !matches!(stored.admission, Admission::Version { .. }),
+        Err(_) => false,
+    };
+    if outcomes.iter().all(plain) {
+        return StatusCode::OK;
+    }
+    let mut refusals = outcomes.iter().filter_map(|outcome| outcome.result.as_ref().err());
+    if outcomes.iter().any(|outcome| outcome.result.is_ok()) {
+        return StatusCode::ACCEPTED;
+    }
+    // All for the same reason: that one's status. For several reasons: a conflict, unless trying again could help.
+    let first = refusals.next().map_or(StatusCode::CONFLICT, |refusal| refusal.status);
+    let mut other = StatusCode::CONFLICT;
+    let mut same = true;
+    for refusal in refusals {
+        same &= refusal.status == first;
+        if refusal.status == StatusCode::SERVICE_UNAVAILABLE {
+            other = refusal.status;
+        }
+    }
+    if same || first == StatusCode::SERVICE_UNAVAILABLE { first } else { other }
+}
