@@ -239,10 +239,10 @@ impl Intake<'_> {
     }
 
     async fn end(&mut self, mut part: Part) {
-        if !matches!(part.state, PartState::Refused(_)) {
-            if let Err(error) = self.feed(&mut part, None).await {
-                part.state = PartState::Refused(refused(part.at, &error));
-            }
+        if !matches!(part.state, PartState::Refused(_))
+            && let Err(error) = self.feed(&mut part, None).await
+        {
+            part.state = PartState::Refused(refused(part.at, &error));
         }
         let meta = part.reader.meta();
         let class = meta.and_then(|meta| meta.sop_class.clone());
