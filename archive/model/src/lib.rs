@@ -15,6 +15,7 @@ mod file;
 mod invalid;
 pub mod json;
 pub mod matching;
+pub mod names;
 mod parse;
 mod phi;
 mod pixel;

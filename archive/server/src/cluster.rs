@@ -52,10 +52,17 @@ fn describe(status: &ClusterStatus) -> String {
     line(format_args!("cluster   {}", status.cluster_id.as_deref().unwrap_or("not formed yet")));
     line(format_args!("state     {}, as {} sees it", status.phase, status.answered_by));
     let led = status.groups.iter().filter(|group| group.leader.is_some()).count();
-    line(format_args!("groups    {led} of {} have a leader; {} copies of every image", status.groups.len(), status.replication_factor));
+    line(format_args!(
+        "groups    {led} of {} have a leader; {} copies of every image",
+        status.groups.len(),
+        status.replication_factor
+    ));
     line(format_args!("survives  {}", failures(status.survives_failures)));
     line(format_args!(""));
-    line(format_args!("{:<12} {:>6} {:<22} {:<8} {:>6} {:>8} {:>13}", "NODE", "ID", "ADDRESS", "HEALTH", "LEADS", "LAG", "LAST CONTACT"));
+    line(format_args!(
+        "{:<12} {:>6} {:<22} {:<8} {:>6} {:>8} {:>13}",
+        "NODE", "ID", "ADDRESS", "HEALTH", "LEADS", "LAG", "LAST CONTACT"
+    ));
     for node in &status.nodes {
         let id = node.id.map_or_else(|| "-".into(), |id| id.to_string());
         let health = match node.health {
@@ -69,10 +76,14 @@ fn describe(status: &ClusterStatus) -> String {
             node.name, node.peer_address, node.leads, node.lag_entries
         ));
     }
-    let leaderless: Vec<_> = status.groups.iter().filter(|group| group.leader.is_none()).map(|g| g.id.to_string()).collect();
+    let leaderless: Vec<_> =
+        status.groups.iter().filter(|group| group.leader.is_none()).map(|g| g.id.to_string()).collect();
     if !leaderless.is_empty() {
         line(format_args!(""));
-        line(format_args!("no leader: {} — writes to these groups wait until a majority of their nodes is up", leaderless.join(" ")));
+        line(format_args!(
+            "no leader: {} — writes to these groups wait until a majority of their nodes is up",
+            leaderless.join(" ")
+        ));
     }
     text
 }

@@ -9,6 +9,10 @@ pub(crate) fn start(filter: &str, json: bool) -> Result<(), crate::Failure> {
         .map_err(|error| format!("--log: `{filter}` is not a filter such as `info,archive_dimse=debug`: {error}"))?;
     let lines = fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(filter);
-    if json { registry.with(lines.json()).init() } else { registry.with(lines.compact()).init() }
+    if json {
+        registry.with(lines.json()).init()
+    } else {
+        registry.with(lines.compact()).init()
+    }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The binary `triptych`: settings, wiring, shutdown. No rules of its own.
 
+mod alone;
+mod client;
 mod cluster;
 mod logging;
 mod serve;
@@ -21,6 +23,12 @@ struct Arguments {
 enum Verb {
     /// Run a node.
     Serve(Box<settings::ServeFlags>),
+    /// Send DICOM files to an archive (C-STORE).
+    Send(client::SendFlags),
+    /// Ask an archive what it holds (C-FIND).
+    Find(client::FindFlags),
+    /// Fetch a study or a series from an archive (C-GET).
+    Get(client::GetFlags),
     /// Look at a cluster.
     Cluster {
         #[command(subcommand)]
@@ -31,6 +39,9 @@ enum Verb {
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Serve(flags) => serve::run(*flags),
+        Verb::Send(flags) => client::send(flags),
+        Verb::Find(flags) => client::find(flags),
+        Verb::Get(flags) => client::get(flags),
         Verb::Cluster { verb } => cluster::run(verb),
     };
     match result {

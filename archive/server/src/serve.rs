@@ -1,38 +1,60 @@
 //! `triptych serve`: opens what is on disk, starts what listens, says where, and stops in the right order.
 //!
 //! ```text
-//!  start:  lock the folder → lane (recovery) → catalogue → wire → node (joins in the background) → dimse, web
-//!  stop:   dimse, web (drain) → use cases → node (hands over its leaders) → wire → lane → catalogue
+//!  start:  ports → lock the folder → identity → lane (recovery) → catalogue → wire → node (joins in the background)
+//!          → use cases → dimse, web
+//!  stop:   not ready → dimse, web (drain) → use cases → node (hands over its leaders) → wire → lane → catalogue
 //! ```
 
 use crate::{
-    Failure, identity, logging,
+    Failure,
+    alone::Alone,
+    logging,
     settings::{ServeFlags, Settings},
     world::{SystemClock, SystemSeed},
 };
 use archive_catalog::{Catalog, CatalogOptions};
+use archive_dimse::{DimseServer, DimseSettings};
 use archive_service::{Archive, ServiceSettings};
-use raft_groups::{Node, NodeOptions};
-use raft_lanes::{FolderDisk, Lane};
-use raft_types::{BoxFuture, Clock, Disk, Message, Propose, Refusal, Serve, StateMachine, Stream, Wire};
-use raft_wire::TcpWire;
+use archive_web::{Health, Web, WebSettings};
+use raft_groups::{Identity, Node, NodeOptions};
+use raft_lanes::{FolderDisk, Lane, LaneMetrics, LaneOptions};
+use raft_types::{BoxFuture, Clock, Disk, Message, Propose, Refusal, Seed, Serve, StateMachine, Stream, Wire};
+use raft_wire::{Hello, TcpWire, WireOptions};
 use std::{
+    io::Write,
+    path::Path,
     process::ExitCode,
     sync::{Arc, OnceLock},
     time::Duration,
 };
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
-/// How long associations and requests in flight may go on once a stop was asked for.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+/// Between two looks at the catalogue's write-ahead log.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+/// A disk smaller than this gets small segments.
+const SMALL_DISK_BYTES: u64 = 64 << 30;
+/// The exit code after a disk or a group has failed: a supervisor should start the node again, once.
+const EXIT_FAILED: u8 = 70;
 
 pub(crate) fn run(flags: ServeFlags) -> Result<ExitCode, Failure> {
     let settings = flags.settle()?;
     logging::start(&settings.log, settings.log_json)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(settings))
+}
+
+/// What a node's folder holds, opened.
+struct Opened {
+    store: Arc<dyn Disk>,
+    identity: Identity,
+    lane: Lane,
+    catalog: Arc<Catalog>,
 }
 
 async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
@@ -42,17 +64,231 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
 
     let registry = prometheus::Registry::new();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let (store, lane, catalog) = {
+    let opened = {
         let (settings, registry, clock) = (settings.clone(), registry.clone(), Arc::clone(&clock));
         tokio::task::spawn_blocking(move || open(&settings, &registry, clock)).await??
     };
-    todo!()
+    let Opened { store, identity, lane, catalog } = opened;
+
+    let serve = Arc::new(LateServe::default());
+    let tcp = start_wire(&settings, &identity, &registry, Arc::<LateServe>::clone(&serve)).await?;
+    let wire: Arc<dyn Wire> = match &tcp {
+        Some(tcp) => Arc::<TcpWire>::clone(tcp),
+        None => Arc::new(Alone),
+    };
+    let options = NodeOptions {
+        groups: settings.groups,
+        registry: registry.clone(),
+        ..NodeOptions::new(identity, settings.peers.clone())
+    };
+    let machine: Arc<dyn StateMachine> = Arc::<Catalog>::clone(&catalog);
+    let seed: Arc<dyn Seed> = Arc::new(SystemSeed);
+    let node = Node::start(options, lane.clone(), wire, machine, Arc::clone(&clock), seed, store).await?;
+    // Nobody but this line sets it.
+    let _ = serve.0.set(node.serve());
+
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    tasks.spawn(until(stop.clone(), present(Arc::clone(&node), tcp.clone())));
+    tasks.spawn(until(stop.clone(), checkpoint(Arc::clone(&catalog))));
+
+    let log: Arc<dyn Propose> = Arc::<Node>::clone(&node);
+    let service = ServiceSettings {
+        ae_title: settings.ae_title.clone(),
+        remotes: settings.remotes.clone(),
+        ingest_bytes_max: settings.ingest_bytes,
+        read_bytes_max: settings.read_bytes,
+        ..ServiceSettings::default()
+    };
+    let archive = Archive::new(Arc::clone(&catalog), log, clock, service, &registry);
+    let dimse_settings = DimseSettings {
+        associations_max: usize::try_from(settings.associations).unwrap_or(512),
+        ..DimseSettings::default()
+    };
+    let dimse = DimseServer::start(dimse, archive.clone(), dimse_settings, &registry)?;
+    let health: Arc<dyn Health> = Arc::new(NodeHealth(Arc::clone(&node)));
+    let web_settings = WebSettings::new(http.local_addr()?);
+    let web = Web::start_on(http, archive.clone(), web_settings, health, registry)?;
+    say_where(&settings, &dimse, &web, tcp.as_deref())?;
+
+    let mut fatal = node.fatal();
+    let failed = tokio::select! {
+        () = asked_to_stop() => None,
+        failed = fatal.wait_for(Option::is_some) => failed.ok().and_then(|why| why.clone()),
+    };
+    if let Some(why) = failed {
+        // What the disk holds is what counts: nothing that is still in memory may be answered for (trap 17).
+        error!(why, "ending at once: the peers go on; see this log, then start the node again");
+        return Ok(ExitCode::from(EXIT_FAILED));
+    }
+    info!("stopping: running operations may end");
+    archive.drain();
+    node.drain().await;
+    tokio::join!(dimse.shutdown(), web.shutdown());
+    archive.shutdown().await;
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    node.shutdown().await;
+    if let Some(tcp) = tcp {
+        tcp.shutdown().await;
+    }
+    tokio::task::spawn_blocking(move || lane.shutdown()).await?;
+    drop(catalog);
+    info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn open(settings: &Settings, registry: &prometheus::Registry, clock: Arc<dyn Clock>) -> Result<Opened, Failure> {
+    let store = open_folder(&settings.data)?;
+    let identity = Identity::load_or_create(&*store, &settings.name, &SystemSeed)
+        .map_err(|error| format!("--data {}: {error}", settings.data.display()))?;
+    let log = open_folder(&settings.data.join("log"))?;
+    let space = log.space()?;
+    let default_bytes = if space.total_bytes < SMALL_DISK_BYTES { 64 << 20 } else { 1 << 30 };
+    let options = LaneOptions {
+        segment_bytes: settings.segment_bytes.unwrap_or(default_bytes),
+        metrics: Some(LaneMetrics::register(registry)?),
+        ..LaneOptions::new(identity.of_lane())
+    };
+    let lane =
+        Lane::open(log, clock, options).map_err(|error| format!("--data {}: {error}", settings.data.display()))?;
+    let catalog = Catalog::open(&settings.data.join("catalog"), CatalogOptions::default())
+        .map_err(|error| format!("--data {}: {}", settings.data.display(), crate::chain(&error)))?;
+    Ok(Opened { store, identity, lane, catalog: Arc::new(catalog) })
+}
+
+fn open_folder(folder: &Path) -> Result<Arc<dyn Disk>, Failure> {
+    match FolderDisk::open(folder) {
+        Ok(disk) => Ok(Arc::new(disk)),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(format!(
+            "--data {}: another process uses this folder: stop it, or give this node a folder of its own",
+            folder.display()
+        )
+        .into()),
+        Err(error) => Err(format!("--data {}: {error}", folder.display()).into()),
+    }
 }
 
 async fn bind(setting: &str, address: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         format!("--{setting} {address}: {error}; is another program listening there? choose another port").into()
     })
+}
+
+/// The wire to the peers; none for a single node, which has none.
+async fn start_wire(
+    settings: &Settings,
+    identity: &Identity,
+    registry: &prometheus::Registry,
+    serve: Arc<LateServe>,
+) -> Result<Option<Arc<TcpWire>>, Failure> {
+    if settings.peers.len() <= 1 {
+        return Ok(None);
+    }
+    let others = settings.peers.iter().filter(|(name, _)| **name != settings.name);
+    let others = others.map(|(name, address)| (name.clone(), address.clone())).collect();
+    let options = WireOptions { registry: Some(registry.clone()), ..WireOptions::new(settings.peer.clone(), others) };
+    let started = TcpWire::start(options, hello(identity), serve).await;
+    let wire = started.map_err(|error| {
+        format!("--peer {}: {error}; is another program listening there? choose another port", settings.peer)
+    })?;
+    Ok(Some(wire))
+}
+
+fn hello(identity: &Identity) -> Hello {
+    Hello {
+        cluster_id: identity.cluster_id.map(uuid::Uuid::into_bytes),
+        name: identity.name.clone(),
+        node_uuid: identity.node_uuid.into_bytes(),
+        incarnation: identity.incarnation,
+        blank: !identity.is_member(),
+        wire_versions: Hello::WIRE_VERSIONS,
+    }
+}
+
+/// Presents the node to its peers as it learns who it is.
+async fn present(node: Arc<Node>, wire: Option<Arc<TcpWire>>) {
+    let Some(wire) = wire else { return };
+    let mut identity = node.identity();
+    while identity.changed().await.is_ok() {
+        let hello = hello(&identity.borrow_and_update());
+        wire.set_hello(hello);
+    }
+}
+
+/// Moves the catalogue's write-ahead log along, off the applier's thread.
+async fn checkpoint(catalog: Arc<Catalog>) {
+    loop {
+        tokio::time::sleep(CHECKPOINT_EVERY).await;
+        let catalog = Arc::clone(&catalog);
+        match tokio::task::spawn_blocking(move || catalog.checkpoint()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(error = crate::chain(&error), "the catalogue was not checkpointed"),
+            Err(error) => warn!(%error, "the catalogue was not checkpointed"),
+        }
+    }
+}
+
+async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = work => {}
+    }
+}
+
+/// Ctrl-C, or what a supervisor sends.
+async fn asked_to_stop() {
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => _ = terminate.recv().await,
+            Err(error) => {
+                warn!(%error, "SIGTERM cannot be heard; use Ctrl-C");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        result = tokio::signal::ctrl_c() => {
+            if let Err(error) = result {
+                warn!(%error, "Ctrl-C cannot be heard");
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// Tells a person where everything is.
+fn say_where(settings: &Settings, dimse: &DimseServer, web: &Web, wire: Option<&TcpWire>) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let name = &settings.name;
+    writeln!(out, "triptych {} node {name}", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "  DICOM     {} as {}", dimse.local_address(), settings.ae_title)?;
+    writeln!(out, "  page      http://{}/", web.local_address())?;
+    writeln!(out, "  DICOMweb  http://{}/dicom-web", web.local_address())?;
+    if let Some(wire) = wire {
+        let peers: Vec<_> = settings.peers.iter().map(|(name, at)| format!("{name}={at}")).collect();
+        writeln!(out, "  peers     {} on {}", peers.join(" "), wire.local_address())?;
+    } else {
+        writeln!(out, "  peers     none: a single node keeps one copy; see README for three")?;
+    }
+    writeln!(out, "  data      {}", settings.data.display())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// What `/health/*` says.
+struct NodeHealth(Arc<Node>);
+
+impl Health for NodeHealth {
+    fn live(&self) -> bool {
+        self.0.fatal().borrow().is_none()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if *self.0.ready().borrow() { Ok(()) } else { Err(self.0.status().phase) }
+    }
 }
 
 /// Calls of peers that come before the node has started are refused, not lost: peers ask again.

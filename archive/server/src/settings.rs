@@ -183,7 +183,11 @@ impl ServeFlags {
             ingest_bytes: within("ingest-mib", self.ingest_mib.unwrap_or(128), 16, 65_536)? << 20,
             read_bytes: within("read-mib", self.read_mib.unwrap_or(64), 16, 65_536)? << 20,
             associations: within("associations", self.associations.unwrap_or(512), 1, 65_535)?,
-            segment_bytes: self.segment_mib.map(|mib| within("segment-mib", mib, 16, 4096)).transpose()?.map(|m| m << 20),
+            segment_bytes: self
+                .segment_mib
+                .map(|mib| within("segment-mib", mib, 16, 4096))
+                .transpose()?
+                .map(|m| m << 20),
             log: self.log.unwrap_or_else(|| "info".into()),
             log_json: match self.log_format.as_deref() {
                 None | Some("text") => false,
@@ -206,7 +210,12 @@ fn name_is_plain(name: &str) -> bool {
     (1..=63).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(setting: &'static str, value: T, least: T, most: T) -> Result<T, SettingsError> {
+fn within<T: PartialOrd + std::fmt::Display>(
+    setting: &'static str,
+    value: T,
+    least: T,
+    most: T,
+) -> Result<T, SettingsError> {
     if value < least || value > most {
         return Err(bad(setting, format!("{value} is not within {least} to {most}")));
     }

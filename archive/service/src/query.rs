@@ -147,6 +147,10 @@ impl Archive {
             Freshness::Local => return Ok(()),
             Freshness::ReadIndex => {}
         }
+        // Before the groups are known, "nothing found" would be a guess.
+        if self.log().groups().is_empty() {
+            return Err(QueryError::NoQuorum);
+        }
         let literal = |uid: &String| !uid.is_empty() && !uid.contains(['*', '?']);
         let groups = if studies.is_empty() || !studies.iter().all(literal) {
             self.log().groups()
