@@ -6,7 +6,8 @@ use archive_dimse::{
     scu::{CONTEXTS_MAX, GetEvent, Proposal, Requestor},
 };
 use archive_model::{
-    AeTitle, DataSet, Element, FileReader, Limits, Tag, VR, Value, json, names, sop_class, tags, write_file_meta,
+    AeTitle, DataSet, Element, FileReader, Limits, Scanner, Tag, VR, Value, json, names, sop_class, tags,
+    transfer_syntax, write_file_meta,
 };
 use bytes::Bytes;
 use clap::Args;
@@ -186,15 +187,22 @@ fn look(path: &Path) -> Result<Option<Found>, Failure> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let count = file.read(&mut buffer)?;
-        if count == 0 || reader.push(Bytes::copy_from_slice(&buffer[..count])).is_err() {
+        let Ok(data) = reader.push(Bytes::copy_from_slice(&buffer[..count])) else { return Ok(None) };
+        if count == 0 {
             return Ok(None);
         }
         if let Some(meta) = reader.meta() {
-            let (Some(class), Some(instance)) = (&meta.sop_class, &meta.sop_instance) else { return Ok(None) };
+            // The data set's own UIDs count: the meta group of an edited file may name others.
+            let mut scanner = Scanner::new(&transfer_syntax(&meta.transfer_syntax), &Limits::default());
+            let _ = scanner.push(&data); // what is wrong with it, the archive says
+            let own = |tag| scanner.so_far().text(tag).filter(|uid| !uid.is_empty()).map(str::to_owned);
+            let class = own(tags::SOP_CLASS_UID).or_else(|| meta.sop_class.clone());
+            let instance = own(tags::SOP_INSTANCE_UID).or_else(|| meta.sop_instance.clone());
+            let (Some(class), Some(instance)) = (class, instance) else { return Ok(None) };
             return Ok(Some(Found {
                 path: path.to_path_buf(),
-                class: class.clone(),
-                instance: instance.clone(),
+                class,
+                instance,
                 syntax: meta.transfer_syntax.clone(),
                 bytes,
             }));
@@ -329,15 +337,19 @@ fn print_table(identifier: &DataSet, answers: &[DataSet]) {
         longest.max(title(*tag).len())
     };
     let widths: Vec<usize> = columns.iter().map(width).collect();
-    let line = |cells: Vec<String>| {
+    let mut out = std::io::stdout().lock();
+    let mut line = |cells: Vec<String>| {
         let cells: Vec<_> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        println!("{}", cells.join("  ").trim_end());
+        writeln!(out, "{}", cells.join("  ").trim_end()).is_ok()
     };
-    line(columns.iter().map(|tag| title(*tag)).collect());
+    let mut shown = line(columns.iter().map(|tag| title(*tag)).collect());
     for answer in answers {
-        line(columns.iter().map(|tag| text(answer, *tag)).collect());
+        // `| head` closes the pipe: nobody reads any more.
+        shown = shown && line(columns.iter().map(|tag| text(answer, *tag)).collect());
     }
-    println!("{} found", answers.len());
+    if shown {
+        line(vec![format!("{} found", answers.len())]);
+    }
 }
 
 pub(crate) fn get(flags: GetFlags) -> Result<ExitCode, Failure> {

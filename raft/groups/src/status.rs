@@ -6,7 +6,7 @@ use raft_types::{ClusterStatus, GroupId, GroupStatus, NodeHealth, NodeId, NodeSt
 use std::{collections::BTreeMap, time::Duration};
 
 /// A peer that was not heard from for so long is called down.
-const DOWN_AFTER: Duration = Duration::from_secs(4);
+const DOWN_AFTER: Duration = Duration::from_secs(3);
 
 impl Node {
     pub(crate) fn cluster_status(&self) -> ClusterStatus {

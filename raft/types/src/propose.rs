@@ -8,7 +8,12 @@ use std::{ops::Range, time::Duration};
 pub trait Propose: Send + Sync + 'static {
     /// Proposes `command` to `group` and waits until it is durable on a majority, committed and applied.
     /// Finds the leader, forwards the body once, and retries through leader changes until `deadline` has passed.
-    fn propose(&self, group: GroupId, command: Command, deadline: Duration) -> BoxFuture<'_, Result<Proposed, ProposeError>>;
+    fn propose(
+        &self,
+        group: GroupId,
+        command: Command,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<Proposed, ProposeError>>;
 
     /// Read index (Raft §6.4): returns once everything that was committed in `groups` before the call is applied here.
     fn read_index(&self, groups: Vec<GroupId>) -> BoxFuture<'_, Result<(), ReadError>>;

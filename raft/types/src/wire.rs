@@ -38,7 +38,14 @@ impl Message {
 
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Message(method {}, {}, head {}, bodies {} B)", self.method, self.group, self.head.len(), self.body_bytes())
+        write!(
+            f,
+            "Message(method {}, {}, head {}, bodies {} B)",
+            self.method,
+            self.group,
+            self.head.len(),
+            self.body_bytes()
+        )
     }
 }
 

@@ -11,29 +11,35 @@ const WINDOW_BYTES: usize = 32 << 10;
 /// Below this many inflated bytes no ratio is asked for: a small black image may well deflate to a thousandth.
 const RATIO_FREE_BYTES: u64 = 1 << 20;
 
+/// Bytes behind the end of the stream that are tolerated: a checksum or a buffer's rest, as real files have it.
+const BEHIND_BYTES_MAX: usize = 4096;
+
 #[derive(Debug)]
 pub(crate) struct Inflater {
     stream: Decompress,
     window: Vec<u8>,
     ratio_max: u64,
     ended: bool,
+    /// Bytes that came after the end of the stream.
+    behind: usize,
 }
 
 impl Inflater {
     pub(crate) fn new(limits: &Limits) -> Self {
         let window = vec![0; WINDOW_BYTES];
-        Self { stream: Decompress::new(false), window, ratio_max: limits.inflate_ratio_max, ended: false }
+        Self { stream: Decompress::new(false), window, ratio_max: limits.inflate_ratio_max, ended: false, behind: 0 }
     }
 
     /// Inflates `piece` into `machine`.
     pub(crate) fn push(&mut self, mut piece: &[u8], machine: &mut Machine) -> Result<(), Invalid> {
         loop {
             if self.ended {
-                // A pad byte, or several: the stream itself has said that it is complete.
-                return match piece.iter().all(|&byte| byte == 0) {
-                    true => Ok(()),
-                    false => Err(self.invalid("bytes follow the deflated data set")),
-                };
+                // The stream itself has said that it is complete: a pad byte, or what some writers leave behind it.
+                self.behind += piece.len();
+                if self.behind > BEHIND_BYTES_MAX {
+                    return Err(self.invalid("bytes follow the deflated data set"));
+                }
+                return Ok(());
             }
             let (taken_before, given_before) = (self.stream.total_in(), self.stream.total_out());
             let status = self

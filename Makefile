@@ -1,0 +1,55 @@
+# Triptych: the commands of README.
+SHELL := /bin/bash
+PYTHON := $(CURDIR)/target/venv/bin/python
+BINARY := $(CURDIR)/target/debug/triptych
+SEED ?= 1
+
+.PHONY: help run test check unit interop demo bench sim golden fix
+
+help:
+	@echo "make run    build and start a single node on ./data"
+	@echo "make test   everything that must hold (installs what it needs)"
+	@echo "make demo   three nodes, real images, one killed, told in words"
+	@echo "make bench  measure beside other archives (installs what it needs)"
+	@echo "make sim    one simulated run: make sim SEED=3053"
+	@echo "make fix    format, and mend what clippy can mend"
+	@echo "make golden rewrite the golden files; git diff is the review"
+
+run:
+	cargo build --release -p archive-server
+	target/release/triptych serve --data ./data
+
+# One build for everything: with all targets, the binary and the tests share their dependencies.
+test: | target
+	tests/tools
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo build --workspace --all-targets
+	TRIPTYCH_BIN=$(BINARY) cargo nextest run --workspace
+	$(MAKE) interop
+
+interop:
+	TRIPTYCH_BIN=$(BINARY) $(PYTHON) -m pytest -q tests/interop
+
+demo: | target
+	tests/tools
+	cargo build -p archive-server
+	TRIPTYCH_BIN=$(BINARY) PYTHON=$(PYTHON) $(PYTHON) tests/demo/demo
+
+bench: | target
+	tests/tools
+	cargo build --release -p archive-server -p dload
+	TRIPTYCH_BIN=$(CURDIR)/target/release/triptych $(PYTHON) tests/bench/bench.py
+
+sim:
+	SIM_SEED=$(SEED) cargo nextest run -p triptych-sim --no-capture --run-ignored all one_seed
+
+golden:
+	GOLDEN=1 cargo nextest run -p raft-lanes version_1
+
+fix:
+	cargo fmt --all
+	cargo clippy --workspace --all-targets --fix --allow-dirty
+
+target:
+	mkdir -p target
