@@ -55,7 +55,11 @@ impl Node {
         let (answer, wait) = oneshot::channel();
         self.reading.waiting.lock().push((groups, answer));
         self.reading.wake.notify_one();
-        wait.await.map_err(|_| ReadError::Stopped)?
+        tokio::select! {
+            biased;
+            answer = wait => answer.map_err(|_| ReadError::Stopped)?,
+            () = self.stop.cancelled() => Err(ReadError::Stopped),
+        }
     }
 
     /// Whether this node is the only voter and leads: what was acknowledged was applied here before.

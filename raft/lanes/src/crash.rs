@@ -47,6 +47,8 @@ pub struct Faults {
     pub writes_left: Option<u64>,
     /// Bytes that all files may reserve together.
     pub capacity_bytes: Option<u64>,
+    /// Syncs succeed and make nothing durable: a sabotage that a simulation must notice.
+    pub syncs_lie: bool,
 }
 
 #[derive(Default, Clone)]
@@ -227,7 +229,14 @@ impl DiskFile for CrashFile {
 
     fn sync(&self) -> io::Result<()> {
         // A failed sync turns pages clean without writing them: the next one would succeed and prove nothing.
-        self.disk.lock().faults.take_sync()?;
+        let lies = {
+            let mut disk = self.disk.lock();
+            disk.faults.take_sync()?;
+            disk.faults.syncs_lie
+        };
+        if lies {
+            return Ok(());
+        }
         let mut body = self.body.lock();
         body.durable = body.live.clone();
         body.dirty.clear();
