@@ -241,7 +241,7 @@ mod tests {
         let put = Command::PutSmall { head: head() };
         let expected = "010003312e3203312e3303312e3403312e3503312e36ac02".to_owned()
             + &"07".repeat(32)
-            + "047a7374640190808001010341 5e4201016601014301440170 05".replace(' ', "").as_str();
+            + "047a737464019080400103415e420101660101430144017005";
         assert_eq!(hex(&put.encode()), expected);
         let block = Command::Block { upload: UploadId([1; 16]), seq: 2 };
         assert_eq!(hex(&block.encode()), "0101".to_owned() + &"01".repeat(16) + "02");

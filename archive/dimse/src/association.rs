@@ -2,7 +2,7 @@
 
 use archive_model::{DataSet, Limits, read_command_set, write_command_set};
 use archive_upper_layer::{
-    Action, End, Event, Machine,
+    Action, End, Event, Machine, State,
     frame::{self, BadPdu, Frame, Pdv},
     message::{Assembler, BadMessage, Piece},
     negotiate::Context,
@@ -27,6 +27,9 @@ use tokio::{
 const READ_BYTES: usize = 256 << 10;
 /// Bytes gathered before they are written while an object is sent.
 const WRITE_BYTES: usize = 256 << 10;
+
+/// How long the other end may take to close after the last PDU.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Deadlines of an association. All count progress, not size: a slow line is no reason to hang up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -384,12 +387,15 @@ impl Association {
         }
     }
 
-    /// After the last PDU: waits for the peer to close, at most ARTIM (PS3.8 §9.2.3, Sta13).
+    /// After the last PDU: whoever sent a release response, a rejection or an abort waits for the other to close
+    /// (PS3.8 §9.2.3, Sta13). A peer that sees the end of the stream before it has read the last PDU may miss that PDU.
     pub(crate) async fn close(mut self) {
-        // A peer that does not read any more is closed upon; whatever it still sends is of no meaning.
-        let _ = timeout(self.deadlines.progress, self.write.shutdown()).await;
+        if self.machine.state() != State::Sta13 {
+            return;
+        }
         let mut sink = [0; 4096];
         let waiting = async { while matches!(self.read.read(&mut sink).await, Ok(count) if count > 0) {} };
-        let _ = timeout(self.deadlines.artim.min(Duration::from_secs(5)), waiting).await;
+        // Whether the peer closed or not, dropping the halves closes here.
+        let _ = timeout(self.deadlines.artim.min(CLOSE_WITHIN), waiting).await;
     }
 }
