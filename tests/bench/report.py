@@ -1,0 +1,98 @@
+"""From rows to ratios: a ratio is taken within each round and its median given, as the machine's mood changes between rounds.
+
+`wrong` is what makes the bench fail: a run that was stopped, an operation that did not succeed. A target that is not met is
+printed as such and is no failure: a figure depends on the machine, correctness does not."""
+import os
+import statistics
+
+
+def _figure(row, path):
+    for key in path.split("."):
+        row = row.get(key) if isinstance(row, dict) else None
+    return row
+
+
+class Rows:
+    """Figures by peer, test and round."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def by_round(self, peer, test, path):
+        return {r["round"]: v for r in self.rows if r["peer"] == peer and r["test"] == test and (v := _figure(r, path)) is not None}
+
+    def median(self, peer, test, path):
+        values = list(self.by_round(peer, test, path).values())
+        return statistics.median(values) if values else None
+
+    def ratio(self, ours, theirs, test, path, their_test=None):
+        a, b = self.by_round(ours, test, path), self.by_round(theirs, their_test or test, path)
+        both = [a[i] / b[i] for i in a if b.get(i)]
+        return statistics.median(both) if both else None
+
+
+def _targets(r, options):
+    """(what, figure, target, at least | at most); figures that were not measured are None."""
+    for a in options["associations"]:
+        if a > 1:
+            yield f"ingest, {a} associations: MB/s over Orthanc's", r.ratio("triptych", "orthanc", f"ingest_a{a}", "mb_s"), 2.5, "least"
+            yield f"ingest, {a} associations: MB/s over storescp's", r.ratio("triptych", "storescp", f"ingest_a{a}", "mb_s"), 0.35, "least"
+            yield f"ingest, {a} associations: server CPU s/GB", r.median("triptych", f"ingest_a{a}", "server_cpu_s_per_gb"), 3, "most"
+            yield f"three nodes, {a} associations: MB/s over Orthanc's one", r.ratio("triptych-3", "orthanc", f"ingest_a{a}", "mb_s"), 1, "least"
+    raw, one = r.median("machine", "raw_disk", "sync_each.p50_ms"), r.median("triptych", "ingest_a1", "latency_ms.p50")
+    over = one / (2 * raw + 1) if one and raw else None
+    yield "one association: p50 of a C-STORE over (2 x raw write + fdatasync + 1 ms)", over, 1, "most"
+    sizes = sorted({int(t.split("_")[2]) for t in {x["test"] for x in r.rows} if t.startswith("cfind_")})
+    for name, clients in (("cfind_uid", "a"), ("cfind_patient", "a"), ("cfind_accession", "a"), ("qido_patient", "c")):
+        for size in sizes[-1:]:
+            test = f"{name}_{size}_{clients}1"
+            yield f"{name}, {size} studies, one client: p50 ms", r.median("triptych", test, "latency_ms.p50"), 2, "most"
+            yield f"{name}, {size} studies, one client: rate over Orthanc's", r.ratio("triptych", "orthanc", test, "req_s"), 10, "least"
+        if len(sizes) > 1:
+            small, large = (r.median("triptych", f"{name}_{s}_{clients}1", "latency_ms.p50") for s in (sizes[0], sizes[-1]))
+            yield f"{name}: p50 at {sizes[-1]} studies over that at {sizes[0]}", large / small if small and large else None, 1.3, "most"
+    for n in (1, 4):
+        yield f"C-GET, {n} associations: MB/s over dcmqrscp's", r.ratio("triptych", "dcmqrscp", f"cget_a{n}", "mb_s"), 1, "least"
+        yield f"C-GET, {n} associations: MB/s over Orthanc's", r.ratio("triptych", "orthanc", f"cget_a{n}", "mb_s"), 2, "least"
+        yield f"C-GET, {n} associations: CPU s/GB over dcmqrscp's", r.ratio("triptych", "dcmqrscp", f"cget_a{n}", "server_cpu_s_per_gb"), 1, "most"
+        yield f"WADO-RS series, {n} clients: MB/s over Orthanc's", r.ratio("triptych", "orthanc", f"wado_series_c{n}", "mb_s"), 2, "least"
+        yield f"WADO-RS series, {n} clients: CPU s/GB over Orthanc's", r.ratio("triptych", "orthanc", f"wado_series_c{n}", "server_cpu_s_per_gb"), 1, "most"
+    for peer in ("triptych", "triptych-3"):
+        yield f"{peer}: {options['big_associations']} x {options['big_mib']} MiB objects at once: peak resident MiB of a node", r.median(peer, "big", "server_peak_rss_mib"), 300, "most"
+        idle = [x for x in r.rows if x["peer"] == peer and x["test"] == "idle"]
+        yield f"{peer}: idle cores of the busiest node", max((max(x["cores_per_node"]) for x in idle), default=None), 0.1, "most"
+        yield f"{peer}: idle resident MiB of the largest node", max((max(x["rss_mib_per_node"]) for x in idle), default=None), 150, "most"
+    yield "kill -9 under load: longest standstill of writes, s", r.median("triptych-3", "failover", "standstill_s.max"), 5, "most"
+
+
+def conclude(rows, absent, stopped, options):
+    """All rows, the targets with their figures, and what went wrong."""
+    targets = []
+    for what, figure, target, sense in _targets(Rows(rows), options):
+        met = None if figure is None else (figure >= target if sense == "least" else figure <= target)
+        targets.append(dict(what=what, figure=None if figure is None else round(figure, 3), target=target, at=sense, met=met))
+    wrong = list(stopped)
+    for row in rows:
+        if row.get("error") or row.get("failures"):
+            wrong.append(f"{row['peer']} {row['test']} #{row['round']}: {row.get('error') or row['failures']}")
+    cpu = ""
+    with open("/proc/cpuinfo") as f:
+        cpu = next((line.split(":")[1].strip() for line in f if line.startswith("model name")), "")
+    return dict(machine=dict(cores=os.cpu_count(), cpu=cpu, kernel=os.uname().release, load1_at_end=os.getloadavg()[0]),
+                options=options, absent=absent, wrong=wrong, targets=targets, rows=rows)
+
+
+def show(result):
+    """The table for people."""
+    print("\nTargets (ratios within a round, medians over rounds)")
+    width = max(len(t["what"]) for t in result["targets"])
+    for t in result["targets"]:
+        if t["figure"] is None:
+            figure, verdict = "-", "not measured"
+        else:
+            figure, verdict = f"{t['figure']:.2f}", "met" if t["met"] else "NOT MET"
+        print(f"  {t['what']:{width}}  {figure:>8}  {'>=' if t['at'] == 'least' else '<='} {t['target']:<5} {verdict}")
+    for name, why in result["absent"].items():
+        print(f"!! LEFT OUT: {name}: {why}; no ratio with it")
+    for what in result["wrong"]:
+        print(f"!! WRONG: {what}")
