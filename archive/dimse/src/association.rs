@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -31,12 +31,16 @@ const WRITE_BYTES: usize = 256 << 10;
 /// How long the other end may take to close after the last PDU.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
+/// Bytes that count as progress inside of a message: as many in each [`Deadlines::progress`] keep an association alive,
+/// which a line of 9.6 kb/s passes and a peer that trickles bytes does not.
+const PROGRESS_BYTES: usize = 1 << 10;
+
 /// Deadlines of an association. All count progress, not size: a slow line is no reason to hang up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
     /// For A-ASSOCIATE-RQ, and for the peer to close at the end (PS3.8 §9.1.5, ARTIM).
     pub artim: Duration,
-    /// Between two arrivals of bytes inside of a message, and for the peer to take bytes.
+    /// For 1 KiB to arrive inside of a message, and for the peer to take bytes.
     pub progress: Duration,
     /// Between two messages.
     pub idle: Duration,
@@ -110,6 +114,11 @@ pub struct Association {
     pub pdu_bytes_max: u32,
     next_message_id: u16,
     gathered: Vec<u8>,
+    /// Half a PDU may be out: nothing can follow it (fo-dicom#1359), not even an abort.
+    torn: bool,
+    /// Waited for the peer since [`PROGRESS_BYTES`] last came together, and the bytes that came since.
+    waited: Duration,
+    arrived_bytes: usize,
 }
 
 impl Association {
@@ -129,6 +138,9 @@ impl Association {
             pdu_bytes_max: 0,
             next_message_id: 1,
             gathered: Vec::new(),
+            torn: false,
+            waited: Duration::ZERO,
+            arrived_bytes: 0,
         })
     }
 
@@ -144,27 +156,39 @@ impl Association {
     }
 
     /// The next whole PDU. Cancel safe: bytes that were read stay in the buffer.
-    pub(crate) async fn frame(&mut self, within: Duration) -> Result<Frame, Ended> {
+    pub(crate) async fn frame(&mut self) -> Result<Frame, Ended> {
         loop {
             match frame::take(&mut self.buffer) {
                 Ok(Some(frame)) => return Ok(frame),
                 Ok(None) => {}
                 Err(bad) => return Err(self.bad_pdu(&bad).await),
             }
+            let begun = self.assembler.inside() || !self.buffer.is_empty();
+            if !begun {
+                (self.waited, self.arrived_bytes) = (Duration::ZERO, 0);
+            }
+            let within = if begun { self.deadlines.progress.saturating_sub(self.waited) } else { self.deadlines.idle };
             self.buffer.reserve(READ_BYTES);
+            let since = Instant::now();
             match timeout(within, self.read.read_buf(&mut self.buffer)).await {
                 Ok(Ok(0)) => {
                     self.event(Event::TransportClosed);
                     return Err(Ended::Lost(io::ErrorKind::UnexpectedEof.into()));
                 }
-                Ok(Ok(_)) => {}
+                Ok(Ok(count)) => {
+                    self.arrived_bytes += count;
+                    self.waited += if begun { since.elapsed() } else { Duration::ZERO };
+                    if self.arrived_bytes >= PROGRESS_BYTES {
+                        (self.waited, self.arrived_bytes) = (Duration::ZERO, 0);
+                    }
+                }
                 Ok(Err(error)) => {
                     self.event(Event::TransportClosed);
                     return Err(Ended::Lost(error));
                 }
                 Err(_) => {
                     self.abort().await;
-                    return Err(Ended::Silent(within));
+                    return Err(Ended::Silent(if begun { self.deadlines.progress } else { within }));
                 }
             }
         }
@@ -201,10 +225,7 @@ impl Association {
                     return Ok(received);
                 }
             }
-            let inside = self.assembler.inside() || !self.buffer.is_empty();
-            let within = if inside { self.deadlines.progress } else { self.deadlines.idle };
-            let frame = self.frame(within).await?;
-            match frame {
+            match self.frame().await? {
                 Frame::Data(pdvs) => match self.event(Event::DataPdu) {
                     Some(Action::Dt2 | Action::Ar6) => self.pdvs.extend(pdvs),
                     action => return Err(self.unexpected(action).await),
@@ -215,15 +236,22 @@ impl Association {
                         self.write_pdu(&Pdu::ReleaseRP).await?;
                         return Ok(Received::Released);
                     }
-                    // Both asked at once (PS3.8 §9.2.2.4): each answers the other.
+                    // Both asked at once (PS3.8 §9.2.2.4): the requestor answers first, the acceptor after that answer.
                     Some(Action::Ar8) => {
-                        self.event(Event::ReleaseResponse);
-                        self.write_pdu(&Pdu::ReleaseRP).await?;
+                        if self.machine.state() == State::Sta9 {
+                            self.event(Event::ReleaseResponse);
+                            self.write_pdu(&Pdu::ReleaseRP).await?;
+                        }
                     }
                     action => return Err(self.unexpected(action).await),
                 },
                 Frame::Other(Pdu::ReleaseRP) => match self.event(Event::ReleaseRpPdu) {
-                    Some(Action::Ar3 | Action::Ar10) => return Ok(Received::Released),
+                    Some(Action::Ar3) => return Ok(Received::Released),
+                    Some(Action::Ar10) => {
+                        self.event(Event::ReleaseResponse);
+                        self.write_pdu(&Pdu::ReleaseRP).await?;
+                        return Ok(Received::Released);
+                    }
                     action => return Err(self.unexpected(action).await),
                 },
                 Frame::Other(Pdu::AbortRQ { .. }) => {
@@ -313,17 +341,19 @@ impl Association {
         self.write_all(&bytes).await
     }
 
-    async fn write_all(&mut self, bytes: &[u8]) -> Result<(), Ended> {
+    /// Writes whole PDUs. Dropped half-way it leaves the association torn.
+    pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> Result<(), Ended> {
         let mut rest = bytes;
+        self.torn = true;
         while !rest.is_empty() {
             match timeout(self.deadlines.progress, self.write.write(rest)).await {
                 Ok(Ok(0)) => return Err(Ended::Lost(io::ErrorKind::WriteZero.into())),
                 Ok(Ok(count)) => rest = &rest[count..],
                 Ok(Err(error)) => return Err(Ended::Lost(error)),
-                // Half a PDU may be out: nothing can follow it (fo-dicom#1359), not even an abort.
                 Err(_) => return Err(Ended::Silent(self.deadlines.progress)),
             }
         }
+        self.torn = false;
         Ok(())
     }
 
@@ -381,6 +411,9 @@ impl Association {
     }
 
     async fn send_abort(&mut self, source: AbortRQSource) {
+        if self.torn {
+            return;
+        }
         // The peer may be gone already; there is nothing more to do for it.
         if let Err(error) = self.write_pdu(&Pdu::AbortRQ { source }).await {
             tracing::debug!(%error, "the abort was not sent");

@@ -124,6 +124,12 @@ pub(crate) fn query_request(kind: u16, id: u16, class: &str) -> DataSet {
     set
 }
 
+pub(crate) fn move_request(id: u16, class: &str, destination: &archive_model::AeTitle) -> DataSet {
+    let mut set = query_request(field::MOVE_RQ, id, class);
+    set.put_text(tags::MOVE_DESTINATION, VR::AE, destination.as_str());
+    set
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

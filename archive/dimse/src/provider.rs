@@ -18,7 +18,7 @@ use archive_upper_layer::{
     pdu::{Pdu, PresentationContextResultReason},
 };
 use std::{sync::Arc, time::Instant};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]
@@ -34,7 +34,13 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: Strin
         Ok(association) => association,
         Err(error) => return tracing::info!(%error, address, "a connection was lost at once"),
     };
-    let how = match accept(&shared, &mut association, &address, full).await {
+    // No stop waits for a peer that has not said yet what it wants.
+    let accepted = tokio::select! {
+        biased;
+        accepted = accept(&shared, &mut association, &address, full) => accepted,
+        () = shared.deadline.cancelled() => return,
+    };
+    let how = match accepted {
         Ok(None) => "rejected",
         Ok(Some(peer)) => {
             tracing::info!(
@@ -82,7 +88,15 @@ async fn accept(
 ) -> Result<Option<Peer>, Ended> {
     association.event(Event::TransportIndication);
     let artim = association.deadlines().artim;
-    let request = match association.frame(artim).await? {
+    // ARTIM is for the whole request, however it trickles (PS3.8 §9.1.5).
+    let first = match timeout(artim, association.frame()).await {
+        Ok(first) => first?,
+        Err(_) => {
+            association.event(Event::ArtimExpired);
+            return Err(Ended::Silent(artim));
+        }
+    };
+    let request = match first {
         Frame::Other(Pdu::AssociationRQ(request)) => request,
         Frame::Other(Pdu::AbortRQ { .. }) => {
             association.event(Event::AbortPdu);
@@ -96,6 +110,7 @@ async fn accept(
     association.event(Event::AssociateRqPdu);
     let acceptor = Acceptor {
         ae_title: shared.archive.ae_title().clone(),
+        any_called_title: !shared.settings.check_called_ae,
         full,
         no_stores: shared.archive.admits().is_err(),
         stopping: shared.stopping.is_cancelled(),
@@ -154,10 +169,14 @@ async fn requests(shared: &Shared, association: &mut Association, peer: &Peer) -
                 return Err(Ended::Broken("a data set without its command".into()));
             }
             Received::Command { context, set, data } => {
+                let started = Instant::now();
                 let serve = request(shared, association, peer, context, &set, data);
                 tokio::select! {
                     biased;
-                    result = serve => result?,
+                    service = serve => {
+                        let seconds = started.elapsed().as_secs_f64();
+                        shared.metrics.operation_seconds.with_label_values(&[service?]).observe(seconds);
+                    }
                     () = shared.deadline.cancelled() => {
                         association.abort().await;
                         return Err(Ended::Broken("cut off by the stop of this node".into()));
@@ -168,6 +187,7 @@ async fn requests(shared: &Shared, association: &mut Association, peer: &Peer) -
     }
 }
 
+/// Serves one request; answers the name of its service.
 async fn request(
     shared: &Shared,
     association: &mut Association,
@@ -175,7 +195,7 @@ async fn request(
     context: u8,
     set: &DataSet,
     data: bool,
-) -> Result<(), Ended> {
+) -> Result<&'static str, Ended> {
     let class = association.contexts.get(&context).map(|context| context.abstract_syntax.clone()).unwrap_or_default();
     let archive = &shared.archive;
     let (service, status) = match (command::command_field(set), data) {
@@ -187,13 +207,15 @@ async fn request(
             ("find", find::find(association, archive, context, set).await?)
         }
         (Some(field::GET_RQ), true) if is_get(&class) => {
-            return retrieve::get(shared, association, context, set).await;
+            retrieve::get(shared, association, context, set).await?;
+            return Ok("get");
         }
         (Some(field::MOVE_RQ), true) if is_move(&class) => {
-            return retrieve::move_to(shared, association, peer, context, set).await;
+            retrieve::move_to(shared, association, peer, context, set).await?;
+            return Ok("move");
         }
         // A cancel for an operation that is over already (PS3.7 §9.3.2.3).
-        (Some(field::CANCEL_RQ), _) => return Ok(()),
+        (Some(field::CANCEL_RQ), _) => return Ok("cancel"),
         (Some(kind), _) if kind & field::RESPONSE == 0 => {
             if data {
                 association.drain_data().await?;
@@ -205,7 +227,8 @@ async fn request(
             return Err(Ended::Broken("a response to no request, or a command without its field".into()));
         }
     };
-    respond(&shared.metrics, association, context, set, service, &status).await
+    respond(&shared.metrics, association, context, set, service, &status).await?;
+    Ok(service)
 }
 
 /// Sends the final response of an operation that has no counts.

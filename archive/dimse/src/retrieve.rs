@@ -20,6 +20,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 /// Instances that failed and are named in the final identifier, at most: it stays below 1 MiB.
 const FAILED_NAMED_MAX: usize = 10_000;
+/// Requestors give up on a C-MOVE that says nothing for 30 s: this often it says that it goes on.
+const PENDING_EVERY: Duration = Duration::from_secs(5);
+/// Associations to a destination that may be lost in a row before the rest of a C-MOVE fails.
+const LOSSES_MAX: u32 = 3;
 
 /// A retrieval under way.
 struct Operation<'a> {
@@ -45,21 +49,19 @@ pub(crate) async fn get(
     context: u8,
     request: &DataSet,
 ) -> Result<(), Ended> {
-    let rows = match select(&shared.archive, association, context, request).await? {
+    let rows = match select(&shared.archive, association, context).await? {
         Ok(rows) => rows,
         Err(status) => return refuse(shared, association, context, request, "get", &status).await,
     };
     let mut operation = Operation::new(context, request, rows.len());
     for row in rows {
-        if operation.cancelled {
-            operation.counts.remaining += 1;
-            continue;
-        }
-        let sub = get_one(&shared.archive, association, &mut operation, &row).await?;
+        let sub = get_one(shared, association, &mut operation, &row).await?;
         operation.done(shared, sub, &row);
-        if !operation.cancelled {
-            operation.pending(association).await?;
+        operation.hear(association).await?;
+        if operation.cancelled {
+            break;
         }
+        operation.pending(association).await?;
     }
     operation.finish(shared, association, "get").await
 }
@@ -72,7 +74,7 @@ pub(crate) async fn move_to(
     context: u8,
     request: &DataSet,
 ) -> Result<(), Ended> {
-    let rows = match select(&shared.archive, association, context, request).await? {
+    let rows = match select(&shared.archive, association, context).await? {
         Ok(rows) => rows,
         Err(status) => return refuse(shared, association, context, request, "move", &status).await,
     };
@@ -84,37 +86,45 @@ pub(crate) async fn move_to(
     let mut operation = Operation::new(context, request, rows.len());
     let originator = (peer.calling.clone(), command::message_id(request));
     let deadlines = Deadlines { artim: Duration::from_secs(10), ..association.deadlines() };
-    for rows in by_contexts(&rows) {
+    let mut losses = 0;
+    'parts: for rows in by_contexts(&rows) {
         let proposals = proposals(rows);
-        let ours = shared.archive.ae_title();
-        let mut to = match Requestor::connect(&remote.address, ours, &remote.title, &proposals, deadlines).await {
-            Ok(to) => Some(to),
-            Err(error) => {
-                tracing::warn!(destination, %error, "the move destination could not be reached");
-                None
-            }
-        };
+        let mut to = None;
         for row in rows {
-            if operation.cancelled {
-                operation.counts.remaining += 1;
-                continue;
+            if to.is_none() && losses < LOSSES_MAX {
+                let ours = shared.archive.ae_title();
+                match Requestor::connect(&remote.address, ours, &remote.title, &proposals, deadlines).await {
+                    Ok(open) => to = Some(open),
+                    Err(error) => {
+                        tracing::warn!(destination, %error, "the move destination could not be reached");
+                        losses = LOSSES_MAX;
+                    }
+                }
             }
             let sub = match &mut to {
                 None => Sub::Failed,
-                Some(open) => match move_one(&shared.archive, open, row, &originator).await {
+                Some(open) => match operation.moved(shared, association, open, row, &originator).await? {
                     Ok(sub) => sub,
                     Err(error) => {
                         tracing::warn!(destination, %error, "the association to the move destination ended");
                         to = None;
+                        losses += 1;
                         Sub::Failed
                     }
                 },
             };
+            if sub != Sub::Failed {
+                losses = 0;
+            }
             operation.done(shared, sub, row);
             operation.hear(association).await?;
-            if !operation.cancelled {
-                operation.pending(association).await?;
+            if operation.cancelled {
+                if let Some(to) = to {
+                    to.release().await;
+                }
+                break 'parts;
             }
+            operation.pending(association).await?;
         }
         if let Some(to) = to {
             to.release().await;
@@ -146,6 +156,28 @@ impl<'a> Operation<'a> {
         shared.metrics.suboperations.with_label_values(&[label]).inc();
         if sub == Sub::Failed && self.failed.len() < FAILED_NAMED_MAX {
             self.failed.push(row.instance.clone());
+        }
+    }
+
+    /// One sub-operation of C-MOVE. While it runs the requestor hears that it does, and may cancel what comes after it.
+    async fn moved(
+        &mut self,
+        shared: &Shared,
+        association: &mut Association,
+        to: &mut Requestor,
+        row: &InstanceRow,
+        originator: &(String, u16),
+    ) -> Result<Result<Sub, ScuError>, Ended> {
+        let id = command::message_id(self.request);
+        let moving = move_one(shared, to, row, originator);
+        tokio::pin!(moving);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut moving => return Ok(result),
+                received = association.next() => self.heard(association, received?, id).await?,
+                () = tokio::time::sleep(PENDING_EVERY) => self.pending(association).await?,
+            }
         }
     }
 
@@ -222,9 +254,7 @@ async fn select(
     archive: &Archive,
     association: &mut Association,
     context: u8,
-    request: &DataSet,
 ) -> Result<Result<Vec<InstanceRow>, Status>, Ended> {
-    let _ = request;
     let identifier = match find::identifier(association, context).await? {
         Ok(identifier) => identifier,
         Err(status) => return Ok(Err(status)),
@@ -284,15 +314,67 @@ fn fitting<'a>(row: &InstanceRow, accepted: impl Iterator<Item = (u8, &'a str)>)
 }
 
 /// The whole instance in another encoding.
-async fn converted(archive: &Archive, row: &InstanceRow, to: &str) -> Result<Vec<u8>, String> {
-    let bytes = archive.read(row, 0..CONVERT_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
+async fn converted(shared: &Shared, row: &InstanceRow, to: &str) -> Result<Vec<u8>, String> {
+    let _turn = shared.conversions.acquire().await.map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    let mut reading = shared.archive.read(row, 0..row.length_bytes.min(CONVERT_BYTES_MAX));
+    // Piece by piece: who held all pieces would wait for read budget that it holds itself.
+    while let Some(piece) = reading.next().await {
+        bytes.extend_from_slice(&piece.map_err(|error| error.to_string())?);
+    }
     let (from, to) = (row.transfer_syntax.clone(), to.to_owned());
     let work = move || convert(&bytes, &from, &to);
     tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
 }
 
+/// Sends an instance behind its C-STORE-RQ; `false` when it cannot be read, and then nothing was sent.
+async fn send_object(
+    shared: &Shared,
+    association: &mut Association,
+    (context, target): (u8, Option<String>),
+    command: &DataSet,
+    row: &InstanceRow,
+) -> Result<bool, Ended> {
+    if let Some(target) = target {
+        return match converted(shared, row, &target).await {
+            Ok(bytes) => {
+                association.send_begin(context, command).await?;
+                association.send_piece(context, &bytes, true).await?;
+                Ok(true)
+            }
+            Err(why) => {
+                tracing::warn!(instance = %row.instance, why, "an instance could not be converted");
+                Ok(false)
+            }
+        };
+    }
+    let mut reading = shared.archive.read(row, 0..row.length_bytes);
+    let (mut rest_bytes, mut begun) = (row.length_bytes, false);
+    // No piece is held while the next one is waited for: pieces count against the budget of all readers.
+    while let Some(piece) = reading.next().await {
+        let piece = match piece {
+            Ok(piece) => piece,
+            Err(error) => {
+                tracing::error!(instance = %row.instance, %error, "an instance could not be read");
+                if !begun {
+                    return Ok(false);
+                }
+                association.abort().await;
+                return Err(Ended::Broken("an object could not be read to its end".into()));
+            }
+        };
+        if !begun {
+            association.send_begin(context, command).await?;
+            begun = true;
+        }
+        rest_bytes = rest_bytes.saturating_sub(piece.len() as u64);
+        association.send_piece(context, &piece, rest_bytes == 0).await?;
+    }
+    Ok(begun)
+}
+
 async fn get_one(
-    archive: &Archive,
+    shared: &Shared,
     association: &mut Association,
     operation: &mut Operation<'_>,
     row: &InstanceRow,
@@ -302,49 +384,14 @@ async fn get_one(
         .iter()
         .filter(|(_, context)| context.we_request && context.abstract_syntax == row.sop_class.as_str())
         .map(|(id, context)| (*id, context.transfer_syntax.as_str()));
-    let Some((context, target)) = fitting(row, accepted) else {
+    let Some(way) = fitting(row, accepted) else {
         tracing::info!(instance = %row.instance, syntax = row.transfer_syntax, "no accepted context for an instance");
-        operation.hear(association).await?;
         return Ok(Sub::Failed);
     };
     let id = association.message_id();
     let set = command::store_request(id, row.sop_class.as_str(), row.instance.as_str(), None);
-    if let Some(target) = target {
-        match converted(archive, row, &target).await {
-            Ok(bytes) => {
-                association.send_begin(context, &set).await?;
-                association.send_piece(context, &bytes, true).await?;
-            }
-            Err(why) => {
-                tracing::warn!(instance = %row.instance, why, "an instance could not be converted");
-                return Ok(Sub::Failed);
-            }
-        }
-    } else {
-        let mut reading = archive.read(row, 0..row.length_bytes);
-        // The first piece is read before the request goes out: what cannot be read fails alone.
-        let mut piece = match reading.next().await {
-            Some(Ok(piece)) => piece,
-            Some(Err(error)) => {
-                tracing::error!(instance = %row.instance, %error, "an instance could not be read");
-                return Ok(Sub::Failed);
-            }
-            None => return Ok(Sub::Failed),
-        };
-        association.send_begin(context, &set).await?;
-        loop {
-            let next = reading.next().await;
-            association.send_piece(context, &piece, next.is_none()).await?;
-            piece = match next {
-                None => break,
-                Some(Ok(piece)) => piece,
-                Some(Err(error)) => {
-                    tracing::error!(instance = %row.instance, %error, "an instance could not be read to its end");
-                    association.abort().await;
-                    return Err(Ended::Broken("an object broke off".into()));
-                }
-            };
-        }
+    if !send_object(shared, association, way, &set, row).await? {
+        return Ok(Sub::Failed);
     }
     // The answer to it; a cancel may come first.
     let cancelled = command::message_id(operation.request);
@@ -361,40 +408,20 @@ async fn get_one(
 }
 
 async fn move_one(
-    archive: &Archive,
+    shared: &Shared,
     to: &mut Requestor,
     row: &InstanceRow,
     (title, message): &(String, u16),
 ) -> Result<Sub, ScuError> {
-    let Some((context, target)) = fitting(row, to.syntaxes_of(row.sop_class.as_str())) else {
+    let Some(way) = fitting(row, to.syntaxes_of(row.sop_class.as_str())) else {
         tracing::info!(instance = %row.instance, syntax = row.transfer_syntax, "the destination does not take an instance");
         return Ok(Sub::Failed);
     };
+    let id = to.association.message_id();
     let originator = Some((title.as_str(), *message));
-    if let Some(target) = target {
-        match converted(archive, row, &target).await {
-            Ok(bytes) => {
-                to.store_begin(context, row.sop_class.as_str(), row.instance.as_str(), originator).await?;
-                to.store_piece(context, &bytes, true).await?;
-            }
-            Err(why) => {
-                tracing::warn!(instance = %row.instance, why, "an instance could not be converted");
-                return Ok(Sub::Failed);
-            }
-        }
-    } else {
-        let mut reading = archive.read(row, 0..row.length_bytes);
-        let Some(Ok(mut piece)) = reading.next().await else { return Ok(Sub::Failed) };
-        to.store_begin(context, row.sop_class.as_str(), row.instance.as_str(), originator).await?;
-        loop {
-            let next = reading.next().await;
-            to.store_piece(context, &piece, next.is_none()).await?;
-            piece = match next {
-                None => break,
-                Some(Ok(piece)) => piece,
-                Some(Err(error)) => return Err(Ended::Broken(format!("an object broke off: {error}")).into()),
-            };
-        }
+    let set = command::store_request(id, row.sop_class.as_str(), row.instance.as_str(), originator);
+    if !send_object(shared, &mut to.association, way, &set, row).await? {
+        return Ok(Sub::Failed);
     }
     let (status, _) = to.store_end().await?;
     Ok(judged(status))

@@ -109,7 +109,7 @@ pub enum GetEvent {
 
 /// An association that we asked for.
 pub struct Requestor {
-    association: Association,
+    pub(crate) association: Association,
 }
 
 impl Requestor {
@@ -136,7 +136,14 @@ impl Requestor {
         association.event(Event::TransportConfirm);
         let request = request(calling, called, proposals);
         association.write_pdu(&Pdu::AssociationRQ(request)).await?;
-        match association.frame(deadlines.artim).await? {
+        let first = match timeout(deadlines.artim, association.frame()).await {
+            Ok(first) => first?,
+            Err(_) => {
+                association.abort().await;
+                return Err(Ended::Silent(deadlines.artim).into());
+            }
+        };
+        match first {
             Frame::Other(Pdu::AssociationAC(answer)) => {
                 association.event(Event::AssociateAcPdu);
                 association.pdu_bytes_max = answer
@@ -234,6 +241,9 @@ impl Requestor {
     /// When the association ends.
     pub async fn store_end(&mut self) -> Result<(u16, String), ScuError> {
         let set = self.answer().await?;
+        if command::command_field(&set) != Some(field::STORE_RQ | field::RESPONSE) {
+            return Err(unexpected());
+        }
         let comment = set.text(archive_model::tags::ERROR_COMMENT).unwrap_or_default().to_owned();
         Ok((command::status_code(&set).unwrap_or(0x0110), comment))
     }
@@ -299,6 +309,41 @@ impl Requestor {
                     let remaining = number(archive_model::tags::NUMBER_OF_REMAINING_SUBOPERATIONS);
                     let failed = number(archive_model::tags::NUMBER_OF_FAILED_SUBOPERATIONS).unwrap_or(0);
                     each(GetEvent::Progress { remaining, failed }).await;
+                    if !command::status_code(&set).is_some_and(pending) {
+                        return success(&set);
+                    }
+                }
+                Received::Data { .. } | Received::Released => return Err(unexpected()),
+            }
+        }
+    }
+
+    /// C-MOVE to `destination`: `each` takes what remains and what has failed, after every response.
+    ///
+    /// # Errors
+    /// When the peer ends with a failure, or objects failed.
+    pub async fn move_to(
+        &mut self,
+        class: &str,
+        identifier: &DataSet,
+        destination: &AeTitle,
+        mut each: impl FnMut(Option<u64>, u64),
+    ) -> Result<(), ScuError> {
+        let context = self.any(class)?;
+        let id = self.association.message_id();
+        let bytes = self.identifier(context, identifier);
+        self.association.send(context, &command::move_request(id, class, destination), Some(&bytes)).await?;
+        loop {
+            match self.association.next().await? {
+                Received::Command { set, data, .. } => {
+                    if data {
+                        self.association.drain_data().await?;
+                    }
+                    let number = |tag| set.integer(tag).and_then(|value| u64::try_from(value).ok());
+                    each(
+                        number(archive_model::tags::NUMBER_OF_REMAINING_SUBOPERATIONS),
+                        number(archive_model::tags::NUMBER_OF_FAILED_SUBOPERATIONS).unwrap_or(0),
+                    );
                     if !command::status_code(&set).is_some_and(pending) {
                         return success(&set);
                     }

@@ -11,18 +11,21 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 /// Connections beyond the limit that are told so; those beyond are closed without a word.
 const TOLD_MAX: usize = 64;
+/// Objects that are converted at the same time, at most.
+const CONVERSIONS_MAX: usize = 2;
 
 /// Deadlines of associations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// For A-ASSOCIATE-RQ to come whole (ARTIM). Default 30 s.
     pub artim: Duration,
-    /// Between two arrivals of bytes inside of a message. Default 30 s.
+    /// For 1 KiB to arrive inside of a message, and for the peer to take bytes. Default 30 s.
     pub progress: Duration,
     /// Between two messages. Default 300 s.
     pub idle: Duration,
@@ -43,6 +46,8 @@ pub struct DimseSettings {
     pub associations_per_peer_max: usize,
     /// Deadlines.
     pub timeouts: Timeouts,
+    /// Whether a request must be addressed to our AE title. Default true.
+    pub check_called_ae: bool,
     /// How long running operations may go on once a stop was asked for. Default 20 s.
     pub drain: Duration,
 }
@@ -54,6 +59,7 @@ impl Default for DimseSettings {
             associations_max: 512,
             associations_per_peer_max: 128,
             timeouts: Timeouts { artim: seconds(30), progress: seconds(30), idle: seconds(300) },
+            check_called_ae: true,
             drain: seconds(20),
         }
     }
@@ -68,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) stopping: CancellationToken,
     /// The grace of running operations is over.
     pub(crate) deadline: CancellationToken,
+    /// Objects that are converted at the same time: each is in memory as a whole.
+    pub(crate) conversions: Semaphore,
     open: Mutex<BTreeMap<IpAddr, usize>>,
     tasks: TaskTracker,
 }
@@ -97,6 +105,7 @@ impl DimseServer {
             metrics: Metrics::register(registry).map_err(io::Error::other)?,
             stopping: CancellationToken::new(),
             deadline: CancellationToken::new(),
+            conversions: Semaphore::new(CONVERSIONS_MAX),
             open: Mutex::new(BTreeMap::new()),
             tasks: TaskTracker::new(),
         });
@@ -129,6 +138,7 @@ impl DimseServer {
 }
 
 async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+    let mut number = 0_u64;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -149,11 +159,13 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
             continue;
         };
         let task = Arc::clone(&shared);
-        shared.tasks.spawn(async move {
+        number += 1;
+        let served = async move {
             let full = place.full;
             provider::serve(task, stream, from.to_string(), full).await;
             drop(place);
-        });
+        };
+        shared.tasks.spawn(served.instrument(tracing::info_span!("association", number)));
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Context {
 pub struct Acceptor {
     /// Our title.
     pub ae_title: AeTitle,
+    /// Whether requests that are addressed to another title are taken too.
+    pub any_called_title: bool,
     /// Associations beyond the limit are rejected for now.
     pub full: bool,
     /// Why stores cannot succeed now, if they cannot.
@@ -83,7 +85,8 @@ pub fn answer(request: &AssociationRQ, acceptor: &Acceptor, announced_bytes: u32
     if request.application_context_name.trim_end_matches(['\0', ' ']) != APPLICATION_CONTEXT {
         return Err(user(AssociationRJServiceUserReason::ApplicationContextNameNotSupported));
     }
-    if request.called_ae_title.trim_matches(['\0', ' ']) != acceptor.ae_title.as_str() {
+    let called = request.called_ae_title.trim_matches(['\0', ' ']);
+    if !acceptor.any_called_title && called != acceptor.ae_title.as_str() {
         return Err(user(AssociationRJServiceUserReason::CalledAETitleNotRecognized));
     }
     if AeTitle::parse(&request.calling_ae_title).is_err() {
@@ -268,7 +271,7 @@ mod tests {
 
     fn acceptor() -> Acceptor {
         let ae_title = AeTitle::parse("TRIPTYCH").expect("a title");
-        Acceptor { ae_title, full: false, no_stores: false, stopping: false }
+        Acceptor { ae_title, any_called_title: false, full: false, no_stores: false, stopping: false }
     }
 
     fn request(contexts: &[(u8, &str, &[&str])]) -> AssociationRQ {
@@ -322,6 +325,16 @@ mod tests {
     }
 
     #[test]
+    fn even_repeated_and_countless_context_ids_harm_nobody() {
+        let mut contexts: Vec<(u8, &str, &[&str])> = (0..=u8::MAX).map(|id| (id, CT, &[IMPLICIT_LE][..])).collect();
+        contexts.push((1, CT, &[JPEG]));
+        let agreed = answer(&request(&contexts), &acceptor(), 1).expect("accepted");
+        assert!(agreed.contexts.keys().all(|id| id % 2 == 1) && agreed.contexts.len() <= CONTEXTS_MAX);
+        let twice = answer(&request(&[(1, CT, &[JPEG]), (1, CT, &[IMPLICIT_LE])]), &acceptor(), 1).expect("accepted");
+        assert_eq!(twice.contexts[&1].transfer_syntax, JPEG, "the first stands");
+    }
+
+    #[test]
     fn rejections_say_whether_to_try_again() {
         let stored = request(&[(1, CT, &[IMPLICIT_LE])]);
         let code = |request: &AssociationRQ, acceptor: &Acceptor| {
@@ -332,6 +345,8 @@ mod tests {
         assert_eq!(code(&other, &acceptor()), [1, 1, 7]);
         let lower = AssociationRQ { called_ae_title: "triptych".into(), ..request(&[]) };
         assert_eq!(code(&lower, &acceptor()), [1, 1, 7]);
+        let any = Acceptor { any_called_title: true, ..acceptor() };
+        assert!(answer(&other, &any, 1).is_ok());
         let nobody = AssociationRQ { calling_ae_title: "                ".into(), ..request(&[]) };
         assert_eq!(code(&nobody, &acceptor()), [1, 1, 3]);
         assert_eq!(code(&stored, &Acceptor { full: true, ..acceptor() }), [2, 3, 2]);
