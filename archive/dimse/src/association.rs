@@ -396,7 +396,8 @@ impl Association {
         if last { self.flush().await } else { Ok(()) }
     }
 
-    async fn flush(&mut self) -> Result<(), Ended> {
+    /// Writes what was gathered.
+    pub(crate) async fn flush(&mut self) -> Result<(), Ended> {
         let mut out = std::mem::take(&mut self.gathered);
         let result = self.write_all(&out).await;
         out.clear();

@@ -124,6 +124,16 @@ pub(crate) fn query_request(kind: u16, id: u16, class: &str) -> DataSet {
     set
 }
 
+/// C-CANCEL-RQ for the request `id`.
+#[cfg(test)]
+pub(crate) fn cancel_request(id: u16) -> DataSet {
+    let mut set = DataSet::new();
+    put_number(&mut set, tags::COMMAND_FIELD, field::CANCEL_RQ);
+    put_number(&mut set, tags::MESSAGE_ID_BEING_RESPONDED_TO, id);
+    put_number(&mut set, tags::COMMAND_DATA_SET_TYPE, 0x0101);
+    set
+}
+
 pub(crate) fn move_request(id: u16, class: &str, destination: &archive_model::AeTitle) -> DataSet {
     let mut set = query_request(field::MOVE_RQ, id, class);
     set.put_text(tags::MOVE_DESTINATION, VR::AE, destination.as_str());

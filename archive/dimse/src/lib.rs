@@ -26,5 +26,7 @@ pub mod scu;
 mod server;
 pub mod status;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use server::{DimseServer, DimseSettings, Timeouts};

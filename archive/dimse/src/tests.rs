@@ -1,0 +1,8 @@
+//! The DIMSE face over a real catalogue and a log in memory, talked to by our own user side and by hand.
+
+#![allow(clippy::unwrap_used)]
+
+mod hostile;
+mod retrieve;
+mod store;
+mod support;

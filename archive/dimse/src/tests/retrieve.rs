@@ -1,0 +1,132 @@
+//! C-GET and C-MOVE.
+
+use super::support::*;
+use crate::{
+    association::Received,
+    command::{self, field},
+    scu::{Proposal, ScuError},
+};
+use archive_model::{Encoding, Limits, read_data_set, sop_class, tags, transfer_syntax, write_data_set};
+use archive_service::ServiceSettings;
+
+fn objects() -> Vec<Object> {
+    vec![
+        Object::new(CT, 1, EXPLICIT, 64),
+        Object::new(CT, 2, IMPLICIT, 200_000),
+        Object::new(CT, 3, JPEG, 3_000_000),
+        Object::new(PRIVATE, 4, EXPLICIT, 2_500_001 & !1),
+    ]
+}
+
+fn by_name(object: &Object) -> (String, String, Vec<u8>) {
+    (object.instance.clone(), object.syntax.to_owned(), object.bytes.clone())
+}
+
+#[tokio::test]
+async fn what_was_stored_comes_back_byte_for_byte() {
+    let face = Face::new().await;
+    face.store(&objects()).await;
+    let mut requestor = face.connect(&get_proposals(&[CT, PRIVATE], &[EXPLICIT, IMPLICIT, JPEG])).await.unwrap();
+    let (received, end) = get(&mut requestor).await;
+    end.unwrap();
+    let sent: Vec<_> = objects().iter().map(by_name).collect();
+    assert!(received == sent, "other bytes");
+    requestor.release().await;
+}
+
+#[tokio::test]
+async fn retrievals_larger_than_the_read_budget_do_not_wait_for_each_other_for_ever() {
+    let service = ServiceSettings { read_bytes_max: 1 << 20, ..ServiceSettings::default() };
+    let face = Face::with(service, settings()).await;
+    face.store(&objects()).await;
+    let fetch = async || {
+        let mut requestor = face.connect(&get_proposals(&[CT, PRIVATE], &[IMPLICIT, JPEG])).await.unwrap();
+        let (received, end) = get(&mut requestor).await;
+        end.unwrap();
+        requestor.release().await;
+        received.len()
+    };
+    assert_eq!(tokio::join!(fetch(), fetch(), fetch(), fetch()), (4, 4, 4, 4));
+}
+
+#[tokio::test]
+async fn uncompressed_objects_are_converted_for_who_takes_only_another_encoding() {
+    let face = Face::new().await;
+    let objects = objects();
+    face.store(&objects).await;
+    let mut requestor = face.connect(&get_proposals(&[CT, PRIVATE], &[IMPLICIT])).await.unwrap();
+    let (received, end) = get(&mut requestor).await;
+    assert!(matches!(end, Err(ScuError::Status { status: 0xB000, .. })), "the JPEG one fails, the others come");
+    assert_eq!(received.len(), 3);
+    for (instance, syntax, bytes) in received {
+        let stored = objects.iter().find(|object| object.instance == instance).unwrap();
+        let set = read_data_set(&stored.bytes, &transfer_syntax(stored.syntax), &Limits::default()).unwrap();
+        assert_eq!(syntax, IMPLICIT);
+        assert!(bytes == write_data_set(&set, Encoding::ImplicitLe));
+    }
+    requestor.release().await;
+    let mut requestor = face.connect(&get_proposals(&[], &[])).await.unwrap();
+    let (received, end) = get(&mut requestor).await;
+    assert!(received.is_empty());
+    assert!(matches!(end, Err(ScuError::Status { status: 0xA702, .. })), "no context for any");
+    requestor.release().await;
+}
+
+#[tokio::test]
+async fn a_get_that_is_cancelled_says_how_many_remain() {
+    let face = Face::new().await;
+    face.store(&(1..=5).map(|number| Object::new(CT, number, EXPLICIT, 64)).collect::<Vec<_>>()).await;
+    let class = sop_class::STUDY_ROOT_GET;
+    let mut requestor = face.connect(&get_proposals(&[CT], &[EXPLICIT])).await.unwrap();
+    let own = &mut requestor.association;
+    let bytes = write_data_set(&identifier("STUDY"), Encoding::ImplicitLe);
+    own.send(1, &command::query_request(field::GET_RQ, 9, class), Some(&bytes)).await.unwrap();
+    let Received::Command { context, set: request, .. } = own.next().await.unwrap() else { panic!("a command") };
+    assert_eq!(command::command_field(&request), Some(field::STORE_RQ));
+    own.drain_data().await.unwrap();
+    own.send(1, &command::cancel_request(9), None).await.unwrap();
+    let fine = crate::status::Status::new(0, "");
+    own.send(context, &command::response(&request, &fine, false), None).await.unwrap();
+    let Received::Command { set, data, .. } = own.next().await.unwrap() else { panic!("a command") };
+    assert_eq!((command::status_code(&set), data), (Some(0xFE00), false));
+    assert_eq!(set.integer(tags::NUMBER_OF_REMAINING_SUBOPERATIONS), Some(4));
+    assert_eq!(set.integer(tags::NUMBER_OF_COMPLETED_SUBOPERATIONS), Some(1));
+    requestor.release().await;
+}
+
+#[tokio::test]
+async fn a_move_takes_everything_to_the_destination_unchanged() {
+    let to = Face::with(ServiceSettings { ae_title: title("OTHER"), ..ServiceSettings::default() }, settings()).await;
+    let face = Face::moving_to(&[("OTHER", to.server.local_address())]).await;
+    face.store(&objects()).await;
+    let class = sop_class::STUDY_ROOT_MOVE;
+    let mut requestor = face.connect(&[Proposal::new(class, &[EXPLICIT])]).await.unwrap();
+    let mut remaining = Vec::new();
+    let study = identifier("STUDY");
+    requestor.move_to(class, &study, &title("OTHER"), |rest, _| remaining.push(rest)).await.unwrap();
+    assert_eq!(remaining, [Some(3), Some(2), Some(1), Some(0), None]);
+    requestor.release().await;
+    let mut there = to.connect_as("OTHER", &get_proposals(&[CT, PRIVATE], &[EXPLICIT, IMPLICIT, JPEG])).await.unwrap();
+    let (received, end) = get(&mut there).await;
+    end.unwrap();
+    assert!(received == objects().iter().map(by_name).collect::<Vec<_>>(), "other bytes");
+    there.release().await;
+}
+
+#[tokio::test]
+async fn a_move_to_nobody_says_so() {
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let face = Face::moving_to(&[("GONE", closed)]).await;
+    face.store(&objects()).await;
+    let class = sop_class::STUDY_ROOT_MOVE;
+    let mut requestor = face.connect(&[Proposal::new(class, &[EXPLICIT])]).await.unwrap();
+    let mut failed = 0;
+    let gone = requestor.move_to(class, &identifier("STUDY"), &title("GONE"), |_, now| failed = now).await;
+    assert!(matches!(gone, Err(ScuError::Status { status: 0xA702, .. })));
+    assert_eq!(failed, 4);
+    let unknown = requestor.move_to(class, &identifier("STUDY"), &title("NOBODY"), |_, _| ()).await;
+    assert!(matches!(unknown, Err(ScuError::Status { status: 0xA801, .. })));
+    let keyless = requestor.move_to(class, &identifier("SERIES"), &title("GONE"), |_, _| ()).await;
+    assert!(matches!(keyless, Err(ScuError::Status { status: 0xA900, .. })));
+    requestor.release().await;
+}
