@@ -48,6 +48,8 @@ def _targets(r, options):
             test = f"{name}_{size}_{clients}1"
             yield f"{name}, {size} studies, one client: p50 ms", r.median("triptych", test, "latency_ms.p50"), 2, "most"
             yield f"{name}, {size} studies, one client: rate over Orthanc's", r.ratio("triptych", "orthanc", test, "req_s"), 10, "least"
+            test = f"{name}_{size}_{clients}8"
+            yield f"{name}, {size} studies, 8 clients: rate over Orthanc's", r.ratio("triptych", "orthanc", test, "req_s"), 10, "least"
         if len(sizes) > 1:
             small, large = (r.median("triptych", f"{name}_{s}_{clients}1", "latency_ms.p50") for s in (sizes[0], sizes[-1]))
             yield f"{name}: p50 at {sizes[-1]} studies over that at {sizes[0]}", large / small if small and large else None, 1.3, "most"
@@ -65,6 +67,12 @@ def _targets(r, options):
     yield "kill -9 under load: longest standstill of writes, s", r.median("triptych-3", "failover", "standstill_s.max"), 5, "most"
 
 
+def _busy(rows):
+    """Share of the machine that others used while a server was measured: above a tenth, wall-clock figures say little."""
+    shares = [x["foreign_cpu_s"] / (x["wall_s"] * os.cpu_count()) for x in rows if x.get("wall_s")]
+    return round(statistics.median(shares), 3) if shares else None
+
+
 def conclude(rows, absent, stopped, options):
     """All rows, the targets with their figures, and what went wrong."""
     targets = []
@@ -78,7 +86,8 @@ def conclude(rows, absent, stopped, options):
     cpu = ""
     with open("/proc/cpuinfo") as f:
         cpu = next((line.split(":")[1].strip() for line in f if line.startswith("model name")), "")
-    return dict(machine=dict(cores=os.cpu_count(), cpu=cpu, kernel=os.uname().release, load1_at_end=os.getloadavg()[0]),
+    return dict(machine=dict(cores=os.cpu_count(), cpu=cpu, kernel=os.uname().release, load1_at_end=os.getloadavg()[0],
+                             share_used_by_others=_busy(rows)),
                 options=options, absent=absent, wrong=wrong, targets=targets, rows=rows)
 
 
@@ -92,6 +101,9 @@ def show(result):
         else:
             figure, verdict = f"{t['figure']:.2f}", "met" if t["met"] else "NOT MET"
         print(f"  {t['what']:{width}}  {figure:>8}  {'>=' if t['at'] == 'least' else '<='} {t['target']:<5} {verdict}")
+    busy = result["machine"]["share_used_by_others"]
+    if busy and busy > 0.1:
+        print(f"!! BUSY: other programs used {busy:.0%} of the machine (median of the runs): trust CPU s/GB and p50 before MB/s, and run it again")
     for name, why in result["absent"].items():
         print(f"!! LEFT OUT: {name}: {why}; no ratio with it")
     for what in result["wrong"]:
