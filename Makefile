@@ -4,7 +4,7 @@ PYTHON := $(CURDIR)/target/venv/bin/python
 BINARY := $(CURDIR)/target/debug/triptych
 SEED ?= 1
 
-.PHONY: help run test check unit peers demo bench sim golden fix
+.PHONY: help run test check interop cluster demo bench sim golden fix
 
 help:
 	@echo "make run    build and start a single node on ./data"
@@ -26,10 +26,13 @@ test: | target
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo build --workspace --all-targets
 	TRIPTYCH_BIN=$(BINARY) cargo nextest run --workspace
-	$(MAKE) peers
+	$(MAKE) interop cluster
 
-peers:
-	TRIPTYCH_BIN=$(BINARY) $(PYTHON) -m pytest -q tests/peers
+interop:
+	cd tests/interop && TRIPTYCH_BIN=$(BINARY) $(PYTHON) -m pytest -q
+
+cluster:
+	cd tests/cluster && TRIPTYCH_BIN=$(BINARY) $(PYTHON) -m pytest -q
 
 demo: | target
 	tests/tools

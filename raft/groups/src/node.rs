@@ -19,7 +19,7 @@ use crate::{
     transport::Network,
     types::Types,
 };
-use openraft::{Raft, async_runtime::watch::WatchReceiver};
+use openraft::{Instant as _, Raft, async_runtime::watch::WatchReceiver};
 use parking_lot::{Mutex, RwLock};
 use raft_lanes::Lane;
 use raft_types::{Applied, Clock, Disk, GroupId, NodeId, Seed, Serve, StateMachine, Wire};
@@ -29,6 +29,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -68,6 +69,8 @@ pub(crate) struct Role {
     pub(crate) leader: Option<u64>,
     /// Raft id → name of the voters.
     pub(crate) voters: BTreeMap<u64, String>,
+    /// As leader: how long ago a majority acknowledged it.
+    pub(crate) quorum_age: Option<Duration>,
 }
 
 impl Group {
@@ -84,6 +87,7 @@ impl Group {
             leads: metrics.state == openraft::ServerState::Leader,
             leader: metrics.current_leader,
             voters,
+            quorum_age: metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()),
         }
     }
 
@@ -109,7 +113,7 @@ pub struct Node {
     pub(crate) reading: ReadIndex,
     pub(crate) disk_full: AtomicBool,
     pub(crate) draining: AtomicBool,
-    pub(crate) last_seen: Mutex<BTreeMap<String, std::time::Duration>>,
+    pub(crate) last_seen: Mutex<BTreeMap<String, Duration>>,
     applier: Arc<Applier>,
     applied_at_start: BTreeMap<GroupId, Applied>,
     ready: watch::Sender<bool>,

@@ -25,6 +25,8 @@ use std::{
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Last pause: a leader is elected in about two seconds.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
+/// A majority that was not heard of for so long is not counted on: a new leader is elected within it.
+const QUORUM_AGE_MAX: Duration = Duration::from_secs(3);
 /// How long a peer may take to answer a block.
 const READ_WITHIN: Duration = Duration::from_secs(10);
 
@@ -151,6 +153,18 @@ impl Node {
                 Attempt::Unknown
             }
         }
+    }
+
+    /// Whether a write would find a leader that has its majority: the own one was acknowledged of late, or another
+    /// one's node was heard of late.
+    fn led_by_a_majority(&self, group: &Group) -> bool {
+        let role = group.role();
+        if role.leads {
+            return role.voters.len() == 1 || role.quorum_age.is_some_and(|age| age < QUORUM_AGE_MAX);
+        }
+        let Some(leader) = role.leader.and_then(|leader| self.name_of(&role, leader)) else { return false };
+        let heard = self.last_seen.lock().get(&leader).copied();
+        heard.is_some_and(|at| self.clock.now().saturating_sub(at) < QUORUM_AGE_MAX)
     }
 
     async fn forward(&self, peer: &str, group: GroupId, command: &Command, until: tokio::time::Instant) -> Attempt {
@@ -288,7 +302,7 @@ impl Propose for Node {
             return false;
         }
         match self.group(group) {
-            Some(own) => own.role().leader.is_some(),
+            Some(own) => self.led_by_a_majority(&own),
             None => !self.meta.state().replicas(group).is_empty(),
         }
     }

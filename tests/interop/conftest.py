@@ -1,6 +1,4 @@
 """One server a module, on free ports; after every test it still lives and answers C-ECHO."""
-import os
-import socket
 import subprocess
 import time
 import warnings
@@ -13,14 +11,7 @@ from pydicom.data import get_testdata_files
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
-ROOT = Path(__file__).resolve().parents[2]
-BINARY = Path(os.environ.get("TRIPTYCH_BIN", ROOT / "target/debug/triptych"))
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from triptych import BINARY, data_set_bytes, free_port
 
 
 class Server:
@@ -108,13 +99,6 @@ def still_alive(server):
     yield
     assert server.process.poll() is None, "the server ended:\n" + server.said()
     server.echo()
-
-
-def data_set_bytes(file):
-    """What follows the meta group of a PS3.10 file."""
-    assert file[128:132] == b"DICM"
-    length = int.from_bytes(file[140:144], "little")
-    return bytes(file[144 + length :])
 
 
 class Sample:

@@ -1,1 +1,0 @@
-//! triptych-cluster
