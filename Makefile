@@ -39,10 +39,8 @@ demo: | target
 	cargo build -p archive-server
 	TRIPTYCH_BIN=$(BINARY) PYTHON=$(PYTHON) $(PYTHON) tests/demo/demo
 
-bench: | target
-	tests/tools
-	cargo build --release -p archive-server -p dload
-	TRIPTYCH_BIN=$(CURDIR)/target/release/triptych $(PYTHON) tests/bench/bench.py
+bench:
+	tests/bench/run
 
 sim:
 	SIM_SEED=$(SEED) cargo nextest run -p triptych-sim --no-capture --run-ignored all one_seed
