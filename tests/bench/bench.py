@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -220,6 +221,8 @@ def arguments():
 
 
 def main():
+    # Being asked to stop unwinds, so that every server that was started is stopped too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped before the end"))
     o = arguments()
     if not os.access(DLOAD, os.X_OK):
         sys.exit(f"no {DLOAD}: cargo build --release -p dload, or set DLOAD")
