@@ -19,7 +19,6 @@ pub mod names;
 mod parse;
 mod phi;
 mod pixel;
-mod repertoire;
 mod scanner;
 pub mod sop_class;
 pub mod text;

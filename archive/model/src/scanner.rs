@@ -25,7 +25,7 @@ use crate::{DataSet, FrameMap, Invalid, Limits, PixelCoding, TransferSyntax, Val
 pub(crate) use header::{Coding, Header, Parsed, dictionary_vr, is_long, parse as parse_header};
 pub(crate) use inflate::Inflater;
 pub(crate) use machine::{Machine, Purpose};
-pub(crate) use value::{is_single, is_text, number_bytes, word_bytes};
+pub(crate) use value::{is_text, number_bytes, word_bytes};
 
 /// Takes a data set in pieces of any size.
 #[derive(Debug)]

@@ -4,8 +4,12 @@
 //! Where an element declares Specific Character Set (0008,0005), text is written in it; if one text of the data set
 //! cannot be, the whole data set is written in UTF-8 and says so. Iterative: items wait on a stack of their own.
 
-use crate::scanner::{is_long, is_single, is_text, number_bytes, word_bytes};
-use crate::{DataSet, Element, Encoding, Tag, VR, Value, repertoire::Repertoire, tags};
+use crate::scanner::{is_long, is_text, number_bytes, word_bytes};
+use crate::{
+    DataSet, Element, Encoding, Tag, VR, Value,
+    charset::{Charset, is_single},
+    tags,
+};
 
 /// What a short VR's length can say, rounded down to even (PS3.5 §6.2.2).
 const SHORT_BYTES_MAX: usize = 65_534;
@@ -63,7 +67,7 @@ fn is_writable(root: &DataSet) -> bool {
         for element in set {
             match &element.value {
                 Value::Text(texts) => {
-                    if !texts.iter().all(|text| words.encode(text).is_some()) {
+                    if !texts.iter().all(|text| words.encode(text, element.vr).is_some()) {
                         return false;
                     }
                 }
@@ -81,23 +85,23 @@ fn is_writable(root: &DataSet) -> bool {
 }
 
 /// The character set in force in `item`.
-fn inherited(words: Repertoire, item: &DataSet) -> Repertoire {
+fn inherited(words: Charset, item: &DataSet) -> Charset {
     if item.get(tags::SPECIFIC_CHARACTER_SET).is_some() { declared(item) } else { words }
 }
 
-fn declared(set: &DataSet) -> Repertoire {
-    Repertoire::of(set.texts(tags::SPECIFIC_CHARACTER_SET))
+fn declared(set: &DataSet) -> Charset {
+    Charset::of(set.texts(tags::SPECIFIC_CHARACTER_SET))
 }
 
 struct Writer {
     encoding: Encoding,
-    words: Repertoire,
+    words: Charset,
 }
 
 /// What is still to be written: elements, or the end of something whose length is to be filled in.
 enum Todo<'a> {
-    Elements(std::slice::Iter<'a, Element>, Repertoire),
-    Items(std::slice::Iter<'a, DataSet>, Repertoire),
+    Elements(std::slice::Iter<'a, Element>, Charset),
+    Items(std::slice::Iter<'a, DataSet>, Charset),
     /// The 4 bytes of a length, which counts from behind them.
     Length(usize),
 }
@@ -136,7 +140,7 @@ impl Writer {
         out
     }
 
-    fn element(&self, out: &mut Vec<u8>, element: &Element, words: Repertoire) {
+    fn element(&self, out: &mut Vec<u8>, element: &Element, words: Charset) {
         let Element { tag, vr, value } = element;
         let mut vr = *vr;
         let bytes = self.value(vr, value, words);
@@ -165,7 +169,7 @@ impl Writer {
     }
 
     /// The bytes of a value, padded to even length.
-    fn value(&self, vr: VR, value: &Value, words: Repertoire) -> Vec<u8> {
+    fn value(&self, vr: VR, value: &Value, words: Charset) -> Vec<u8> {
         let mut bytes = match value {
             // Items are written by the loop.
             Value::Empty | Value::Bulk { .. } | Value::Items(_) => Vec::new(),
@@ -198,13 +202,13 @@ impl Writer {
         bytes
     }
 
-    fn text(&self, vr: VR, texts: &[String], words: Repertoire) -> Vec<u8> {
+    fn text(&self, vr: VR, texts: &[String], words: Charset) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (at, text) in texts.iter().enumerate() {
             if at > 0 && !is_single(vr) {
                 bytes.push(b'\\');
             }
-            match words.encode(text) {
+            match words.encode(text, vr) {
                 Some(encoded) => bytes.extend(encoded),
                 // Not reached: write_data_set has made sure. Were it, UTF-8 is what most readers guess.
                 None => bytes.extend(text.as_bytes()),

@@ -3,7 +3,11 @@
 //! Text in which every byte is ASCII means the same in all character sets and is decoded at once. Other text stays
 //! bytes until the data set is complete, because only then its Specific Character Set (0008,0005) is known for sure.
 
-use crate::{DataSet, Value, repertoire::Repertoire, tags};
+use crate::{
+    DataSet, Value,
+    charset::{self, Charset},
+    tags,
+};
 use dicom_core::{Tag, VR};
 
 const ESCAPE: u8 = 0x1B;
@@ -12,11 +16,6 @@ const ESCAPE: u8 = 0x1B;
 pub(crate) fn is_text(vr: VR) -> bool {
     use VR::{AE, AS, CS, DA, DS, DT, IS, LO, LT, PN, SH, ST, TM, UC, UI, UR, UT};
     matches!(vr, AE | AS | CS | DA | DS | DT | IS | LO | LT | PN | SH | ST | TM | UC | UI | UR | UT)
-}
-
-/// Whether `\` does not separate values (PS3.5 §6.2).
-pub(crate) fn is_single(vr: VR) -> bool {
-    matches!(vr, VR::ST | VR::LT | VR::UT | VR::UR)
 }
 
 /// Bytes of one number of this VR; 0 for all else.
@@ -47,7 +46,7 @@ pub(crate) fn heap_bytes(vr: VR, bytes: &[u8]) -> u64 {
         // i128, f64 or a tag.
         1.. => length / number_bytes(vr) as u64 * 16,
         // A String and the least an allocator gives.
-        0 if is_text(vr) && !is_single(vr) => length + values(48),
+        0 if is_text(vr) && !charset::is_single(vr) => length + values(48),
         0 => length,
     }
 }
@@ -107,13 +106,7 @@ fn numbers(vr: VR, bytes: &[u8], size: usize, big: bool) -> Value {
 
 /// Text split into values, each without its padding.
 pub(crate) fn text_values(vr: VR, text: &str) -> Value {
-    let trimmed = |value: &str| {
-        let value = value.trim_end_matches(['\0', ' ']);
-        // Leading spaces have a meaning only in running text (PS3.5 table 6.2-1).
-        let running = is_single(vr) || vr == VR::UC;
-        if running { value.to_owned() } else { value.trim_start_matches(' ').to_owned() }
-    };
-    let values: Vec<_> = if is_single(vr) { vec![trimmed(text)] } else { text.split('\\').map(trimmed).collect() };
+    let values = charset::split(text, vr);
     match values.as_slice() {
         [only] if only.is_empty() => Value::Empty,
         _ => Value::Text(values),
@@ -123,15 +116,17 @@ pub(crate) fn text_values(vr: VR, text: &str) -> Value {
 /// Decodes the text that is still bytes, each data set with its own character set or that of what encloses it
 /// (PS3.5 §6.1.2.3). Iterative: depth is the sender's choice.
 pub(crate) fn decode_text(root: &mut DataSet) {
-    let mut todo = vec![(root, Repertoire::Default)];
+    let mut todo = vec![(root, Charset::default())];
     while let Some((set, inherited)) = todo.pop() {
         let charset = match set.get(tags::SPECIFIC_CHARACTER_SET) {
-            Some(_) => Repertoire::of(set.texts(tags::SPECIFIC_CHARACTER_SET)),
+            Some(_) => Charset::of(set.texts(tags::SPECIFIC_CHARACTER_SET)),
             None => inherited,
         };
         for element in set.elements_mut() {
             let text = match &element.value {
-                Value::Bytes(bytes) if is_text(element.vr) => Some(text_values(element.vr, &charset.decode(bytes))),
+                Value::Bytes(bytes) if is_text(element.vr) => {
+                    Some(text_values(element.vr, &charset.decode(bytes, element.vr)))
+                }
                 _ => None,
             };
             if let Some(text) = text {
