@@ -135,7 +135,9 @@ impl Ingest {
     async fn make_room(&mut self, coming: usize) {
         if self.permit.is_none() {
             self.permit = Some(self.archive.ingest_budget().acquire(BLOCK_BYTES as u64).await);
-            let hint = self.offer.size_hint_bytes.map_or(coming, |hint| usize::try_from(hint).unwrap_or(BLOCK_BYTES));
+            // A second block says that the object is large: its blocks are whole, and grow in no steps.
+            let guess = if self.large.is_some() { BLOCK_BYTES } else { coming };
+            let hint = self.offer.size_hint_bytes.map_or(guess, |hint| usize::try_from(hint).unwrap_or(BLOCK_BYTES));
             self.block.reserve(hint.clamp(coming.min(BLOCK_BYTES), BLOCK_BYTES));
         }
     }
