@@ -25,6 +25,24 @@ use tokio::sync::oneshot;
 /// Bytes of heads and bodies that one read for replication answers, at most.
 const READ_BYTES_MAX: u64 = 4 << 20;
 
+/// Bytes of heads and bodies that go to the lane as one submission, about: what is written as one batch must stay small
+/// enough to be believed at a restart.
+const APPEND_BYTES: u64 = 8 << 20;
+
+/// Entries on their way to the lane.
+#[derive(Default)]
+struct Portion {
+    entries: Vec<raft_lanes::Entry>,
+    bytes: u64,
+}
+
+impl Portion {
+    fn push(&mut self, entry: raft_lanes::Entry) {
+        self.bytes += (entry.head.len() + entry.body.len() + 64) as u64; // 64: the record's header
+        self.entries.push(entry);
+    }
+}
+
 /// The log of one group. Clones share it.
 #[derive(Clone)]
 pub(crate) struct LogStore {
@@ -92,7 +110,16 @@ impl RaftLogReader<Types> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        self.read(start, end, READ_BYTES_MAX).await
+        loop {
+            // A leader that was deposed may still be reading for a peer what its successor has truncated: that is no
+            // error of the storage. Nothing is left then, and openraft looks who leads before it sends.
+            let before = self.lane.state(self.group);
+            let end = end.min(before.last.map_or(0, |last| last.index + 1));
+            match self.read(start, end, READ_BYTES_MAX).await {
+                Err(_) if self.lane.state(self.group).last != before.last => {}
+                result => return result,
+            }
+        }
     }
 }
 
@@ -131,14 +158,23 @@ impl RaftLogStorage<Types> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries = entries.into_iter().map(to_lane).collect::<Result<Vec<_>, _>>()?;
-        let bytes: usize = entries.iter().map(|entry| entry.head.len() + entry.body.len() + 64).sum();
-        let permit = self.lane.reserve(bytes as u64).await;
+        let mut portion = Portion::default();
+        for entry in entries {
+            if portion.bytes >= APPEND_BYTES {
+                // The callback of the last portion implies all earlier ones (trap 2).
+                let Portion { entries, bytes } = std::mem::take(&mut portion);
+                let permit = self.lane.reserve(bytes).await;
+                let done = move |_| drop(permit);
+                self.lane.append(self.group, entries, Box::new(done)).map_err(io::Error::other)?;
+            }
+            portion.push(to_lane(entry)?);
+        }
+        let permit = self.lane.reserve(portion.bytes).await;
         let done = move |result| {
             callback.io_completed(result);
             drop(permit);
         };
-        self.lane.append(self.group, entries, Box::new(done)).map_err(io::Error::other)
+        self.lane.append(self.group, portion.entries, Box::new(done)).map_err(io::Error::other)
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {

@@ -24,7 +24,7 @@ use parking_lot::{Mutex, RwLock};
 use raft_lanes::Lane;
 use raft_types::{Applied, Clock, Disk, GroupId, NodeId, Seed, Serve, StateMachine, Wire};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -69,6 +69,8 @@ pub(crate) struct Role {
     pub(crate) leader: Option<u64>,
     /// Raft id → name of the voters.
     pub(crate) voters: BTreeMap<u64, String>,
+    /// The sets of voters that must each agree: one, or two while the membership changes (Raft §6).
+    pub(crate) configs: Vec<BTreeSet<u64>>,
     /// As leader: how long ago a majority acknowledged it.
     pub(crate) quorum_age: Option<Duration>,
 }
@@ -87,6 +89,7 @@ impl Group {
             leads: metrics.state == openraft::ServerState::Leader,
             leader: metrics.current_leader,
             voters,
+            configs: membership.get_joint_config().clone(),
             quorum_age: metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()),
         }
     }
@@ -148,8 +151,9 @@ impl Node {
             // Apply waits for the log to be durable, so this can only be a log of another time (trap 10).
             if applied.position.is_some_and(|applied| last.is_none_or(|last| last.index < applied.index)) {
                 return Err(StartError::Catalogue(format!(
-                    "the catalogue has applied {group} up to {:?}, but the log ends at {last:?}: log and catalogue are not \
-                     of one time; move catalog/ away, and it is rebuilt from the log",
+                    "the catalogue has applied {group} up to {:?}, but the log ends at {last:?}: the log has lost what this \
+                     node acknowledged, so it may not go on under its name; in a cluster let the node be replaced, else \
+                     restore log/ from a copy of the same time",
                     applied.position
                 )));
             }

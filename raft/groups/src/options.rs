@@ -86,6 +86,11 @@ impl NodeOptions {
             // Never behind enough for a snapshot: there is none, and the log is complete.
             replication_lag_threshold: u64::MAX,
             enable_pre_vote: Some(true),
+            // A leader that restarts must win an election: replication sends entries before the own disk has them, so
+            // after a crash its followers may know more of its last term than it does itself (invariant G1).
+            enable_leader_restore: Some(false),
+            // Writes that become one append, and so one batch of the lane: bounds its meta part.
+            api_batch_capacity: 128,
             ..openraft::Config::default()
         }
     }

@@ -57,13 +57,18 @@ impl Node {
         let (mut pause, mut unknown) = (PAUSE_MIN, false);
         loop {
             if self.stopping() {
-                return Err(ProposeError::Stopped);
+                return Err(if unknown { ProposeError::Unknown { group } } else { ProposeError::Stopped });
             }
             match self.attempt(group, &command, until).await {
                 Attempt::Done(position, outcome) => {
                     self.metrics.proposals.with_label_values(&["committed"]).inc();
                     let address = BlockAddress { group, index: position.index };
                     return Ok(Proposed { address, position, outcome });
+                }
+                // An earlier try may have been written: whatever stops this one, the outcome stays unknown.
+                Attempt::Refused(_) if unknown => {
+                    self.metrics.proposals.with_label_values(&["unknown"]).inc();
+                    return Err(ProposeError::Unknown { group });
                 }
                 Attempt::Refused(error) => return Err(error),
                 Attempt::Unknown => unknown = true,
@@ -144,9 +149,10 @@ impl Node {
                 tracing::warn!(group = %group.id, %error, "a proposal was refused");
                 Attempt::Nothing
             }
+            // The entry may be on its way to the peers, who go on.
             Err(RaftError::Fatal(error)) if self.stopping() => {
                 tracing::debug!(group = %group.id, %error, "a proposal met the stop");
-                Attempt::Refused(ProposeError::Stopped)
+                Attempt::Unknown
             }
             Err(RaftError::Fatal(error)) => {
                 self.fail(format!("group {} has stopped: {error}", group.id));
@@ -187,7 +193,7 @@ impl Node {
             Ok(Err(WireError::Refused { refusal, .. })) => match refusal.code {
                 code::NOT_LEADER | code::NO_GROUP => Attempt::Nothing,
                 code::DISK_FULL => Attempt::Refused(ProposeError::DiskFull),
-                code::UNKNOWN => Attempt::Unknown,
+                code::UNKNOWN | code::STOPPED => Attempt::Unknown,
                 _ => {
                     tracing::warn!(peer, %refusal, "a proposal was refused");
                     Attempt::Nothing

@@ -11,7 +11,7 @@
 //! So the exchange is one message per peer *node*, for all groups together, instead of a heartbeat round per group.
 
 use crate::{
-    node::{Group, Node},
+    node::{Group, Node, Role},
     rpc::{ConfirmAnswer, ConfirmCall, ReadIndexAnswer, ReadIndexCall, method},
     types::{VoteRecord, decode, encode},
 };
@@ -150,13 +150,12 @@ impl Node {
         for id in groups {
             let Some(group) = self.group(id) else { continue };
             let Some((index, term)) = self.own_index(&group) else { continue };
-            let voters = group.role().voters;
-            for (voter, name) in &voters {
-                if Some(*voter) != self.raft_id().map(|id| id.0) {
-                    peers.entry(name.clone()).or_default().push((id, term));
-                }
+            let role = group.role();
+            let own = *group.raft.node_id();
+            for name in role.voters.iter().filter(|(voter, _)| **voter != own).map(|(_, name)| name) {
+                peers.entry(name.clone()).or_default().push((id, term));
             }
-            claims.insert(id, Claim { index, confirmed: 1, needed: voters.len() / 2 + 1 });
+            claims.insert(id, Claim { index, role, confirmed: BTreeSet::from([own]) });
         }
         let mut answers: FuturesUnordered<_> = peers
             .into_iter()
@@ -164,20 +163,22 @@ impl Node {
                 let head = encode(&ConfirmCall { terms });
                 let request = Message { method: method::CONFIRM, group: GroupId::META, head, bodies: Vec::new() };
                 let answer = tokio::time::timeout(EXCHANGE_WITHIN, self.wire.call(&peer, Class::Urgent, request)).await;
-                answer.ok()?.ok().and_then(|answer| decode::<ConfirmAnswer>("confirm", &answer.head).ok())
+                let answer = answer.ok()?.ok()?;
+                Some((peer, decode::<ConfirmAnswer>("confirm", &answer.head).ok()?))
             })
             .collect();
-        while claims.values().any(|claim| claim.confirmed < claim.needed) {
+        while claims.values().any(|claim| !claim.holds()) {
             let Some(answer) = answers.next().await else { break };
-            for group in answer.into_iter().flat_map(|answer| answer.confirmed) {
+            let Some((peer, answer)) = answer else { continue };
+            for group in answer.confirmed {
                 if let Some(claim) = claims.get_mut(&group) {
-                    claim.confirmed += 1;
+                    claim.confirm(&peer);
                 }
             }
         }
         claims
             .into_iter()
-            .filter(|(_, claim)| claim.confirmed >= claim.needed)
+            .filter(|(_, claim)| claim.holds())
             .map(|(group, claim)| (group, claim.index))
             .collect()
     }
@@ -195,8 +196,40 @@ impl Node {
     }
 }
 
+/// A leader's claim that it still leads, and who has confirmed it.
 struct Claim {
     index: u64,
-    confirmed: usize,
-    needed: usize,
+    role: Role,
+    confirmed: BTreeSet<u64>,
+}
+
+impl Claim {
+    fn confirm(&mut self, peer: &str) {
+        let ids = self.role.voters.iter().filter(|(_, name)| *name == peer).map(|(id, _)| *id);
+        self.confirmed.extend(ids);
+    }
+
+    /// Whether a majority of every set of voters has confirmed: while the membership changes there are two.
+    fn holds(&self) -> bool {
+        let majority = |config: &BTreeSet<u64>| config.intersection(&self.confirmed).count() > config.len() / 2;
+        self.role.configs.iter().all(majority)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_the_membership_changes_both_sets_must_confirm() {
+        let voters = (1..=5).map(|id| (id, format!("n{id}"))).collect();
+        let configs = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([1, 2, 3, 4, 5])];
+        let role = Role { term: 1, leads: true, leader: Some(3), voters, configs, quorum_age: None };
+        let mut claim = Claim { index: 7, role, confirmed: BTreeSet::from([3]) };
+        claim.confirm("n4");
+        claim.confirm("n5");
+        assert!(!claim.holds(), "three of five, but one of the old three");
+        claim.confirm("n1");
+        assert!(claim.holds());
+    }
 }

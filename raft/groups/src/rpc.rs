@@ -130,10 +130,12 @@ pub(crate) enum AppendAnswer {
     Stopped,
 }
 
-/// `TRANSFER`.
+/// `TRANSFER`: told to every voter, so that all of them let the leader go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TransferCall {
     pub(crate) to: u64,
+    /// Who shall lead: only that node campaigns.
+    pub(crate) leader: u64,
     pub(crate) from: VoteRecord,
     pub(crate) last: Option<LogPosition>,
 }

@@ -143,7 +143,7 @@ impl Server {
 
     async fn transfer(&self, group: GroupId, call: TransferCall) -> Result<(), Refusal> {
         let group = self.group(group, call.to)?;
-        let request = TransferLeaderRequest::new(Vote::from(call.from), call.to, call.last.map(log_id));
+        let request = TransferLeaderRequest::new(Vote::from(call.from), call.leader, call.last.map(log_id));
         match group.raft.handle_transfer_leader(request).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(refusal(code::REFUSED, error)),

@@ -2,7 +2,7 @@
 
 use crate::{keeper::lag_of, node::Node, types::position};
 use openraft::{ServerState, async_runtime::watch::WatchReceiver};
-use raft_types::{ClusterStatus, GroupId, GroupStatus, NodeHealth, NodeId, NodeStatus};
+use raft_types::{ClusterStatus, GroupStatus, NodeHealth, NodeId, NodeStatus};
 use std::{collections::BTreeMap, time::Duration};
 
 /// A peer that was not heard from for so long is called down.
@@ -87,20 +87,20 @@ impl Node {
     }
 }
 
-/// How many more nodes may fail, whichever they are, before some group loses its majority.
+/// How many more nodes may fail, whichever they are, before some group, the meta group included, loses its majority.
 fn survives(groups: &[GroupStatus], nodes: &[NodeStatus]) -> u32 {
     let up = |name: &String| nodes.iter().any(|node| node.name == *name && node.health == NodeHealth::Up);
     let spare = |group: &GroupStatus| {
         let alive = group.voters.iter().filter(|name| up(name)).count();
         alive.saturating_sub(group.voters.len() / 2 + 1)
     };
-    let data = groups.iter().filter(|group| group.id != GroupId::META || groups.len() == 1);
-    u32::try_from(data.map(spare).min().unwrap_or(0)).unwrap_or(0)
+    u32::try_from(groups.iter().map(spare).min().unwrap_or(0)).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use raft_types::GroupId;
 
     fn node(name: &str, health: NodeHealth) -> NodeStatus {
         NodeStatus {
@@ -134,5 +134,7 @@ mod tests {
         let two = [node("a", NodeHealth::Up), node("b", NodeHealth::Up), node("c", NodeHealth::Down)];
         assert_eq!(survives(&groups, &two), 0);
         assert_eq!(survives(&[group(0, &["a"]), group(1, &["a"])], &all[..1]), 0);
+        let meta_alone = [group(0, &["a"]), group(1, &["a", "b", "c"])];
+        assert_eq!(survives(&meta_alone, &all), 0, "the meta group is a group");
     }
 }

@@ -44,6 +44,16 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Connection {
+        self.connection(target, node, Purpose::Entries)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &BasicNode) -> Connection {
+        self.connection(target, node, Purpose::Heartbeats)
+    }
+}
+
+impl Network {
+    fn connection(&self, target: u64, node: &BasicNode, purpose: Purpose) -> Connection {
         Connection {
             wire: Arc::clone(&self.wire),
             lane: self.lane.clone(),
@@ -51,8 +61,18 @@ impl RaftNetworkFactory<Types> for Network {
             blocking: self.blocking,
             to: target,
             peer: node.addr.clone(),
+            purpose,
         }
     }
+}
+
+/// What a connection carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Entries with their bodies, as a stream.
+    Entries,
+    /// Signs of life: single calls of the urgent class, which no body may delay (trap 19).
+    Heartbeats,
 }
 
 /// One group's connection to one peer.
@@ -63,6 +83,7 @@ pub(crate) struct Connection {
     blocking: Blocking,
     to: u64,
     peer: String,
+    purpose: Purpose,
 }
 
 fn unreachable(why: impl ToString) -> Error {
@@ -146,7 +167,6 @@ impl RaftNetworkV2<Types> for Connection {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, Error> {
-        // Without entries it is a heartbeat, which no body may delay (trap 19).
         let class = if rpc.entries.is_empty() { Class::Urgent } else { Class::Bulk };
         let (call, places) = append_call(self.to, &rpc);
         let bodies = fetch(self.blocking, &self.lane, self.group, places).await.map_err(unreachable)?;
@@ -169,6 +189,9 @@ impl RaftNetworkV2<Types> for Connection {
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
+        if self.purpose == Purpose::Heartbeats {
+            return openraft::network::stream_append_sequential(self, input, option);
+        }
         Box::pin(async move {
             let first = self.message(method::APPEND_STREAM, Bytes::new(), Vec::new());
             let open = self.wire.open(&self.peer, Class::Bulk, first);
@@ -226,6 +249,7 @@ impl RaftNetworkV2<Types> for Connection {
     ) -> Result<TransferLeaderResponse<Types>, Error> {
         let call = TransferCall {
             to: self.to,
+            leader: *request.to_node_id(),
             from: VoteRecord::from(request.from_leader()),
             last: request.last_log_id().map(position),
         };

@@ -1,7 +1,7 @@
 //! The real disk: one folder of files, locked against a second process.
 
 use raft_types::{Disk, DiskFile, DiskSpace};
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 use std::{
     fs::{File, OpenOptions},
     io::{self, IoSlice, Write},
@@ -25,8 +25,9 @@ impl FolderDisk {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("LOCK"))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         let names = File::open(folder)?;
-        if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            File::open(parent)?.sync_all()?;
+        if let Some(parent) = folder.parent() {
+            let here = Path::new(".");
+            File::open(if parent.as_os_str().is_empty() { here } else { parent })?.sync_all()?;
         }
         Ok(Self { folder: folder.to_path_buf(), names, _lock: lock })
     }
@@ -139,6 +140,10 @@ impl DiskFile for FolderFile {
 
     fn set_len(&self, length_bytes: u64) -> io::Result<()> {
         self.0.set_len(length_bytes)
+    }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed)?)
     }
 
     fn len(&self) -> io::Result<u64> {

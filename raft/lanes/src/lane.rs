@@ -117,6 +117,8 @@ pub struct LaneStatus {
     pub segments: usize,
     /// Space on the file system, as of the last segment change or [`Lane::look_at_space`].
     pub space: DiskSpace,
+    /// Bytes that can still be written: free ones and those reserved for the open segment, less what waits.
+    pub room_bytes: u64,
     /// The first failure: final.
     pub failed: Option<String>,
 }
@@ -212,6 +214,8 @@ pub(crate) struct State {
     /// When the batch in work was taken from the queue.
     pub(crate) busy_since: Option<Duration>,
     pub(crate) space: DiskSpace,
+    /// What the open segment still has of the space that was reserved for it.
+    pub(crate) reserved_bytes: u64,
     pub(crate) identity: Identity,
 }
 
@@ -288,6 +292,7 @@ impl Lane {
             next_ticket: 1,
             busy_since: None,
             space,
+            reserved_bytes: 0,
             identity: options.identity,
         };
         let shared = Arc::new(Shared {
@@ -316,6 +321,14 @@ impl Lane {
     /// The cluster id that later segments carry, once the node has joined.
     pub fn set_cluster_id(&self, cluster_id: [u8; 16]) {
         self.shared.state.lock().identity.cluster_id = cluster_id;
+    }
+
+    /// Makes sure that a segment is there; `done` is called when it is durable. A node that belongs to a cluster always
+    /// has one, so that a log that is lost as a whole is noticed.
+    pub fn found(&self, done: Done) -> Result<(), LaneError> {
+        let mut state = self.shared.usable()?;
+        self.shared.submit(&mut state, Vec::new(), Vec::new(), Some(done));
+        Ok(())
     }
 
     /// Back-pressure: wait for a permit of `bytes` before [`Lane::append`] and hold it until `done` is called.
@@ -548,6 +561,7 @@ impl Lane {
             queued_bytes: state.queued_bytes,
             segments: state.segments.len(),
             space: state.space,
+            room_bytes: (state.space.free_bytes + state.reserved_bytes).saturating_sub(state.queued_bytes),
             failed: state.failed.clone(),
         }
     }

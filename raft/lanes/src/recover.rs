@@ -103,13 +103,18 @@ pub(crate) fn recover(disk: &dyn Disk, identity: &Identity) -> Result<Recovered,
             chain = Some((trailer.last_sequence, trailer.last_crc));
             continue;
         }
-        let Scan { directory, last, rot_at, checkpoints } =
+        let Scan { directory, last, rot_at, written_to, checkpoints } =
             segment::scan(segment, chain, followed).map_err(damaged(segment))?;
         if let Some(at) = rot_at {
             return Err(OpenError::Damaged(format!(
                 "{}: the batch at {at} is bad, but a later one is good",
                 segment.name
             )));
+        }
+        // A crash leaves the reserved rest of a segment behind: it is given back, or crashes would fill the disk. What was
+        // written stays, good or torn.
+        if segment.file.len().map_err(io_error(step("measure")))? > written_to {
+            segment.file.set_len(written_to).map_err(io_error(step("cut the reserved space of")))?;
         }
         let Some(last) = last else { continue }; // no batch ever became durable here
         check(&found.groups, &checkpoints, segment)?;

@@ -232,6 +232,8 @@ pub(crate) struct Scan {
     pub(crate) last: Option<(u64, u32)>,
     /// Where the first bad batch stands, if a good one stands behind it: damage, not a torn tail.
     pub(crate) rot_at: Option<u64>,
+    /// Where bytes other than zero end: behind it lies only space that was reserved.
+    pub(crate) written_to: u64,
     /// Checkpoints of the first batch.
     pub(crate) checkpoints: Vec<(raft_types::GroupId, GroupCheckpoint)>,
 }
@@ -243,7 +245,9 @@ pub(crate) fn scan(
     previous: Option<(u64, u32)>,
     followed: Option<(u64, u32)>,
 ) -> Result<Scan, SegmentError> {
-    let mut found = Scan { directory: Directory::default(), last: None, rot_at: None, checkpoints: Vec::new() };
+    segment.file.forget_cached()?;
+    let mut found =
+        Scan { directory: Directory::default(), last: None, rot_at: None, written_to: 0, checkpoints: Vec::new() };
     let (mut at, mut expected) = (PAGE_BYTES, previous);
     loop {
         let next = good_batch(segment, at, expected)?;
@@ -266,7 +270,9 @@ pub(crate) fn scan(
         expected = found.last;
         at = behind;
     }
-    found.rot_at = good_batch_behind(segment, at, expected)?.then_some(at);
+    let (good, written_to) = look_behind(segment, at, expected)?;
+    found.rot_at = good.then_some(at);
+    found.written_to = written_to.max(at);
     Ok(found)
 }
 
@@ -283,30 +289,35 @@ fn good_batch(
     Ok(segment.batch(at, &header)?.map(|(_, placed, bodies)| (header, placed, bodies)))
 }
 
-/// Whether a whole batch that is newer than the one expected stands anywhere behind `at`.
-fn good_batch_behind(segment: &Segment, at: u64, expected: Option<(u64, u32)>) -> Result<bool, SegmentError> {
+/// Whether a whole batch that is newer than the one expected stands anywhere behind `at`, and where the written pages end.
+fn look_behind(segment: &Segment, at: u64, expected: Option<(u64, u32)>) -> Result<(bool, u64), SegmentError> {
     let oldest = expected.map_or(0, |(sequence, _)| sequence) + 1;
     let end = segment.file.len()?;
     let mut window = vec![0; 1 << 20];
-    let mut window_at = at + PAGE_BYTES;
+    let (mut window_at, mut written_to) = (at, at);
     while window_at < end {
         let filled = segment.file.read_at(window_at, &mut window)?;
         if filled == 0 {
             break;
         }
-        for page in (0..filled).step_by(PAGE_BYTES as usize) {
-            let Some(header) = window.get(page..(page + HEADER_BYTES).min(filled)).and_then(|bytes| {
-                (bytes.len() == HEADER_BYTES).then(|| BatchHeader::decode(bytes, segment.seed)).flatten()
-            }) else {
+        for (number, page) in window[..filled].chunks(PAGE_BYTES as usize).enumerate() {
+            if page.iter().all(|byte| *byte == 0) {
                 continue;
-            };
-            if header.sequence > oldest && segment.batch(window_at + page as u64, &header)?.is_some() {
-                return Ok(true);
+            }
+            let page_at = window_at + number as u64 * PAGE_BYTES;
+            written_to = page_at + PAGE_BYTES;
+            let header = page.get(..HEADER_BYTES).and_then(|bytes| BatchHeader::decode(bytes, segment.seed));
+            if let Some(header) = header
+                && page_at > at
+                && header.sequence > oldest
+                && segment.batch(page_at, &header)?.is_some()
+            {
+                return Ok((true, written_to));
             }
         }
         window_at += filled as u64;
     }
-    Ok(false)
+    Ok((false, written_to.min(end)))
 }
 
 /// Fills `buffer` or fails.

@@ -6,7 +6,7 @@
 use crate::{
     batch::{self, Placed, Record},
     directory::Directory,
-    format::{PAGE_BYTES, SegmentHeader, TRAILER_BYTES, Trailer, whole_pages},
+    format::{META_BYTES_MAX, PAGE_BYTES, SegmentHeader, TRAILER_BYTES, Trailer, whole_pages},
     group::Group,
     lane::{Done, Held, Job, LaneOptions, Rows, Shared},
     metrics::LaneMetrics,
@@ -123,14 +123,16 @@ impl LaneWriter {
                 break;
             }
         }
-        state.busy_since = jobs.front().map(|job: &Job| job.since);
+        // Not when the oldest job was submitted: a slow disk with a queue before it is no hung one.
+        state.busy_since = (!jobs.is_empty()).then(|| self.shared.clock.now());
         if !jobs.is_empty() {
             let hints = std::mem::take(&mut state.lazy_committed);
             let records: Vec<Record> =
                 hints.into_iter().map(|(group, position)| Record::Committed { group, position }).collect();
             let tickets = vec![0; records.len()];
             let since = self.shared.clock.now();
-            // Behind the entries it speaks of: a hint may never be durable before them (trap 8).
+            // Behind the entries of this batch. A hint whose entries are still in the queue may be durable before them:
+            // whoever reads it clamps it to what the log holds (trap 8).
             jobs.push_back(Job { records, tickets, done: None, since });
         }
         jobs
@@ -138,6 +140,9 @@ impl LaneWriter {
 
     fn write(&mut self, jobs: &VecDeque<Job>) -> io::Result<()> {
         let records: Vec<Record> = jobs.iter().flat_map(|job| job.records.iter().cloned()).collect();
+        if records.is_empty() && self.active.is_some() {
+            return Ok(()); // asked only that a segment be there
+        }
         let bytes = whole_pages(records.iter().map(Record::bytes).sum::<u64>() + 64);
         let room = bytes + (records.len() * 64) as u64 + PAGE_BYTES; // 64: a row and its share of the table
         if self.gap || !self.fits(room) {
@@ -165,6 +170,10 @@ impl LaneWriter {
         let Some(active) = &mut self.active else { return Err(io::Error::other("no segment is open")) };
         let batch =
             batch::lay_out(records, self.next.last_batch + 1, self.next.last_crc, active.at, active.segment.seed);
+        if batch.header.meta_bytes > META_BYTES_MAX {
+            // Recovery would not believe it: better no answer than one that a restart takes back.
+            return Err(io::Error::other(format!("a batch with {} bytes of heads", batch.header.meta_bytes)));
+        }
         let started = Instant::now();
         let used = u64::from(batch.header.meta_bytes) + u64::from(batch.header.body_bytes);
         let zero = [0; PAGE_BYTES as usize];
@@ -178,6 +187,7 @@ impl LaneWriter {
         active.segment.file.write_at(active.at, &parts)?;
         active.hasher.update(&batch.meta);
         active.at += u64::from(batch.header.total_bytes);
+        let left_bytes = active.reserved.saturating_sub(active.at);
         self.next.last_batch = batch.header.sequence;
         self.next.last_crc = batch.header.meta_crc;
         if let Some(metrics) = &self.metrics {
@@ -186,6 +196,7 @@ impl LaneWriter {
             metrics.batch_records.observe(f64::from(batch.header.records));
             metrics.written_bytes.inc_by(u64::from(batch.header.total_bytes));
         }
+        self.shared.state.lock().reserved_bytes = left_bytes;
         Ok(batch.placed)
     }
 
@@ -276,11 +287,8 @@ impl LaneWriter {
     fn roll(&mut self, room: u64) -> io::Result<()> {
         self.seal()?;
         let disk = Arc::clone(&self.shared.disk);
-        let space = disk.space()?;
         let (header, sequence) = {
-            let mut state = self.shared.state.lock();
-            state.space = space;
-            let identity = state.identity;
+            let identity = self.shared.state.lock().identity;
             let sequence = self.next.segment;
             let header = SegmentHeader {
                 lane: identity.lane,
@@ -296,6 +304,7 @@ impl LaneWriter {
         // Checkpoint and both footers are bounded by the groups; 1 KiB each is far more than they need.
         let least = PAGE_BYTES * 4 + room + self.written.len() as u64 * 1024;
         let reserved = reserve(&*file, self.segment_bytes.max(least), least)?;
+        self.shared.state.lock().space = disk.space()?;
         file.write_at(0, &[IoSlice::new(&header.encode())])?;
         let segment = Segment { name, sequence, seed: header.seed(), file };
         self.next.segment += 1;

@@ -194,3 +194,33 @@ fn the_bytes_of_a_segment_are_those_of_version_1() {
     }
     assert!(bytes == std::fs::read(golden).unwrap(), "the format changed: raise VERSION, keep reading the old one");
 }
+
+#[test]
+fn a_crash_gives_back_the_space_that_was_reserved() {
+    let disk = CrashDisk::new();
+    let lane = open(&disk).unwrap();
+    lane.append(GROUP, vec![entry(1, 0, 10)], Box::new(|_| {})).unwrap();
+    while lane.step() {}
+    let after = disk.crash(Unsynced::Kept, &Chance::new(1));
+    let length = |disk: &CrashDisk| disk.open(&disk.list().unwrap()[0]).unwrap().len().unwrap();
+    assert_eq!(length(&after), 256 << 10, "the whole segment was reserved");
+    let lane = open(&after).unwrap();
+    assert!(length(&after) < 32 << 10, "{} bytes are kept", length(&after));
+    assert_eq!(lane.body(GROUP, 0, None, 0..10).unwrap(), entry(1, 0, 10).body);
+    // A second start finds the same, and a torn batch behind the last good one is not cut away.
+    drop(lane);
+    assert_eq!(open(&after).unwrap().state(GROUP).last, Some(at(1, 0)));
+}
+
+#[test]
+fn a_log_that_was_founded_is_never_without_a_segment() {
+    let disk = CrashDisk::new();
+    let lane = open(&disk).unwrap();
+    assert_eq!(lane.status().segments, 0);
+    let (done, founded) = reporting();
+    lane.found(done).unwrap();
+    while lane.step() {}
+    assert!(founded.recv().unwrap());
+    let after = open(&disk.crash(Unsynced::Dropped, &Chance::new(1))).unwrap();
+    assert_eq!(after.status().segments, 1);
+}

@@ -41,6 +41,11 @@ pub trait DiskFile: Send + Sync + 'static {
     fn allocate(&self, length_bytes: u64) -> io::Result<()>;
     /// Cuts or extends the file.
     fn set_len(&self, length_bytes: u64) -> io::Result<()>;
+    /// Forgets clean pages that are held in memory, so that the next read is of the disk itself: after a failed sync the
+    /// pages in memory look written and are not.
+    fn forget_cached(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// The file's length.
     fn len(&self) -> io::Result<u64>;
     /// Whether the file has no bytes.
