@@ -46,7 +46,7 @@ sim:
 	SIM_SEED=$(SEED) cargo nextest run -p triptych-sim --no-capture --run-ignored all one_seed
 
 golden:
-	GOLDEN=1 cargo nextest run -p raft-lanes version_1
+	GOLDEN=1 cargo nextest run -p raft-lanes bytes_of_a_segment
 
 fix:
 	cargo fmt --all

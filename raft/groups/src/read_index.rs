@@ -176,11 +176,7 @@ impl Node {
                 }
             }
         }
-        claims
-            .into_iter()
-            .filter(|(_, claim)| claim.holds())
-            .map(|(group, claim)| (group, claim.index))
-            .collect()
+        claims.into_iter().filter(|(_, claim)| claim.holds()).map(|(group, claim)| (group, claim.index)).collect()
     }
 
     /// As voter: the groups in which this node has not voted in a newer term than the claimed one.

@@ -38,6 +38,12 @@ pub(crate) enum Record {
         group: GroupId,
         checkpoint: GroupCheckpoint,
     },
+    /// The body of a committed entry, apart from the log.
+    Block {
+        group: GroupId,
+        index: u64,
+        body: Bytes,
+    },
 }
 
 impl Record {
@@ -45,6 +51,7 @@ impl Record {
     pub(crate) fn bytes(&self) -> u64 {
         let rest = match self {
             Self::Entry { head, body, .. } => head.len() + crc_table_bytes(body.len() as u32) + body.len(),
+            Self::Block { body, .. } => crc_table_bytes(body.len() as u32) + body.len(),
             Self::Vote { vote, .. } => vote.len(),
             Self::State { .. } => 256,
             Self::Committed { .. } | Self::Truncate { .. } | Self::Purge { .. } => 0,
@@ -62,6 +69,7 @@ pub(crate) enum Placed {
     Truncate { group: GroupId, from: u64 },
     Purge { group: GroupId, upto: LogPosition },
     State { group: GroupId, checkpoint: GroupCheckpoint },
+    Block { group: GroupId, index: u64, record_at: u64 },
 }
 
 /// A batch ready to be written: the meta part, and the bodies that follow it.
@@ -79,6 +87,7 @@ pub(crate) fn lay_out(records: &[Record], sequence: u64, previous_crc: u32, at: 
             .iter()
             .map(|record| match record {
                 Record::Entry { head, body, .. } => HEADER_BYTES + head.len() + crc_table_bytes(body.len() as u32),
+                Record::Block { body, .. } => HEADER_BYTES + crc_table_bytes(body.len() as u32),
                 Record::Vote { vote, .. } => HEADER_BYTES + vote.len(),
                 Record::State { checkpoint, .. } => HEADER_BYTES + checkpoint.encode().len(),
                 Record::Committed { .. } | Record::Truncate { .. } | Record::Purge { .. } => HEADER_BYTES,
@@ -120,6 +129,10 @@ pub(crate) fn lay_out(records: &[Record], sequence: u64, previous_crc: u32, at: 
             Record::Entry { group, position, kind, head, body } => {
                 put(RecordKind::Entry, *kind, *group, *position, head, body);
                 Placed::Entry { group: *group, position: *position, record_at }
+            }
+            Record::Block { group, index, body } => {
+                put(RecordKind::Block, 0, *group, at_index(*index), &[], body);
+                Placed::Block { group: *group, index: *index, record_at }
             }
             Record::Vote { group, vote } => {
                 put(RecordKind::Vote, 0, *group, at_index(0), vote, &none);
@@ -187,6 +200,7 @@ pub(crate) fn take_apart(
         let group = record.group;
         placed.push(match record.kind {
             RecordKind::Entry => Placed::Entry { group, position: record.position, record_at },
+            RecordKind::Block => Placed::Block { group, index: record.position.index, record_at },
             RecordKind::Vote => Placed::Vote { group, vote: Bytes::copy_from_slice(head) },
             RecordKind::Committed => Placed::Committed { group, position: record.position },
             RecordKind::Truncate => Placed::Truncate { group, from: record.position.index },

@@ -33,6 +33,8 @@ pub(crate) struct GroupDirectory {
     pub(crate) vote: Option<Bytes>,
     pub(crate) committed: Option<LogPosition>,
     pub(crate) purged: Option<LogPosition>,
+    /// Blocks: index and where the record lies.
+    pub(crate) blocks: BTreeMap<u64, u64>,
 }
 
 impl GroupDirectory {
@@ -84,6 +86,7 @@ impl Directory {
                 own.committed = checkpoint.committed;
                 own.purged = checkpoint.purged;
             }
+            Placed::Block { group, index, record_at } => _ = self.of(*group).blocks.insert(*index, *record_at),
         }
     }
 
@@ -93,13 +96,16 @@ impl Directory {
 
     /// Bytes that the footer would take now, at most.
     pub(crate) fn footer_bytes_max(&self) -> u64 {
-        let of = |group: &GroupDirectory| 160 + (group.rows.len() * ROW_BYTES + group.terms.len() * 20) as u64;
+        let of = |group: &GroupDirectory| {
+            160 + ((group.rows.len() + group.blocks.len()) * ROW_BYTES + group.terms.len() * 20) as u64
+        };
         self.groups.values().map(of).sum::<u64>() + 64
     }
 
     /// The groups as a footer lists them.
     pub(crate) fn table(&self) -> Vec<FooterGroup> {
         let mut rows_at = 0u32;
+        let mut blocks_at: u32 = self.groups.values().map(|own| (own.rows.len() * ROW_BYTES) as u32).sum();
         let mut table = Vec::with_capacity(self.groups.len());
         for (group, own) in &self.groups {
             table.push(FooterGroup {
@@ -112,16 +118,21 @@ impl Directory {
                 vote: own.vote.as_ref().map(|vote| vote.to_vec()),
                 committed: own.committed,
                 purged: own.purged,
+                blocks: own.blocks.len() as u32,
+                blocks_at,
+                blocks_first: own.blocks.first_key_value().map_or(0, |(index, _)| *index),
+                blocks_last: own.blocks.last_key_value().map_or(0, |(index, _)| *index),
             });
             rows_at += (own.rows.len() * ROW_BYTES) as u32;
+            blocks_at += (own.blocks.len() * ROW_BYTES) as u32;
         }
         table
     }
 
-    /// The footer: length of the table 4 | table (postcard) | rows.
+    /// The footer: length of the table 4 | table (postcard) | rows | blocks.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let table = self.table();
-        let rows_at: usize = self.groups.values().map(|own| own.rows.len() * ROW_BYTES).sum();
+        let rows_at: usize = self.groups.values().map(|own| (own.rows.len() + own.blocks.len()) * ROW_BYTES).sum();
         let table = postcard::to_allocvec(&table).unwrap_or_default(); // only an over-long sequence can fail, and these have lengths
         let mut out = Vec::with_capacity(4 + table.len() + rows_at);
         out.extend_from_slice(&(table.len() as u32).to_le_bytes());
@@ -130,16 +141,24 @@ impl Directory {
             out.extend_from_slice(&row.term.to_le_bytes());
             out.extend_from_slice(&row.record_at.to_le_bytes());
         }
+        for (index, record_at) in self.groups.values().flat_map(|own| &own.blocks) {
+            out.extend_from_slice(&index.to_le_bytes());
+            out.extend_from_slice(&record_at.to_le_bytes());
+        }
         out
     }
 
-    /// The groups of a footer, and where its rows start, counted from the footer.
-    pub(crate) fn decode(footer: &[u8]) -> Option<(Vec<FooterGroup>, u64)> {
+    /// The groups of a footer of `version`, and where its rows start, counted from the footer.
+    pub(crate) fn decode(footer: &[u8], version: u8) -> Option<(Vec<FooterGroup>, u64)> {
         let (length, rest) = footer.split_first_chunk::<4>()?;
         let table = rest.get(..u32::from_le_bytes(*length) as usize)?;
-        let groups: Vec<FooterGroup> = postcard::from_bytes(table).ok()?;
+        let groups: Vec<FooterGroup> = match version {
+            1 => postcard::from_bytes::<Vec<FooterGroupV1>>(table).ok()?.into_iter().map(Into::into).collect(),
+            _ => postcard::from_bytes(table).ok()?,
+        };
         let rows_at = 4 + table.len();
-        let rows: u64 = groups.iter().map(|group| u64::from(group.rows) * ROW_BYTES as u64).sum();
+        let of = |group: &FooterGroup| (u64::from(group.rows) + u64::from(group.blocks)) * ROW_BYTES as u64;
+        let rows: u64 = groups.iter().map(of).sum();
         (rows == (footer.len() - rows_at) as u64).then_some((groups, rows_at as u64))
     }
 }
@@ -158,6 +177,68 @@ pub(crate) struct FooterGroup {
     pub(crate) vote: Option<Vec<u8>>,
     pub(crate) committed: Option<LogPosition>,
     pub(crate) purged: Option<LogPosition>,
+    /// Blocks, the first and the last index among them, and where their rows start, counted from the first row.
+    pub(crate) blocks: u32,
+    pub(crate) blocks_at: u32,
+    pub(crate) blocks_first: u64,
+    pub(crate) blocks_last: u64,
+}
+
+/// One group in a footer of version 1, which knew no blocks.
+#[derive(Deserialize)]
+struct FooterGroupV1 {
+    group: GroupId,
+    cut_from: Option<u64>,
+    first: u64,
+    rows: u32,
+    rows_at: u32,
+    terms: Vec<LogPosition>,
+    vote: Option<Vec<u8>>,
+    committed: Option<LogPosition>,
+    purged: Option<LogPosition>,
+}
+
+impl From<FooterGroupV1> for FooterGroup {
+    fn from(old: FooterGroupV1) -> Self {
+        Self {
+            group: old.group,
+            cut_from: old.cut_from,
+            first: old.first,
+            rows: old.rows,
+            rows_at: old.rows_at,
+            terms: old.terms,
+            vote: old.vote,
+            committed: old.committed,
+            purged: old.purged,
+            blocks: 0,
+            blocks_at: 0,
+            blocks_first: 0,
+            blocks_last: 0,
+        }
+    }
+}
+
+/// Where one group's rows lie in a sealed segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FooterRows {
+    /// Index of the first row, and where it lies in the file.
+    pub(crate) first: u64,
+    pub(crate) rows_at: u64,
+    /// Number of blocks, and where the first of their rows lies in the file.
+    pub(crate) blocks: u32,
+    pub(crate) blocks_at: u64,
+}
+
+impl FooterRows {
+    /// The rows of `own`, in a file whose first row of all lies at `rows_at`.
+    pub(crate) fn of(own: &FooterGroup, rows_at: u64) -> Self {
+        Self {
+            first: own.first,
+            rows_at: rows_at + u64::from(own.rows_at),
+            blocks: own.blocks,
+            blocks_at: rows_at + u64::from(own.blocks_at),
+        }
+    }
 }
 
 /// The row in 16 bytes of a footer.
@@ -203,10 +284,10 @@ mod tests {
         }
         let footer = directory.encode();
         assert!(footer.len() as u64 <= directory.footer_bytes_max());
-        let (groups, rows_at) = Directory::decode(&footer).expect("own bytes");
+        let (groups, rows_at) = Directory::decode(&footer, 2).expect("own bytes");
         assert_eq!((groups[0].first, groups[0].rows, groups[1].rows), (4, 2, 0));
         let at = rows_at as usize + ROW_BYTES;
         assert_eq!(row(footer[at..at + ROW_BYTES].try_into().expect("16")), Row { term: 1, record_at: 1_005 });
-        assert!(Directory::decode(&footer[..footer.len() - 1]).is_none());
+        assert!(Directory::decode(&footer[..footer.len() - 1], 2).is_none());
     }
 }

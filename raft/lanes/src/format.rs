@@ -15,6 +15,8 @@
 //!           | rest_crc 4 (head and crc table) | crc 4
 //!           crc table: one CRC32C for each 64 KiB of the body; body_at counts from the start of the segment
 //!
+//! footer    length of the table 4 | table (postcard) | rows: term 8, record_at 8 | blocks: index 8, record_at 8 (ascending, by group)
+//!
 //! trailer   magic 4 "TRFT" | version 1 | zero 3 | footer_at 8 | footer_bytes 4 | footer_crc 4 | last_sequence 8 | last_crc 4
 //!           | zero 20 | blake3 32 | crc 4 | zero 4
 //! ```
@@ -27,8 +29,8 @@
 
 use raft_types::{GroupId, LogPosition};
 
-/// The version that this release writes.
-pub const VERSION: u8 = 1;
+/// The version that this release writes: 2 has blocks (record kind 7, and their rows in the footer).
+pub const VERSION: u8 = 2;
 /// Size of the segment header, and the alignment of batches, in bytes.
 pub const PAGE_BYTES: u64 = 4096;
 /// Size of batch and record headers in bytes.
@@ -231,6 +233,8 @@ pub enum RecordKind {
     Purge = 5,
     /// The state of one group at the start of a segment: head.
     State = 6,
+    /// The body of the committed entry `index`, apart from the log; `term` is 0. Since version 2.
+    Block = 7,
 }
 
 /// The head of a record.
@@ -287,6 +291,7 @@ impl RecordHeader {
             4 => RecordKind::Truncate,
             5 => RecordKind::Purge,
             6 => RecordKind::State,
+            7 => RecordKind::Block,
             _ => return None,
         };
         let mut read = Reader(&bytes[4..]);
@@ -324,6 +329,8 @@ pub struct Trailer {
     pub last_crc: u32,
     /// BLAKE3 over the meta parts of all batches, and so over the CRC of every body.
     pub blake3: [u8; 32],
+    /// The version of the footer.
+    pub version: u8,
 }
 
 impl Trailer {
@@ -332,7 +339,7 @@ impl Trailer {
     pub fn encode(&self, seed: u32) -> [u8; TRAILER_BYTES] {
         let mut out = [0; TRAILER_BYTES];
         out[..4].copy_from_slice(TRAILER_MAGIC);
-        out[4] = VERSION;
+        out[4] = self.version;
         out[8..16].copy_from_slice(&self.footer_at.to_le_bytes());
         out[16..20].copy_from_slice(&self.footer_bytes.to_le_bytes());
         out[20..24].copy_from_slice(&self.footer_crc.to_le_bytes());
@@ -359,6 +366,7 @@ impl Trailer {
             last_sequence: read.u64()?,
             last_crc: read.u32()?,
             blake3: bytes[56..88].try_into().ok()?,
+            version: bytes[4],
         })
     }
 }
@@ -430,6 +438,7 @@ mod tests {
             last_sequence: 2,
             last_crc: 3,
             blake3: [9; 32],
+            version: VERSION,
         };
         let bytes = trailer.encode(1);
         assert_eq!(Trailer::decode(&bytes, 1), Some(trailer));

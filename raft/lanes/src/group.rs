@@ -27,7 +27,7 @@ impl Pending {
     }
 }
 
-/// Entries `first..=last` lie in segment `segment`.
+/// Entries `first..=last` lie in segment `segment`; of blocks it may hold some of these only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) segment: u64,
@@ -44,6 +44,8 @@ pub(crate) struct Group {
     pub(crate) last: Option<LogPosition>,
     /// Ascending, without overlap; only a purge beyond the end leaves a gap.
     pub(crate) runs: Vec<Run>,
+    /// Segments with blocks of this group, oldest first, and which indexes those have.
+    pub(crate) blocks: Vec<Run>,
     /// A suffix of the log.
     pub(crate) pending: BTreeMap<u64, Pending>,
     /// Durable entries still in RAM, because peers and apply ask for them at once.
@@ -73,6 +75,9 @@ impl Group {
 
     /// The position of the entry at `index`, if the log has one.
     pub(crate) fn position(&self, index: u64) -> Option<LogPosition> {
+        if self.purged.is_some_and(|purged| index < purged.index) {
+            return None; // after a snapshot the terms of what it stands for are not known
+        }
         if self.last.is_none_or(|last| index > last.index) {
             return self.purged.filter(|purged| purged.index == index);
         }
@@ -125,6 +130,17 @@ impl Group {
         }
     }
 
+    /// Takes in that the block `index` now lies in `segment`.
+    pub(crate) fn placed_block(&mut self, segment: u64, index: u64) {
+        match self.blocks.last_mut() {
+            Some(run) if run.segment == segment => {
+                run.first = run.first.min(index);
+                run.last = run.last.max(index);
+            }
+            _ => self.blocks.push(Run { segment, first: index, last: index }),
+        }
+    }
+
     /// Takes in what a segment says when the lane opens.
     pub(crate) fn load(&mut self, segment: u64, own: &FooterGroup) {
         if let Some(from) = own.cut_from {
@@ -140,6 +156,9 @@ impl Group {
             }
             let term = own.terms.last().map_or(0, |start| start.term);
             self.last = Some(LogPosition { term, index: own.first + u64::from(own.rows) - 1 });
+        }
+        if own.blocks > 0 {
+            self.blocks.push(Run { segment, first: own.blocks_first, last: own.blocks_last });
         }
         if let Some(vote) = &own.vote {
             self.vote = Some(Bytes::copy_from_slice(vote));

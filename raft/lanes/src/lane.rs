@@ -1,12 +1,12 @@
 //! The lane as its users see it: submit records, read entries and bodies, ask for the state.
 
 use crate::{
-    LaneMetrics, OpenError,
+    LaneError, LaneOptions, OpenError, Writer,
     batch::Record,
-    directory::{Directory, ROW_BYTES},
+    directory::{Directory, FooterRows},
     group::{Group, Pending},
     recover,
-    segment::{Found, Identity, Segment, SegmentError},
+    segment::{Identity, Segment},
     writer,
 };
 use bytes::Bytes;
@@ -15,7 +15,6 @@ use raft_types::{Acquire, ByteBudget, Clock, Disk, DiskSpace, GroupId, LogPositi
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt, io,
-    ops::Range,
     sync::Arc,
     thread::JoinHandle,
     time::Duration,
@@ -23,47 +22,6 @@ use std::{
 
 /// Called once, with the result of the `fdatasync` that covers the submission.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
-
-/// Settings of a lane.
-#[derive(Debug, Clone)]
-pub struct LaneOptions {
-    /// Whose disk it is.
-    pub identity: Identity,
-    /// Size at which a segment is sealed, in bytes; the space is reserved beforehand.
-    pub segment_bytes: u64,
-    /// Bytes that may wait for the writer; see [`Lane::reserve`].
-    pub queue_bytes: u64,
-    /// Bytes of durable entries that stay in RAM for peers and apply, which ask for the newest at once.
-    pub cache_bytes: u64,
-    /// Who writes.
-    pub writer: Writer,
-    /// Where to count.
-    pub metrics: Option<LaneMetrics>,
-}
-
-impl LaneOptions {
-    /// Defaults for `identity`: segments of 1 GiB, queue and cache of 16 MiB, a writer thread.
-    #[must_use]
-    pub fn new(identity: Identity) -> Self {
-        Self {
-            identity,
-            segment_bytes: 1 << 30,
-            queue_bytes: 16 << 20,
-            cache_bytes: 16 << 20,
-            writer: Writer::Thread,
-            metrics: None,
-        }
-    }
-}
-
-/// Who writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Writer {
-    /// A thread of the lane's own.
-    Thread,
-    /// The owner, by [`Lane::step`]: for simulation and tests.
-    Stepped,
-}
 
 /// One log entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,61 +79,6 @@ pub struct LaneStatus {
     pub room_bytes: u64,
     /// The first failure: final.
     pub failed: Option<String>,
-}
-
-/// Why the lane did not do it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LaneError {
-    /// A write or `fdatasync` failed before; the process must not go on with this disk.
-    #[error("the lane has failed: {0}")]
-    Failed(String),
-    /// The lane is shut down.
-    #[error("the lane is stopped")]
-    Stopped,
-    /// An append that does not follow the last entry.
-    #[error("{group}: entry {found} does not follow the last one, {last:?}")]
-    Gap {
-        /// The group.
-        group: GroupId,
-        /// The last index.
-        last: Option<u64>,
-        /// The index submitted.
-        found: u64,
-    },
-    /// There is no such entry.
-    #[error("{group}: no entry {index}")]
-    Absent {
-        /// The group.
-        group: GroupId,
-        /// The index asked for.
-        index: u64,
-    },
-    /// The entry is of another term.
-    #[error("{group}: entry {index} is of term {found}")]
-    OtherTerm {
-        /// The group.
-        group: GroupId,
-        /// The index asked for.
-        index: u64,
-        /// Its term here.
-        found: u64,
-    },
-    /// The range does not lie in the body.
-    #[error("{group}: the body of {index} has {length} bytes")]
-    OutOfRange {
-        /// The group.
-        group: GroupId,
-        /// The index asked for.
-        index: u64,
-        /// Bytes of the body.
-        length: u32,
-    },
-    /// The bytes on the disk fail their checksum: fetch them from a peer.
-    #[error("damaged: {0}")]
-    Damaged(String),
-    /// The disk did not answer.
-    #[error("reading failed: {0}")]
-    Io(String),
 }
 
 /// A cheap handle of one lane.
@@ -264,15 +167,7 @@ pub(crate) struct Held {
 pub(crate) enum Rows {
     /// Active, or left unsealed by a crash.
     Ram(Directory),
-    /// Group → first index and place of its first row.
-    Footer(BTreeMap<GroupId, (u64, u64)>),
-}
-
-/// Where an entry was found, to be read after the lock is gone.
-enum Place {
-    Pending(Pending, u64),
-    Row { segment: Segment, record_at: u64, term: u64, index: u64 },
-    Footer { segment: Segment, row_at: u64, index: u64 },
+    Footer(BTreeMap<GroupId, FooterRows>),
 }
 
 impl Lane {
@@ -395,16 +290,37 @@ impl Lane {
         Ok(())
     }
 
-    /// The log does not need entries up to `upto` any more. Their blocks stay readable.
+    /// The log does not need entries up to `upto` any more. Their bodies stay readable.
+    ///
+    /// Beyond the end, after a snapshot: what this log had behind its committed part may never have been committed at
+    /// all, so it goes first. An address must not answer with the bytes of an entry that lost (L4).
     pub fn purge(&self, group: GroupId, upto: LogPosition, done: Done) -> Result<(), LaneError> {
         let mut state = self.shared.usable()?;
         let own = state.groups.entry(group).or_default();
+        let sure = own.committed.max(own.purged);
         own.purged = own.purged.max(Some(upto));
+        let mut records = Vec::with_capacity(2);
         if own.last.is_none_or(|last| last.index < upto.index) {
+            let from = sure.map_or(0, |sure| sure.index + 1);
+            if own.last.is_some_and(|last| last.index >= from) {
+                records.push(Record::Truncate { group, from });
+            }
             own.cut(0);
             own.last = Some(upto);
         }
-        self.shared.submit(&mut state, vec![Record::Purge { group, upto }], vec![0], Some(done));
+        records.push(Record::Purge { group, upto });
+        let tickets = vec![0; records.len()];
+        self.shared.submit(&mut state, records, tickets, Some(done));
+        Ok(())
+    }
+
+    /// Keeps bodies of committed entries apart from the log: pulled from a peer, or moved out of an old segment. They
+    /// can be read once `done` says that they are durable.
+    pub fn append_blocks(&self, group: GroupId, blocks: Vec<(u64, Bytes)>, done: Done) -> Result<(), LaneError> {
+        let mut state = self.shared.usable()?;
+        let records: Vec<_> = blocks.into_iter().map(|(index, body)| Record::Block { group, index, body }).collect();
+        let tickets = vec![0; records.len()];
+        self.shared.submit(&mut state, records, tickets, Some(done));
         Ok(())
     }
 
@@ -426,101 +342,6 @@ impl Lane {
     #[must_use]
     pub fn groups(&self) -> Vec<GroupId> {
         self.shared.state.lock().groups.keys().copied().collect()
-    }
-
-    /// The position of the entry at `index`.
-    #[must_use]
-    pub fn position(&self, group: GroupId, index: u64) -> Option<LogPosition> {
-        self.shared.state.lock().groups.get(&group)?.position(index)
-    }
-
-    /// The entries of `range`: complete or an error, at least one, and no more than about `bytes_max` of heads and bodies.
-    pub fn entries(&self, group: GroupId, range: Range<u64>, bytes_max: u64) -> Result<Vec<ThinEntry>, LaneError> {
-        let mut found = Vec::new();
-        let mut bytes = 0;
-        let mut next = range.start;
-        while next < range.end && (found.is_empty() || bytes < bytes_max) {
-            let upto = range.end.min(next + 64); // 64: a fair bound for the time under the lock
-            let places: Vec<Place> = {
-                let state = self.shared.state.lock();
-                let own = state.groups.get(&group).ok_or(LaneError::Absent { group, index: next })?;
-                if next < own.first() {
-                    return Err(LaneError::Absent { group, index: next });
-                }
-                (next..upto).map(|index| state.place(group, own, index)).collect::<Result<_, _>>()?
-            };
-            for place in places {
-                let thin = place.thin(group)?;
-                let size = thin.head.len() as u64 + u64::from(thin.body_len);
-                if !found.is_empty() && bytes + size > bytes_max {
-                    return Ok(found);
-                }
-                bytes += size;
-                next += 1;
-                found.push(thin);
-            }
-        }
-        Ok(found)
-    }
-
-    /// Like [`Lane::entries`], if that needs no disk: `None` sends the caller to a thread that may block.
-    #[must_use]
-    pub fn entries_in_memory(&self, group: GroupId, range: Range<u64>, bytes_max: u64) -> Option<Vec<ThinEntry>> {
-        let state = self.shared.state.lock();
-        let own = state.groups.get(&group)?;
-        let mut found = Vec::new();
-        let mut bytes = 0;
-        for index in range {
-            let entry = own.pending.get(&index).or_else(|| own.recent.get(&index))?;
-            let size = (entry.head.len() + entry.body.len()) as u64;
-            if !found.is_empty() && bytes + size > bytes_max {
-                break;
-            }
-            bytes += size;
-            found.push(entry.thin(index));
-        }
-        (own.last.is_some()).then_some(found)
-    }
-
-    /// The whole body at `index` of `term`, if that needs no disk.
-    #[must_use]
-    pub fn body_in_memory(&self, group: GroupId, index: u64, term: u64) -> Option<Bytes> {
-        let state = self.shared.state.lock();
-        let own = state.groups.get(&group)?;
-        let entry = own.pending.get(&index).or_else(|| own.recent.get(&index))?;
-        (entry.term == term).then(|| entry.body.clone())
-    }
-
-    /// Bytes `range` of the body at `index`, verified; of that `term` only, if one is given.
-    pub fn body(&self, group: GroupId, index: u64, term: Option<u64>, range: Range<u64>) -> Result<Bytes, LaneError> {
-        let place = self.place(group, index)?;
-        let outside = |length| Err(LaneError::OutOfRange { group, index, length });
-        let check = |found: u64| match term {
-            Some(term) if term != found => Err(LaneError::OtherTerm { group, index, found }),
-            _ => Ok(()),
-        };
-        match place {
-            Place::Pending(pending, _) => {
-                check(pending.term)?;
-                if range.start > range.end || range.end > pending.body.len() as u64 {
-                    return outside(pending.body.len() as u32);
-                }
-                Ok(pending.body.slice(range.start as usize..range.end as usize))
-            }
-            place => {
-                let (segment, found) = place.found(group)?;
-                check(found.header.position.term)?;
-                if range.start > range.end || range.end > u64::from(found.header.body_len) {
-                    return outside(found.header.body_len);
-                }
-                segment.body(&found, range).map_err(LaneError::from)
-            }
-        }
-    }
-
-    /// Bytes of the body at `index`.
-    pub fn body_len(&self, group: GroupId, index: u64) -> Result<u32, LaneError> {
-        Ok(self.place(group, index)?.thin(group)?.body_len)
     }
 
     /// The newest entry that is durable with all before it.
@@ -598,12 +419,6 @@ impl Lane {
             tracing::error!("the lane's writer thread panicked");
         }
     }
-
-    fn place(&self, group: GroupId, index: u64) -> Result<Place, LaneError> {
-        let state = self.shared.state.lock();
-        let own = state.groups.get(&group).ok_or(LaneError::Absent { group, index })?;
-        state.place(group, own, index)
-    }
 }
 
 impl Shared {
@@ -620,72 +435,5 @@ impl Shared {
         state.queued_bytes += records.iter().map(Record::bytes).sum::<u64>();
         state.queue.push_back(Job { records, tickets, done, since: self.clock.now() });
         self.wake.notify_one();
-    }
-}
-
-impl State {
-    fn place(&self, group: GroupId, own: &Group, index: u64) -> Result<Place, LaneError> {
-        let absent = LaneError::Absent { group, index };
-        if own.last.is_none_or(|last| index > last.index) {
-            return Err(absent);
-        }
-        if let Some(pending) = own.pending.get(&index).or_else(|| own.recent.get(&index)) {
-            return Ok(Place::Pending(pending.clone(), index));
-        }
-        let run = own.run(index).ok_or_else(|| absent.clone())?;
-        let held = self.segments.get(&run.segment).ok_or_else(|| absent.clone())?;
-        let segment = held.segment.clone();
-        match &held.rows {
-            Rows::Ram(directory) => {
-                let rows = directory.groups.get(&group).ok_or_else(|| absent.clone())?;
-                let row = index.checked_sub(rows.first).and_then(|at| rows.rows.get(at as usize)).ok_or(absent)?;
-                Ok(Place::Row { segment, record_at: row.record_at, term: row.term, index })
-            }
-            Rows::Footer(groups) => {
-                let (first, rows_at) = groups.get(&group).ok_or_else(|| absent.clone())?;
-                let at = index.checked_sub(*first).ok_or(absent)?;
-                Ok(Place::Footer { segment, row_at: rows_at + at * ROW_BYTES as u64, index })
-            }
-        }
-    }
-}
-
-impl Place {
-    fn found(self, group: GroupId) -> Result<(Segment, Found), LaneError> {
-        let (segment, record_at, term, index) = match self {
-            Self::Row { segment, record_at, term, index } => (segment, record_at, term, index),
-            Self::Footer { segment, row_at, index } => {
-                let row = segment.row(row_at)?;
-                (segment, row.record_at, row.term, index)
-            }
-            Self::Pending(_, index) => return Err(LaneError::Absent { group, index }),
-        };
-        let found = segment.entry(record_at)?;
-        if found.header.group != group || found.header.position != (LogPosition { term, index }) {
-            return Err(segment.damaged(&format!("the record at {record_at} is not {group}/{index}@{term}")).into());
-        }
-        Ok((segment, found))
-    }
-
-    fn thin(self, group: GroupId) -> Result<ThinEntry, LaneError> {
-        if let Self::Pending(pending, index) = self {
-            return Ok(pending.thin(index));
-        }
-        let (_, found) = self.found(group)?;
-        Ok(ThinEntry {
-            position: found.header.position,
-            kind: found.header.entry_kind,
-            head: found.head,
-            body_len: found.header.body_len,
-        })
-    }
-}
-
-impl From<SegmentError> for LaneError {
-    fn from(error: SegmentError) -> Self {
-        match error {
-            SegmentError::Io(error) => Self::Io(error.to_string()),
-            SegmentError::Damaged(what) => Self::Damaged(what),
-        }
     }
 }

@@ -27,17 +27,22 @@
 mod batch;
 pub mod crash;
 mod directory;
+mod error;
 mod folder;
 pub mod format;
 mod group;
 mod lane;
 mod metrics;
+mod options;
+mod read;
 mod recover;
 mod segment;
 mod writer;
 
+pub use error::LaneError;
 pub use folder::FolderDisk;
-pub use lane::{Done, Entry, GroupState, Lane, LaneError, LaneOptions, LaneStatus, ThinEntry, Writer};
+pub use lane::{Done, Entry, GroupState, Lane, LaneStatus, ThinEntry};
 pub use metrics::LaneMetrics;
+pub use options::{LaneOptions, Writer};
 pub use recover::OpenError;
 pub use segment::Identity;

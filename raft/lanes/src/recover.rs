@@ -8,7 +8,7 @@
 //! ```
 
 use crate::{
-    directory::Directory,
+    directory::{Directory, FooterRows},
     format::{BadHeader, PAGE_BYTES},
     group::Group,
     lane::{Held, Rows},
@@ -96,7 +96,7 @@ pub(crate) fn recover(disk: &dyn Disk, identity: &Identity) -> Result<Recovered,
         if let Some((trailer, groups, rows_at)) = segment.footer().map_err(damaged(segment))? {
             let mut rows = BTreeMap::new();
             for own in groups {
-                rows.insert(own.group, (own.first, rows_at + u64::from(own.rows_at)));
+                rows.insert(own.group, FooterRows::of(&own, rows_at));
                 found.groups.entry(own.group).or_default().load(segment.sequence, &own);
             }
             found.segments.insert(segment.sequence, Held { segment: segment.clone(), rows: Rows::Footer(rows) });

@@ -2,7 +2,7 @@
 
 use crate::{
     batch::{self, BodyCheck, Placed},
-    directory::{Directory, FooterGroup, ROW_BYTES, Row, row},
+    directory::{Directory, FooterGroup, FooterRows, ROW_BYTES, Row, row},
     format::{
         BODY_CRC_BYTES, BadHeader, BatchHeader, HEADER_BYTES, PAGE_BYTES, RecordHeader, RecordKind, SegmentHeader,
         TRAILER_BYTES, Trailer,
@@ -125,7 +125,7 @@ impl Segment {
             return Err(self.damaged("the footer fails its checksum"));
         }
         let (groups, rows_at) =
-            Directory::decode(&footer).ok_or_else(|| self.damaged("the footer contradicts itself"))?;
+            Directory::decode(&footer, trailer.version).ok_or_else(|| self.damaged("the footer contradicts itself"))?;
         Ok(Some((trailer, groups, trailer.footer_at + rows_at)))
     }
 
@@ -134,6 +134,22 @@ impl Segment {
         let mut bytes = [0; ROW_BYTES];
         read_exact(&*self.file, at, &mut bytes)?;
         Ok(row(bytes))
+    }
+
+    /// Where the block `index` lies, by binary search in the rows of a sealed segment.
+    pub(crate) fn block_at(&self, rows: &FooterRows, index: u64) -> Result<Option<u64>, SegmentError> {
+        let (mut low, mut high) = (0, u64::from(rows.blocks));
+        while low < high {
+            let middle = (low + high) / 2;
+            // The row of a block has its index where the row of an entry has its term.
+            let Row { term: found, record_at } = self.row(rows.blocks_at + middle * ROW_BYTES as u64)?;
+            match found.cmp(&index) {
+                std::cmp::Ordering::Equal => return Ok(Some(record_at)),
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+            }
+        }
+        Ok(None)
     }
 
     /// The batch header at `at`, if a sound one stands there.
@@ -186,7 +202,7 @@ impl Segment {
         let header = bytes
             .get(..filled)
             .and_then(|bytes| RecordHeader::decode(bytes, self.seed))
-            .filter(|header| header.kind == RecordKind::Entry)
+            .filter(|header| matches!(header.kind, RecordKind::Entry | RecordKind::Block))
             .ok_or_else(|| self.damaged(&format!("the record at {record_at} fails its checksum")))?;
         let whole = HEADER_BYTES + header.rest_bytes();
         if whole > filled {

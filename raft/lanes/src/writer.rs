@@ -5,11 +5,12 @@
 
 use crate::{
     batch::{self, Placed, Record},
-    directory::Directory,
-    format::{META_BYTES_MAX, PAGE_BYTES, SegmentHeader, TRAILER_BYTES, Trailer, whole_pages},
+    directory::{Directory, FooterRows},
+    format::{META_BYTES_MAX, PAGE_BYTES, SegmentHeader, TRAILER_BYTES, Trailer, VERSION, whole_pages},
     group::Group,
-    lane::{Done, Held, Job, LaneOptions, Rows, Shared},
+    lane::{Done, Held, Job, Rows, Shared},
     metrics::LaneMetrics,
+    options::LaneOptions,
     segment::{self, Segment},
 };
 use raft_types::GroupId;
@@ -248,6 +249,9 @@ impl LaneWriter {
                         self.gap = true;
                     }
                 }
+                Placed::Block { group, index, .. } => {
+                    state.groups.entry(*group).or_default().placed_block(sequence, *index);
+                }
                 Placed::State { .. } => {}
             }
         }
@@ -346,6 +350,7 @@ impl LaneWriter {
             last_sequence: self.next.last_batch,
             last_crc: self.next.last_crc,
             blake3: *active.hasher.finalize().as_bytes(),
+            version: VERSION,
         };
         let file = &active.segment.file;
         file.write_at(active.at, &[IoSlice::new(&footer), IoSlice::new(&trailer.encode(seed))])?;
@@ -353,7 +358,7 @@ impl LaneWriter {
         file.sync()?;
         let table_bytes = u32::from_le_bytes([footer[0], footer[1], footer[2], footer[3]]);
         let rows_at = active.at + 4 + u64::from(table_bytes);
-        let rows = table.iter().map(|own| (own.group, (own.first, rows_at + u64::from(own.rows_at)))).collect();
+        let rows = table.iter().map(|own| (own.group, FooterRows::of(own, rows_at))).collect();
         if let Some(held) = self.shared.state.lock().segments.get_mut(&active.segment.sequence) {
             held.rows = Rows::Footer(rows);
         }

@@ -35,6 +35,15 @@ fn random_op(chance: &Chance, ops: &[Op], term: &mut u64) -> Op {
             Op::Purge(group, own.entries[&index].position)
         }
         3 if chance.below(8) == 0 => Op::Purge(group, at(*term, next + 5)),
+        4 => match own.purged {
+            // Only bodies of purged entries are kept apart, and whatever was here before is the same.
+            Some(purged) => {
+                let index = chance.below(purged.index + 1);
+                let body = own.bodies.get(&index).cloned().unwrap_or_else(|| entry(7, index, 70_000).body);
+                Op::Blocks(group, vec![(index, body)])
+            }
+            None => Op::Vote(group, Bytes::from_static(b"v")),
+        },
         _ => {
             let sizes = [0, 10, 5_000, 65_536, 70_000, 140_000];
             let count = 1 + chance.below(3);
@@ -56,6 +65,7 @@ fn submit(lane: &Lane, op: &Op, order: usize, acked: &Arc<AtomicUsize>) {
         Op::Vote(group, vote) => lane.save_vote(group, vote, done),
         Op::Truncate(group, keep) => lane.truncate_after(group, keep, done),
         Op::Purge(group, upto) => lane.purge(group, upto, done),
+        Op::Blocks(group, blocks) => lane.append_blocks(group, blocks, done),
     }
     .expect("accepted");
 }
@@ -71,6 +81,10 @@ fn run(seed: u64) {
                 let op = random_op(&chance, &ops, &mut term);
                 submit(&lane, &op, ops.len(), &acked);
                 ops.push(op);
+                // Blocks alone are not readable before they are durable.
+                if matches!(ops.last(), Some(Op::Blocks(..))) {
+                    while lane.step() {}
+                }
                 assert_eq!(difference(&lane, &replay(&ops)), None, "L2, seed {seed} step {step}");
             }
             3 => {

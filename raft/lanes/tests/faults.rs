@@ -173,8 +173,12 @@ fn a_log_read_is_complete_and_bounded_and_never_empty() {
     assert!(lane.entries(GROUP, 199..201, u64::MAX).is_err(), "never short because of an absent entry");
 }
 
+fn golden(version: u8) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/segment-v{version}.bin"))
+}
+
 #[test]
-fn the_bytes_of_a_segment_are_those_of_version_1() {
+fn the_bytes_of_a_segment_are_those_of_version_2() {
     let disk = CrashDisk::new();
     let lane = open(&disk).unwrap();
     lane.append(GROUP, vec![entry(1, 0, 5), entry(1, 1, 66_000)], Box::new(|_| {})).unwrap();
@@ -184,15 +188,59 @@ fn the_bytes_of_a_segment_are_those_of_version_1() {
     lane.truncate_after(GROUP, Some(0), Box::new(|_| {})).unwrap();
     lane.step();
     lane.append(GroupId(2), vec![entry(3, 0, 0)], Box::new(|_| {})).unwrap();
+    lane.append_blocks(GroupId(3), vec![(4, entry(1, 4, 9).body), (2, entry(1, 2, 7).body)], Box::new(|_| {})).unwrap();
     lane.shutdown();
     let file = disk.open("segment-0000000000000001.lane").unwrap();
     let mut bytes = vec![0; file.len().unwrap() as usize];
     file.read_at(0, &mut bytes).unwrap();
-    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/segment-v1.bin");
     if std::env::var_os("GOLDEN").is_some() {
-        std::fs::write(&golden, &bytes).unwrap();
+        std::fs::write(golden(2), &bytes).unwrap();
     }
-    assert!(bytes == std::fs::read(golden).unwrap(), "the format changed: raise VERSION, keep reading the old one");
+    assert!(bytes == std::fs::read(golden(2)).unwrap(), "the format changed: raise VERSION, keep reading the old one");
+}
+
+#[test]
+fn segments_of_every_version_are_read() {
+    for version in [1, 2] {
+        let disk = CrashDisk::new();
+        let file = disk.create("segment-0000000000000001.lane").unwrap();
+        let bytes = std::fs::read(golden(version)).unwrap();
+        file.write_at(0, &[std::io::IoSlice::new(&bytes)]).unwrap();
+        let lane = open(&disk).unwrap_or_else(|error| panic!("version {version}: {error}"));
+        assert_eq!(lane.state(GROUP).last, Some(at(1, 0)), "version {version}");
+        assert_eq!(lane.state(GROUP).vote.as_deref(), Some(&b"vote of 1"[..]));
+        assert_eq!(lane.body(GROUP, 0, Some(1), 0..5).unwrap(), entry(1, 0, 5).body);
+        assert_eq!(lane.state(GroupId(2)).last, Some(at(3, 0)));
+        if version >= 2 {
+            assert_eq!(lane.body(GroupId(3), 2, None, 0..7).unwrap(), entry(1, 2, 7).body);
+            assert_eq!(lane.body(GroupId(3), 3, None, 0..7), Err(LaneError::Absent { group: GroupId(3), index: 3 }));
+            assert!(lane.holds(GroupId(3), 4, 9) && !lane.holds(GroupId(3), 4, 8));
+        }
+    }
+}
+
+#[test]
+fn a_block_repairs_a_damaged_entry() {
+    let (disk, _) = filled();
+    let lane = open(&disk).unwrap();
+    let whole = entry(1, 1, 66_000).body;
+    lane.append(GroupId(9), vec![entry(1, 1, 66_000)], Box::new(|_| {})).unwrap();
+    while lane.step() {}
+    lane.shutdown();
+    let name = disk.list().unwrap().pop().unwrap();
+    let file = disk.open(&name).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    file.read_at(0, &mut bytes).unwrap();
+    let at = bytes.windows(64).position(|window| window == &whole[30_000..30_064]).unwrap() as u64;
+    file.write_at(at, &[std::io::IoSlice::new(&[whole[30_000] ^ 1])]).unwrap();
+    let lane = open(&disk).unwrap();
+    let read = |lane: &Lane| lane.body(GroupId(9), 1, Some(1), 0..66_000);
+    assert!(matches!(read(&lane), Err(LaneError::Damaged(_))));
+    lane.append_blocks(GroupId(9), vec![(1, whole.clone())], Box::new(|_| {})).unwrap();
+    while lane.step() {}
+    assert_eq!(read(&lane).unwrap(), whole);
+    lane.shutdown();
+    assert_eq!(read(&open(&disk).unwrap()).unwrap(), whole, "after a restart too");
 }
 
 #[test]

@@ -67,6 +67,7 @@ pub enum Op {
     Vote(GroupId, Bytes),
     Truncate(GroupId, Option<u64>),
     Purge(GroupId, LogPosition),
+    Blocks(GroupId, Vec<(u64, Bytes)>),
 }
 
 /// One group of the model.
@@ -75,6 +76,8 @@ pub struct ModelGroup {
     pub vote: Option<Bytes>,
     pub purged: Option<LogPosition>,
     pub entries: BTreeMap<u64, Entry>,
+    /// Bodies that are kept apart from the log: of purged entries, and blocks.
+    pub bodies: BTreeMap<u64, Bytes>,
 }
 
 impl ModelGroup {
@@ -101,9 +104,16 @@ pub fn replay(ops: &[Op]) -> Model {
             }
             Op::Purge(group, upto) => {
                 let own = model.entry(*group).or_default();
+                // Beyond the end: nobody knows what was committed of the rest, so it goes.
+                let beyond = own.last().is_none_or(|last| last.index < upto.index);
+                let rest = own.entries.split_off(&(upto.index + 1));
+                let purged = std::mem::replace(&mut own.entries, rest);
+                if !beyond {
+                    own.bodies.extend(purged.into_iter().map(|(index, entry)| (index, entry.body)));
+                }
                 own.purged = own.purged.max(Some(*upto));
-                own.entries.retain(|index, _| *index > upto.index);
             }
+            Op::Blocks(group, blocks) => model.entry(*group).or_default().bodies.extend(blocks.iter().cloned()),
         }
     }
     model
@@ -133,6 +143,13 @@ pub fn difference(lane: &Lane, model: &Model) -> Option<String> {
                 Ok(body) if body == entry.body => {}
                 Ok(_) => return Some(format!("{group}/{index}: another body")),
                 Err(error) => return Some(format!("{group}/{index}: {error}")),
+            }
+        }
+        for (index, body) in &own.bodies {
+            match lane.body(group, *index, None, 0..body.len() as u64) {
+                Ok(found) if found == *body => {}
+                Ok(_) => return Some(format!("{group}/{index}: another kept body")),
+                Err(error) => return Some(format!("{group}/{index}, kept apart from the log: {error}")),
             }
         }
         if let Some(last) = own.last()
