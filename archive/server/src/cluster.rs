@@ -107,6 +107,8 @@ mod tests {
             leader: None,
             term: 3,
             voters: vec!["n1".into()],
+            voter_ids: Vec::new(),
+            learners: Vec::new(),
             last: None,
             committed: None,
             applied: None,

@@ -1,5 +1,5 @@
-//! What a node does without being asked: the meta group's members and table, leaders where they are preferred, and the
-//! watch over disk and groups.
+//! What a node does without being asked: the table of groups, leaders where they are preferred, and the watch over disk,
+//! groups and peers.
 
 use crate::{
     node::{Group, Node},
@@ -7,7 +7,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::future::join_all;
-use openraft::{ChangeMembers, Instant, RaftMetrics, async_runtime::watch::WatchReceiver, impls::BasicNode};
+use openraft::{Instant, RaftMetrics, async_runtime::watch::WatchReceiver};
 use raft_placement::{MetaCommand, MetaState, rebalance, spread};
 use raft_types::{Command, GroupId, NodeId, Propose, Versioned};
 use std::{
@@ -16,65 +16,26 @@ use std::{
     time::Duration,
 };
 
-/// Between two looks of the meta leader at its members.
-const RECONCILE_EVERY: Duration = Duration::from_millis(500);
 /// Between two looks at disk, groups and leaders.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// Looks between two steps towards the preferred leaders: a hand-over has long ended by then.
 const BALANCE_EVERY_LOOKS: u64 = 2;
-/// At most so many voters in the meta group.
-const META_VOTERS_MAX: usize = 5;
 /// A disk that does not finish a batch for so long loses its leaderships (trap 17).
 const DISK_SLOW_AFTER: Duration = Duration::from_secs(5);
 /// … and for so long ends the process.
 const DISK_HUNG_AFTER: Duration = Duration::from_secs(20);
 /// Entries that a peer may lag and still be given a leadership.
 const TRANSFER_LAG_MAX: u64 = 32;
+/// Free bytes without which nothing is admitted, however small the disk is: what may be under way at one time.
+const ADMIT_BYTES_MIN: u64 = 64 << 20;
+/// How long openraft's core may take to hear of a hand-over: it may itself wait for the disk.
+const TRIGGER_WITHIN: Duration = Duration::from_secs(2);
 /// How long a planned stop waits for its leaderships to go.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
 
 impl Node {
-    /// As meta leader: registered nodes become members, and once all expected nodes are there the groups are defined.
-    pub(crate) async fn reconcile(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(RECONCILE_EVERY).await;
-            let Some(meta) = self.group(GroupId::META) else { continue };
-            if !meta.leads() {
-                continue;
-            }
-            let state = self.meta.state();
-            self.step_membership(&meta, &state).await;
-            self.define_groups(&state).await;
-        }
-    }
-
-    /// One idempotent step: add a learner, or make a caught-up learner a voter.
-    async fn step_membership(&self, meta: &Group, state: &MetaState) {
-        let metrics: RaftMetrics<Types> = meta.raft.metrics().borrow_watched().clone();
-        let membership = metrics.membership_config.membership();
-        let voters: BTreeSet<u64> = membership.voter_ids().collect();
-        for (id, node) in state.nodes().filter(|(_, node)| !node.retired) {
-            if voters.contains(&id.0) || voters.len() >= META_VOTERS_MAX {
-                continue;
-            }
-            let name = node.registration.name.clone();
-            let result = if membership.get_node(&id.0).is_none() {
-                meta.raft.add_learner(id.0, BasicNode::new(name.clone()), false).await.map(|_| "learner")
-            } else if lag_of(&metrics, id.0).is_some_and(|lag| lag <= TRANSFER_LAG_MAX) {
-                let add = ChangeMembers::AddVoterIds(BTreeSet::from([id.0]));
-                meta.raft.change_membership(add, true).await.map(|_| "voter")
-            } else {
-                continue;
-            };
-            match result {
-                Ok(role) => tracing::info!(node = name, role, "member of the meta group"),
-                Err(error) => tracing::debug!(node = name, %error, "the membership did not change yet"),
-            }
-            return; // one change at a time (trap 18)
-        }
-    }
-
-    async fn define_groups(&self, state: &MetaState) {
+    /// As meta leader: once all expected nodes are there, the groups are defined.
+    pub(crate) async fn define_groups(&self, state: &MetaState) {
         if state.group_count() > 0 || state.cluster_id().is_none() {
             return;
         }
@@ -101,42 +62,57 @@ impl Node {
             self.look_at_disk().await;
             self.look_at_groups();
             self.look_at_peers().await;
-            if looks.is_multiple_of(BALANCE_EVERY_LOOKS) && !self.draining.load(Ordering::Relaxed) {
+            if looks.is_multiple_of(BALANCE_EVERY_LOOKS) && !self.declines() {
                 self.balance().await;
             }
         }
     }
 
     async fn look_at_disk(&self) {
-        let lane = self.lane.clone();
-        let Ok(space) = self.options.blocking().run(move || lane.look_at_space()).await else { return };
-        match space {
-            Ok(space) => {
-                // 5 %: reads, deletes and Raft's own records go on behind it.
-                let full = space.free_bytes < (space.total_bytes / 20).clamp(4 << 20, 8 << 30);
-                if self.disk_full.swap(full, Ordering::Relaxed) != full {
-                    let free_bytes = space.free_bytes;
-                    if full {
-                        tracing::error!(free_bytes, "the disk is too full to admit images; reads go on");
-                    } else {
-                        tracing::info!(free_bytes, "the disk has room again; images are admitted");
-                    }
-                }
-            }
-            Err(error) => tracing::warn!(%error, "the free space is not known"),
-        }
         let status = self.lane.status();
         if let Some(why) = status.failed {
             return self.fail(format!("the disk has failed: {why}"));
         }
         match status.oldest_unfinished {
-            Some(age) if age >= DISK_HUNG_AFTER => self.fail(format!("the disk has not finished a write for {age:?}")),
+            Some(age) if age >= DISK_HUNG_AFTER => {
+                return self.fail(format!("the disk has not finished a write for {age:?}"));
+            }
             Some(age) if age >= DISK_SLOW_AFTER => {
                 tracing::warn!(?age, "the disk does not finish a write; handing over leaderships");
-                self.hand_over_all().await;
+                self.hand_over_once().await;
             }
             _ => {}
         }
+        let lane = self.lane.clone();
+        let Ok(space) = self.options.blocking().run(move || lane.look_at_space()).await else { return };
+        if let Err(error) = space {
+            tracing::warn!(%error, "the free space is not known");
+        }
+        let full = self.is_full();
+        let room_bytes = self.lane.status().room_bytes;
+        if self.disk_full.swap(full, Ordering::Relaxed) != full {
+            if full {
+                tracing::error!(room_bytes, "the disk is too full to admit images; reads go on, leaders go elsewhere");
+            } else {
+                tracing::info!(room_bytes, "the disk has room again; images are admitted");
+            }
+        }
+        if full {
+            self.hand_over_once().await;
+        }
+    }
+
+    /// Whether there is too little room to admit images: 5 % is kept for what must be written all the same.
+    pub(crate) fn is_full(&self) -> bool {
+        let status = self.lane.status();
+        status.room_bytes < (status.space.total_bytes / 20).clamp(ADMIT_BYTES_MIN, 8 << 30)
+    }
+
+    /// Whether there is too little room even for a leader's entries: 2 % is kept for votes, rows and snapshots. A
+    /// follower then says that it cannot be reached; the others are the majority.
+    pub(crate) fn is_at_reserve(&self) -> bool {
+        let status = self.lane.status();
+        status.room_bytes < (status.space.total_bytes / 50).clamp(ADMIT_BYTES_MIN / 2, 4 << 30)
     }
 
     fn look_at_groups(&self) {
@@ -152,6 +128,11 @@ impl Node {
             leads += i64::from(metrics.state == openraft::ServerState::Leader);
         }
         self.metrics.leads.set(leads);
+    }
+
+    /// Whether this node should be given no leadership.
+    pub(crate) fn declines(&self) -> bool {
+        self.draining.load(Ordering::Relaxed) || self.disk_full.load(Ordering::Relaxed)
     }
 
     /// Keeps the table of who answers fresh, also between peers that share no traffic.
@@ -171,7 +152,7 @@ impl Node {
             let metrics: RaftMetrics<Types> = group.raft.metrics().borrow_watched().clone();
             leaders.insert(group.id, metrics.current_leader.map(NodeId));
             if metrics.state == openraft::ServerState::Leader {
-                let near = caught_up(&metrics);
+                let near = self.heirs(&metrics);
                 alive = Some(alive.map_or_else(|| near.clone(), |alive| alive.union(&near).copied().collect()));
                 ready.insert(group.id, near);
             }
@@ -188,12 +169,36 @@ impl Node {
         }
     }
 
-    async fn hand_over(&self, group: &Group, to: NodeId) {
+    pub(crate) async fn hand_over(&self, group: &Group, to: NodeId) {
         self.metrics.transfers.inc();
         tracing::debug!(group = %group.id, to = %to, "handing over the leadership");
-        if let Err(error) = group.raft.trigger().transfer_leader(to.0).await {
-            tracing::warn!(group = %group.id, %error, "the leadership was not handed over");
+        match tokio::time::timeout(TRIGGER_WITHIN, group.raft.trigger().transfer_leader(to.0)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(group = %group.id, %error, "the leadership was not handed over"),
+            Err(_) => tracing::warn!(group = %group.id, "the group does not take the order to hand over"),
         }
+    }
+
+    /// Gives every leadership to some peer that is near; answers how many there were.
+    async fn hand_over_once(&self) -> usize {
+        let led: Vec<_> = self.all_groups().into_iter().filter(|group| group.leads()).collect();
+        let orders = led.iter().enumerate().filter_map(|(turn, group)| {
+            let metrics: RaftMetrics<Types> = group.raft.metrics().borrow_watched().clone();
+            let near: Vec<NodeId> = self.heirs(&metrics).into_iter().collect();
+            let to = near[turn.checked_rem(near.len())?];
+            Some(self.hand_over(group, to))
+        });
+        join_all(orders).await;
+        led.len()
+    }
+
+    /// The other voters that could lead at once, and would.
+    fn heirs(&self, metrics: &RaftMetrics<Types>) -> BTreeSet<NodeId> {
+        let state = self.meta.state();
+        let peers = self.peers.lock();
+        let declines =
+            |id: &NodeId| state.name_of(*id).and_then(|name| peers.get(name)).is_some_and(|peer| peer.declines);
+        caught_up(metrics).into_iter().filter(|id| !declines(id)).collect()
     }
 
     /// Gives every leadership to some peer that is near, and waits until they are gone.
@@ -203,20 +208,13 @@ impl Node {
         }
         let until = tokio::time::Instant::now() + HAND_OVER_WITHIN;
         loop {
-            let led: Vec<_> = self.all_groups().into_iter().filter(|group| group.leads()).collect();
-            if led.is_empty() {
+            let led = self.hand_over_once().await;
+            if led == 0 {
                 return;
             }
             if tokio::time::Instant::now() >= until {
-                tracing::warn!(groups = led.len(), "stopping while still leading; the peers will elect");
+                tracing::warn!(groups = led, "stopping while still leading; the peers will elect");
                 return;
-            }
-            for (turn, group) in led.iter().enumerate() {
-                let metrics: RaftMetrics<Types> = group.raft.metrics().borrow_watched().clone();
-                let near: Vec<NodeId> = caught_up(&metrics).into_iter().collect();
-                if let Some(to) = turn.checked_rem(near.len()).map(|at| near[at]) {
-                    self.hand_over(group, to).await;
-                }
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }

@@ -4,7 +4,7 @@
 //!   Propose ─► node ─► openraft, one core per group ─► log_store ─► lane (thin entries: bodies only on disk and wire)
 //!                │                    │      └────────► machine ──► applier ─► StateMachine (one transaction for all)
 //!                │                    └──────────────► transport ─► wire ─► serve on the peer
-//!                └─ life, keeper: join, meta group, leaders, watch over the disk
+//!                └─ life, members, keeper, mirror, retention: join, who keeps what, leaders, disk, missing bodies, old log
 //! ```
 //!
 //! No openraft type is in a file, on the wire or in a public signature of this crate.
@@ -15,12 +15,17 @@ mod keeper;
 mod life;
 mod log_store;
 mod machine;
+mod members;
 mod meta;
 mod metrics;
+mod mirror;
 mod node;
 mod options;
 mod propose;
 mod read_index;
+mod replace;
+mod retention;
+mod rows;
 mod rpc;
 mod serve;
 mod status;
@@ -34,3 +39,5 @@ mod types;
 pub use identity::{Identity, IdentityError};
 pub use node::{Node, StartError};
 pub use options::{NodeOptions, Timing};
+pub use replace::ReplaceError;
+pub use retention::Retention;

@@ -9,7 +9,7 @@
 
 use crate::{
     identity::random,
-    node::Node,
+    node::{Node, PeerView},
     rpc::{Hello, Join, Joined, method},
     types::{decode, encode},
 };
@@ -61,7 +61,7 @@ impl Node {
     /// The raft id of this node: from its identity, or by founding or joining a cluster.
     async fn join(&self) -> NodeId {
         if let Some(id) = self.identity.borrow().raft_id.filter(|_| self.identity.borrow().is_member()) {
-            return id;
+            return id; // whether it was replaced meanwhile, the peers say when they are asked how they are
         }
         let mut said = None;
         loop {
@@ -69,12 +69,12 @@ impl Node {
             match decide(&situation) {
                 Decision::Initialise => {
                     let cluster_id = random(&*self.seed);
-                    if self.become_member(cluster_id, MetaState::FOUNDER) {
+                    if self.become_member(cluster_id, MetaState::FOUNDER).await {
                         return MetaState::FOUNDER;
                     }
                 }
                 Decision::Join { cluster_id } => match self.ask_to_join(&situation, cluster_id).await {
-                    Ok(id) if self.become_member(Uuid::from_bytes(cluster_id), id) => return id,
+                    Ok(id) if self.become_member(Uuid::from_bytes(cluster_id), id).await => return id,
                     Ok(_) => {}
                     Err(why) => self.set_phase(format!("joining: {why}")),
                 },
@@ -130,7 +130,15 @@ impl Node {
         let answer =
             tokio::time::timeout(HELLO_WITHIN, self.wire.call(peer, Class::Urgent, request)).await.ok()?.ok()?;
         let hello: Hello = decode("hello", &answer.head).ok()?;
-        self.last_seen.lock().insert(peer.to_owned(), self.clock.now());
+        let view = PeerView { at: self.clock.now(), declines: hello.declines, missing: hello.missing };
+        self.peers.lock().insert(peer.to_owned(), view);
+        let own = self.identity.borrow().node_uuid.into_bytes();
+        if hello.retired.contains(&own) {
+            self.fail(format!(
+                "{peer} says that this disk was replaced by a newer node: move the data folder away, and start with an \
+                 empty one"
+            ));
+        }
         Some(hello)
     }
 
@@ -168,16 +176,26 @@ impl Node {
         }
     }
 
-    /// Writes the identity, durably, before the first vote under it.
-    fn become_member(&self, cluster_id: Uuid, id: NodeId) -> bool {
+    /// Writes the identity, durably, before the first vote under it; before that, a first segment, so that a member whose
+    /// log is gone as a whole is known for what it is.
+    async fn become_member(&self, cluster_id: Uuid, id: NodeId) -> bool {
         let mut identity = self.identity.borrow().clone();
         identity.cluster_id = Some(cluster_id);
         identity.raft_id = Some(id);
-        if let Err(error) = identity.save(&*self.store) {
-            self.fail(error.to_string());
+        self.lane.set_cluster_id(cluster_id.into_bytes());
+        if let Err(error) = crate::log_store::durably(|done| self.lane.found(done)).await {
+            self.fail(format!("the first segment of the log could not be written: {error}"));
             return false;
         }
-        self.lane.set_cluster_id(cluster_id.into_bytes());
+        let (store, saved) = (Arc::clone(&self.store), identity.clone());
+        match self.options.blocking().run(move || saved.save(&*store)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.fail(error.to_string());
+                return false;
+            }
+            Err(_) => return false,
+        }
         tracing::info!(%cluster_id, raft_id = %id, "member of the cluster");
         self.identity.send_replace(identity);
         true
@@ -213,7 +231,7 @@ impl Node {
             let known = self.lane.state(*group_id);
             let group = self.open_group(*group_id, id).await?;
             let new = known.vote.is_none() && known.last.is_none();
-            if new && placement.preferred() == Some(id) {
+            if new && placement.preferred() == Some(id) && !placement.moved {
                 let members: BTreeMap<u64, BasicNode> = placement
                     .replicas
                     .iter()

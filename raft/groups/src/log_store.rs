@@ -73,7 +73,7 @@ impl LogStore {
 }
 
 /// Submits to the lane and waits for the fsync.
-async fn durably<F>(submit: F) -> Result<(), io::Error>
+pub(crate) async fn durably<F>(submit: F) -> Result<(), io::Error>
 where
     F: FnOnce(raft_lanes::Done) -> Result<(), LaneError>,
 {

@@ -9,11 +9,12 @@
 //!
 //! - Apply waits until the lane has the entries durable: on a follower `committed` may run ahead (trap 9).
 //! - Every responder is answered; a refused command is an outcome, an error stops the node (trap 11).
-//! - No snapshot is ever built: the log is not purged yet, so a node that was away catches up by log.
+//! - A snapshot is a moment of the rows themselves; see `rows.rs`. Installing one is in order with what is applied.
 
 use crate::{
     meta::MetaHolder,
-    types::{Answer, LogId, MembershipRecord, StoredMembership, Types, decode, encode, log_id, position},
+    rows::{Rows, Spool, meta_of},
+    types::{Answer, LogId, MembershipRecord, StoredMembership, Types, encode, log_id, position},
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -26,7 +27,15 @@ use parking_lot::Mutex;
 use prometheus::Histogram;
 use raft_lanes::Lane;
 use raft_types::{Applied, Committed, CommittedEntry, GroupId, LogPosition, Outcome, StateMachine, StateMachineError};
-use std::{io, sync::Arc, thread::JoinHandle, time::Instant};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Instant,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Entries that one group hands over at a time: bounds what waits in RAM.
@@ -40,15 +49,21 @@ const QUEUE_CHUNKS: usize = 128;
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
     applied: Arc<watch::Sender<Option<LogPosition>>>,
+    /// Heads and bodies applied since the start, in bytes.
+    bytes: Arc<AtomicU64>,
 }
 
 impl Progress {
     pub(crate) fn new(applied: Option<LogPosition>) -> Self {
-        Self { applied: Arc::new(watch::channel(applied).0) }
+        Self { applied: Arc::new(watch::channel(applied).0), bytes: Arc::default() }
     }
 
     pub(crate) fn applied(&self) -> Option<LogPosition> {
         *self.applied.borrow()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn reach(&self, position: LogPosition) {
@@ -68,11 +83,17 @@ struct Chunk {
     answer: oneshot::Sender<Result<Vec<Outcome>, String>>,
 }
 
+/// What the applier does, in the order of its queue.
+enum Work {
+    Apply(Chunk),
+    Install { group: GroupId, spool: Spool, answer: oneshot::Sender<Result<(), String>> },
+}
+
 /// The one applier of a node.
 pub(crate) struct Applier {
     machine: Arc<dyn StateMachine>,
     /// Gone once the applier stops.
-    queue: Mutex<Option<mpsc::Sender<Chunk>>>,
+    queue: Mutex<Option<mpsc::Sender<Work>>>,
     /// Apply where the call is made: simulation, where no second thread may be.
     inline: bool,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -98,9 +119,20 @@ impl Applier {
         }
         let (answer, outcomes) = oneshot::channel();
         let queue = self.queue.lock().clone().ok_or("the applier is stopped")?;
-        queue.send(Chunk { entries, answer }).await.map_err(|_| "the applier is stopped")?;
+        queue.send(Work::Apply(Chunk { entries, answer })).await.map_err(|_| "the applier is stopped")?;
         drop(queue);
         outcomes.await.map_err(|_| "the applier stopped")?
+    }
+
+    async fn install(&self, group: GroupId, spool: Spool) -> Result<(), String> {
+        if self.inline {
+            return spool.import(group, &*self.machine);
+        }
+        let (answer, installed) = oneshot::channel();
+        let queue = self.queue.lock().clone().ok_or("the applier is stopped")?;
+        queue.send(Work::Install { group, spool, answer }).await.map_err(|_| "the applier is stopped")?;
+        drop(queue);
+        installed.await.map_err(|_| "the applier stopped")?
     }
 
     /// Lets what was handed over be applied, and ends the thread.
@@ -114,14 +146,31 @@ impl Applier {
     }
 }
 
-fn run(mut chunks: mpsc::Receiver<Chunk>, machine: &dyn StateMachine, seconds: &Histogram) {
-    while let Some(first) = chunks.blocking_recv() {
+fn run(mut queue: mpsc::Receiver<Work>, machine: &dyn StateMachine, seconds: &Histogram) {
+    let mut put_back = None;
+    while let Some(work) = put_back.take().or_else(|| queue.blocking_recv()) {
+        let first = match work {
+            Work::Apply(chunk) => chunk,
+            Work::Install { group, spool, answer } => {
+                // A group that is shut down does not wait for its answer.
+                let _ = answer.send(spool.import(group, machine));
+                continue;
+            }
+        };
         let mut entries = first.entries;
         let mut answers = vec![(entries.len(), first.answer)];
         while entries.len() < BATCH_ENTRIES_MAX {
-            let Ok(next) = chunks.try_recv() else { break };
-            answers.push((next.entries.len(), next.answer));
-            entries.extend(next.entries);
+            match queue.try_recv() {
+                Ok(Work::Apply(next)) => {
+                    answers.push((next.entries.len(), next.answer));
+                    entries.extend(next.entries);
+                }
+                Ok(install) => {
+                    put_back = Some(install);
+                    break;
+                }
+                Err(_) => break,
+            }
         }
         let started = Instant::now();
         match machine.apply(&entries) {
@@ -184,14 +233,7 @@ impl GroupMachine {
         progress: Progress,
         applied: &Applied,
     ) -> Result<Self, io::Error> {
-        let membership = match &applied.membership {
-            Some((at, bytes)) => {
-                let record: MembershipRecord = decode("membership", bytes).map_err(io::Error::other)?;
-                let membership = record.try_into().map_err(io::Error::other)?;
-                StoredMembership::new(Some(log_id(*at)), membership)
-            }
-            None => StoredMembership::default(),
-        };
+        let membership = meta_of(applied).map_err(io::Error::other)?.last_membership;
         Ok(Self { group, lane, sink, progress, last: applied.position, membership })
     }
 
@@ -212,7 +254,11 @@ impl GroupMachine {
             let at = entry.log_id();
             let said = match entry.payload {
                 EntryPayload::Blank => CommittedEntry::Blank,
-                EntryPayload::Normal(block) => CommittedEntry::Command { body_len: block.body_len(), head: block.head },
+                EntryPayload::Normal(block) => {
+                    let body_len = block.body_len();
+                    self.progress.bytes.fetch_add(block.head.len() as u64 + body_len, Ordering::Relaxed);
+                    CommittedEntry::Command { body_len, head: block.head }
+                }
                 EntryPayload::Membership(membership) => {
                     let record = encode(&MembershipRecord::from(&membership));
                     self.membership = StoredMembership::new(Some(at), membership);
@@ -242,8 +288,8 @@ impl GroupMachine {
 }
 
 impl RaftStateMachine<Types> for GroupMachine {
-    type SnapshotData = ();
-    type SnapshotBuilder = NoSnapshot;
+    type SnapshotData = Rows;
+    type SnapshotBuilder = Moment;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         Ok((self.last.map(log_id), self.membership.clone()))
@@ -263,35 +309,67 @@ impl RaftStateMachine<Types> for GroupMachine {
         self.apply_chunk(chunk).await
     }
 
-    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<NoSnapshot> {
-        None
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Moment> {
+        Some(self.moment())
     }
 
-    async fn get_snapshot_builder(&mut self) -> NoSnapshot {
-        NoSnapshot
+    async fn get_snapshot_builder(&mut self) -> Moment {
+        self.moment()
     }
 
     async fn install_snapshot(
         &mut self,
-        _meta: &openraft::alias::SnapshotMetaOf<Types>,
-        (): (),
+        meta: &openraft::alias::SnapshotMetaOf<Types>,
+        rows: Rows,
     ) -> Result<(), io::Error> {
-        Err(io::Error::other("this release knows no snapshots; the log is complete on every node"))
+        match (rows, &self.sink) {
+            (Rows::Spooled(spool), Sink::Data(applier)) => {
+                applier.install(self.group, spool).await.map_err(io::Error::other)?;
+            }
+            (Rows::Here, _) => return Err(io::Error::other("a snapshot without its rows")),
+            (Rows::Spooled(_), Sink::Meta(_)) => {
+                return Err(io::Error::other("the meta group is rebuilt from its log and has no snapshots"));
+            }
+        }
+        self.last = meta.last_log_id.as_ref().map(position);
+        self.membership = meta.last_membership.clone();
+        if let Some(last) = self.last {
+            self.progress.reach(last);
+        }
+        Ok(())
     }
 
-    async fn get_current_snapshot(&mut self) -> Result<Option<openraft::alias::SnapshotOf<Types, ()>>, io::Error> {
-        Ok(None)
+    async fn get_current_snapshot(&mut self) -> Result<Option<openraft::alias::SnapshotOf<Types, Rows>>, io::Error> {
+        // The meta group's log is never purged, so nobody needs a snapshot of it.
+        let has = self.last.is_some() && matches!(self.sink, Sink::Data(_));
+        Ok(has.then(|| self.moment().snapshot()))
     }
 }
 
-/// Snapshots are not built: the log is never purged.
-pub(crate) struct NoSnapshot;
+impl GroupMachine {
+    fn moment(&self) -> Moment {
+        Moment { last: self.last, membership: self.membership.clone() }
+    }
+}
 
-impl RaftSnapshotBuilder<Types> for NoSnapshot {
-    type SnapshotData = ();
+/// A moment of the rows, which is all that a snapshot is here.
+pub(crate) struct Moment {
+    last: Option<LogPosition>,
+    membership: StoredMembership,
+}
 
-    async fn build_snapshot(&mut self) -> Result<openraft::alias::SnapshotOf<Types, ()>, io::Error> {
-        Err(io::Error::other("this release builds no snapshots; the log is complete on every node"))
+impl Moment {
+    fn snapshot(self) -> openraft::alias::SnapshotOf<Types, Rows> {
+        let meta = openraft::SnapshotMeta { last_log_id: self.last.map(log_id), last_membership: self.membership };
+        openraft::Snapshot { meta, snapshot: Rows::Here }
+    }
+}
+
+impl RaftSnapshotBuilder<Types> for Moment {
+    type SnapshotData = Rows;
+
+    async fn build_snapshot(&mut self) -> Result<openraft::alias::SnapshotOf<Types, Rows>, io::Error> {
+        Ok(Self { last: self.last, membership: self.membership.clone() }.snapshot())
     }
 }
 

@@ -14,6 +14,10 @@ pub(crate) struct Metrics {
     pub(crate) leads: IntGauge,
     pub(crate) hosted: IntGauge,
     pub(crate) transfers: IntCounter,
+    pub(crate) installed: IntCounter,
+    pub(crate) missing_bytes: IntGauge,
+    pub(crate) pulled_bytes: IntCounter,
+    pub(crate) repaired: IntCounter,
 }
 
 impl Metrics {
@@ -45,6 +49,22 @@ impl Metrics {
             leads: keep(registry, IntGauge::new("raft_groups_leads", "Groups that this node leads.")?)?,
             hosted: keep(registry, IntGauge::new("raft_groups_hosted", "Groups that this node keeps.")?)?,
             transfers: keep(registry, IntCounter::new("raft_groups_transfers_total", "Leaderships handed over.")?)?,
+            installed: keep(
+                registry,
+                IntCounter::new("raft_groups_snapshots_installed_total", "Groups whose rows came from a leader.")?,
+            )?,
+            missing_bytes: keep(
+                registry,
+                IntGauge::new("raft_groups_missing_bytes", "Bodies that are still pulled from peers, in bytes.")?,
+            )?,
+            pulled_bytes: keep(
+                registry,
+                IntCounter::new("raft_groups_pulled_bytes_total", "Bodies pulled from peers, in bytes.")?,
+            )?,
+            repaired: keep(
+                registry,
+                IntCounter::new("raft_groups_repaired_total", "Damaged bodies replaced by a peer's copy.")?,
+            )?,
         })
     }
 }

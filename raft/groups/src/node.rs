@@ -3,7 +3,9 @@
 //! ```text
 //!   start ─► life: join or resume ─► meta group ─► data groups as the meta group says ─► ready
 //!              │
-//!              ├─ reconcile   meta leader: members of the meta group, the table of groups
+//!              ├─ reconcile   leaders: members as wanted; the meta leader: the table of groups
+//!              ├─ mirror      bodies that rows from a snapshot name, pulled from peers
+//!              ├─ retain      what of the log is kept
 //!              ├─ keeper      leaders back to where they are preferred; hung disk; failed group
 //!              └─ reader      read index, one round at a time
 //! ```
@@ -22,7 +24,7 @@ use crate::{
 use openraft::{Instant as _, Raft, async_runtime::watch::WatchReceiver};
 use parking_lot::{Mutex, RwLock};
 use raft_lanes::Lane;
-use raft_types::{Applied, Clock, Disk, GroupId, NodeId, Seed, Serve, StateMachine, Wire};
+use raft_types::{Applied, BlockAddress, ByteBudget, Clock, Disk, GroupId, NodeId, Seed, Serve, StateMachine, Wire};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -31,7 +33,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Why a node does not start. Each says what to do.
@@ -69,6 +71,8 @@ pub(crate) struct Role {
     pub(crate) leader: Option<u64>,
     /// Raft id → name of the voters.
     pub(crate) voters: BTreeMap<u64, String>,
+    /// Names of the learners.
+    pub(crate) learners: Vec<String>,
     /// The sets of voters that must each agree: one, or two while the membership changes (Raft §6).
     pub(crate) configs: Vec<BTreeSet<u64>>,
     /// As leader: how long ago a majority acknowledged it.
@@ -89,6 +93,10 @@ impl Group {
             leads: metrics.state == openraft::ServerState::Leader,
             leader: metrics.current_leader,
             voters,
+            learners: membership
+                .learner_ids()
+                .map(|id| membership.get_node(&id).map_or_else(String::new, |node| node.addr.clone()))
+                .collect(),
             configs: membership.get_joint_config().clone(),
             quorum_age: metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()),
         }
@@ -99,6 +107,20 @@ impl Group {
         self.raft.metrics().borrow_watched().state == openraft::ServerState::Leader
     }
 }
+
+/// What is known of a peer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PeerView {
+    /// When it was last heard from.
+    pub(crate) at: Duration,
+    /// Whether it wants no leadership.
+    pub(crate) declines: bool,
+    /// Bytes of bodies that it still pulls; none when it is complete.
+    pub(crate) missing: Option<u64>,
+}
+
+/// Bodies that are pulled or repaired at one time, in bytes.
+const REPAIR_BYTES_MAX: u64 = 64 << 20;
 
 /// A node. Cheap to clone through its `Arc`.
 pub struct Node {
@@ -116,7 +138,19 @@ pub struct Node {
     pub(crate) reading: ReadIndex,
     pub(crate) disk_full: AtomicBool,
     pub(crate) draining: AtomicBool,
-    pub(crate) last_seen: Mutex<BTreeMap<String, Duration>>,
+    pub(crate) peers: Mutex<BTreeMap<String, PeerView>>,
+    pub(crate) machine: Arc<dyn StateMachine>,
+    /// Places for rows that come in.
+    pub(crate) incoming: Semaphore,
+    /// Memory for bodies that are pulled.
+    pub(crate) repair_budget: ByteBudget,
+    pub(crate) next_pull: Mutex<Duration>,
+    /// Bytes of bodies that are still pulled from peers.
+    pub(crate) missing: Mutex<Option<u64>>,
+    /// Empty disks that ask to join under a known name: name → disk, and since when.
+    pub(crate) asking: Mutex<BTreeMap<String, ([u8; 16], Duration)>>,
+    /// Bodies here that failed their checksum and wait for a peer's copy.
+    pub(crate) damaged: Mutex<BTreeSet<BlockAddress>>,
     applier: Arc<Applier>,
     applied_at_start: BTreeMap<GroupId, Applied>,
     ready: watch::Sender<bool>,
@@ -146,9 +180,22 @@ impl Node {
             answer.map_err(|error| StartError::Catalogue(crate::machine::chain(&error)))?
         };
         let applied_at_start: BTreeMap<GroupId, Applied> = applied.into_iter().collect();
+        let incomplete = {
+            let (machine, store) = (Arc::clone(&machine), Arc::clone(&store));
+            let look = move || {
+                crate::rows::remove_spools(&*store).map_err(|error| format!("remove old spool files: {error}"))?;
+                machine.incomplete().map_err(|error| crate::machine::chain(&error))
+            };
+            let answer = options.blocking().run(look).await.map_err(|error| StartError::Other(error.to_string()))?;
+            answer.map_err(StartError::Catalogue)?
+        };
         for (group, applied) in &applied_at_start {
             let last = lane.state(*group).last;
-            // Apply waits for the log to be durable, so this can only be a log of another time (trap 10).
+            // Apply waits for the log to be durable, so this can only be a log of another time (trap 10), or a death
+            // between the import of rows and the purge of the log, which openraft makes up for.
+            if incomplete.contains(group) {
+                continue;
+            }
             if applied.position.is_some_and(|applied| last.is_none_or(|last| last.index < applied.index)) {
                 return Err(StartError::Catalogue(format!(
                     "the catalogue has applied {group} up to {:?}, but the log ends at {last:?}: the log has lost what this \
@@ -158,7 +205,7 @@ impl Node {
                 )));
             }
         }
-        let applier = Applier::start(machine, options.inline, metrics.apply_seconds.clone())
+        let applier = Applier::start(Arc::clone(&machine), options.inline, metrics.apply_seconds.clone())
             .map_err(|error| StartError::Other(error.to_string()))?;
         let node = Arc::new(Self {
             lane,
@@ -174,7 +221,14 @@ impl Node {
             reading: ReadIndex::new(),
             disk_full: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            last_seen: Mutex::new(BTreeMap::new()),
+            peers: Mutex::new(BTreeMap::new()),
+            machine,
+            incoming: Semaphore::new(crate::rows::INCOMING_MAX),
+            repair_budget: ByteBudget::new(REPAIR_BYTES_MAX),
+            next_pull: Mutex::new(Duration::ZERO),
+            missing: Mutex::new(None),
+            asking: Mutex::new(BTreeMap::new()),
+            damaged: Mutex::new(BTreeSet::new()),
             applier,
             applied_at_start,
             ready: watch::channel(false).0,
@@ -187,11 +241,13 @@ impl Node {
         node.spawn(Self::reconcile);
         node.spawn(Self::keep);
         node.spawn(Self::serve_read_index);
+        node.spawn(Self::mirror);
+        node.spawn(Self::retain);
         Ok(node)
     }
 
     /// Runs `task` until the node stops; the node waits for it then.
-    fn spawn<F>(self: &Arc<Self>, task: impl FnOnce(Arc<Self>) -> F)
+    pub(crate) fn spawn<F>(self: &Arc<Self>, task: impl FnOnce(Arc<Self>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -302,7 +358,8 @@ impl Node {
         let machine = GroupMachine::new(id, Some(self.lane.clone()), sink, progress.clone(), &applied)
             .map_err(|error| failed(error.to_string()))?;
         let blocking = self.options.blocking();
-        let network = Network { wire: Arc::clone(&self.wire), lane: self.lane.clone(), group: id, blocking };
+        let (wire, machine_here) = (Arc::clone(&self.wire), Arc::clone(&self.machine));
+        let network = Network { wire, lane: self.lane.clone(), group: id, blocking, machine: machine_here };
         let log = crate::log_store::LogStore::new(self.lane.clone(), id, blocking);
         let config = self.options.raft_config().validate().map_err(|error| failed(error.to_string()))?;
         let raft = Raft::new(raft_id.0, Arc::new(config), network, log, machine)

@@ -1,6 +1,6 @@
 //! Settings of a node's groups.
 
-use crate::Identity;
+use crate::{Identity, Retention};
 use prometheus::Registry;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,6 +17,12 @@ pub struct NodeOptions {
     pub replication: u32,
     /// Raft's clocks.
     pub timing: Timing,
+    /// How much log is kept.
+    pub retention: Retention,
+    /// How long an empty disk under the name of a known node asks before it takes that node's place by itself.
+    pub replace_after: Duration,
+    /// Bodies that a new or returning replica pulls, in bytes a second at most; none for no limit.
+    pub mirror_bytes_per_second: Option<u64>,
     /// Do everything on the caller's thread: for simulation, where one seed must give one run.
     pub inline: bool,
     /// Where to count.
@@ -56,6 +62,9 @@ impl NodeOptions {
             groups: 64,
             replication,
             timing: Timing::default(),
+            retention: Retention::default(),
+            replace_after: Duration::from_secs(600),
+            mirror_bytes_per_second: None,
             inline: false,
             registry: Registry::new(),
         }
@@ -83,8 +92,9 @@ impl NodeOptions {
             api_channel_size: Some(512),
             state_machine_channel_size: Some(64),
             snapshot_policy: openraft::SnapshotPolicy::Never,
-            // Never behind enough for a snapshot: there is none, and the log is complete.
+            // A snapshot is sent only to who needs purged entries, and purging is ours to order.
             replication_lag_threshold: u64::MAX,
+            max_in_snapshot_log_to_keep: u64::MAX,
             enable_pre_vote: Some(true),
             // A leader that restarts must win an election: replication sends entries before the own disk has them, so
             // after a crash its followers may know more of its last term than it does itself (invariant G1).

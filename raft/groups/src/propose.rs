@@ -2,7 +2,7 @@
 
 use crate::{
     node::{Group, Node},
-    rpc::{ProposeAnswer, ProposeCall, ReadCall, code, method},
+    rpc::{ProposeAnswer, ProposeCall, code, method},
     types::{Answer, Block, Body, Types, decode, encode, position},
 };
 use bytes::Bytes;
@@ -27,8 +27,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// A majority that was not heard of for so long is not counted on: a new leader is elected within it.
 const QUORUM_AGE_MAX: Duration = Duration::from_secs(3);
-/// How long a peer may take to answer a block.
-const READ_WITHIN: Duration = Duration::from_secs(10);
 
 /// What one try came to.
 pub(crate) enum Attempt {
@@ -122,7 +120,7 @@ impl Node {
 
     /// Writes through the own leader.
     pub(crate) async fn write(&self, group: &Group, command: Command, until: tokio::time::Instant) -> Attempt {
-        if group.id != GroupId::META && self.disk_full.load(Ordering::Relaxed) {
+        if group.id != GroupId::META && self.is_full() {
             return Attempt::Refused(ProposeError::DiskFull);
         }
         let started = Instant::now();
@@ -169,7 +167,7 @@ impl Node {
             return role.voters.len() == 1 || role.quorum_age.is_some_and(|age| age < QUORUM_AGE_MAX);
         }
         let Some(leader) = role.leader.and_then(|leader| self.name_of(&role, leader)) else { return false };
-        let heard = self.last_seen.lock().get(&leader).copied();
+        let heard = self.peers.lock().get(&leader).map(|peer| peer.at);
         heard.is_some_and(|at| self.clock.now().saturating_sub(at) < QUORUM_AGE_MAX)
     }
 
@@ -235,34 +233,30 @@ impl Node {
         Ok(body.slice(start as usize..end as usize))
     }
 
+    /// Bytes of a body that lies here; 0 for one that does not, or whose head is damaged.
+    pub(crate) async fn body_len(&self, address: BlockAddress) -> u64 {
+        let lane = self.lane.clone();
+        let look = move || lane.body_len(address.group, address.index).unwrap_or(0);
+        self.options.blocking().run(look).await.map_or(0, u64::from)
+    }
+
     async fn read_anywhere(&self, address: BlockAddress, range: Range<u64>) -> Result<Bytes, ReadError> {
-        let mut worst = match self.read_local(address, range.clone()).await {
+        let error = match self.read_local(address, range.clone()).await {
             Ok(bytes) => return Ok(bytes),
             Err(error @ (ReadError::OutOfRange { .. } | ReadError::Stopped)) => return Err(error),
             Err(error) => error,
         };
-        let meta = self.meta.state();
-        for id in meta.replicas(address.group) {
-            let Some(peer) = meta.name_of(*id).filter(|_| Some(*id) != self.raft_id()) else { continue };
-            let call = ReadCall { index: address.index, start: range.start, end: range.end };
-            let request =
-                Message { method: method::READ, group: address.group, head: encode(&call), bodies: Vec::new() };
-            match tokio::time::timeout(READ_WITHIN, self.wire.call(peer, Class::Read, request)).await {
-                Ok(Ok(mut answer)) if answer.body_bytes() as u64 == range.end - range.start => {
-                    self.metrics.remote_reads.inc();
-                    return Ok(answer.bodies.pop().unwrap_or_default());
-                }
-                Ok(Err(WireError::Refused { refusal, .. })) if refusal.code == code::DAMAGED => {
-                    worst = ReadError::Damaged { address, why: refusal.reason };
-                }
-                // Whatever else is wrong there: the next replica may have it.
-                Ok(_) | Err(_) => {}
+        if let ReadError::Damaged { why, .. } = &error {
+            tracing::error!(block = %address, why, "a body here is damaged");
+            self.note_damaged(address);
+        }
+        match self.fetch(address, range).await {
+            Some(bytes) => {
+                self.metrics.remote_reads.inc();
+                Ok(bytes)
             }
+            None => Err(error),
         }
-        if let ReadError::Damaged { why, .. } = &worst {
-            tracing::error!(block = %address, why, "every reachable copy of a block is damaged");
-        }
-        Err(worst)
     }
 }
 

@@ -220,7 +220,8 @@ mod tests {
     fn while_the_membership_changes_both_sets_must_confirm() {
         let voters = (1..=5).map(|id| (id, format!("n{id}"))).collect();
         let configs = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([1, 2, 3, 4, 5])];
-        let role = Role { term: 1, leads: true, leader: Some(3), voters, configs, quorum_age: None };
+        let learners = Vec::new();
+        let role = Role { term: 1, leads: true, leader: Some(3), voters, learners, configs, quorum_age: None };
         let mut claim = Claim { index: 7, role, confirmed: BTreeSet::from([3]) };
         claim.confirm("n4");
         claim.confirm("n5");

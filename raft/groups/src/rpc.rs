@@ -27,6 +27,8 @@ pub(crate) mod method {
     pub(crate) const READ_INDEX: u16 = 9;
     pub(crate) const CONFIRM: u16 = 10;
     pub(crate) const READ: u16 = 11;
+    pub(crate) const ROWS_STREAM: u16 = 12;
+    pub(crate) const COMPLETE: u16 = 13;
 }
 
 /// Codes of refusals.
@@ -64,6 +66,12 @@ pub(crate) struct Hello {
     pub(crate) node_uuid: [u8; 16],
     pub(crate) cluster_id: Option<[u8; 16]>,
     pub(crate) id: Option<NodeId>,
+    /// Whether it should be given no leadership: it drains, or its disk is full.
+    pub(crate) declines: bool,
+    /// Disks that were replaced: whoever has one must not go on with it.
+    pub(crate) retired: Vec<[u8; 16]>,
+    /// Bytes of bodies that it still pulls from its peers; none when it holds all that its rows name.
+    pub(crate) missing: Option<u64>,
 }
 
 /// `JOIN`: a blank node asks for its raft id. Answered by whoever can reach the meta leader.
@@ -184,6 +192,44 @@ pub(crate) struct ReadCall {
     pub(crate) index: u64,
     pub(crate) start: u64,
     pub(crate) end: u64,
+}
+
+/// `ROWS_STREAM`, its first message: the rows of a group come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RowsCall {
+    pub(crate) to: u64,
+    pub(crate) vote: VoteRecord,
+}
+
+/// Each further message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum RowsPart {
+    /// The moment of the export.
+    At { position: Option<LogPosition>, membership: Option<(LogPosition, Bytes)> },
+    /// Rows: the bodies.
+    Piece,
+    /// All pieces were sent.
+    End { pieces: u64 },
+}
+
+/// The answer to all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum RowsAnswer {
+    Installed { vote: VoteRecord },
+    Refused { code: u16, reason: String },
+}
+
+/// `COMPLETE`: do you hold, of the group, every body that your rows name?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CompleteCall {
+    pub(crate) to: u64,
+}
+
+/// Answer, and how far the node has applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CompleteAnswer {
+    pub(crate) complete: bool,
+    pub(crate) applied: Option<LogPosition>,
 }
 
 /// The head of an append, and the places of the bodies that are still in the lane.

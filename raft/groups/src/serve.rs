@@ -4,9 +4,9 @@ use crate::{
     node::{Group, Node},
     propose::Attempt,
     rpc::{
-        AppendAnswer, AppendCall, ConfirmAnswer, ConfirmCall, Hello, Join, Joined, ProposeAnswer, ProposeCall,
-        ReadCall, ReadIndexAnswer, ReadIndexCall, TransferCall, VoteAnswer, VoteCall, append_request, code, method,
-        refusal,
+        AppendAnswer, AppendCall, CompleteAnswer, CompleteCall, ConfirmAnswer, ConfirmCall, Hello, Join, Joined,
+        ProposeAnswer, ProposeCall, ReadCall, ReadIndexAnswer, ReadIndexCall, TransferCall, VoteAnswer, VoteCall,
+        append_request, code, method, refusal,
     },
     types::{Types, Vote, VoteRecord, decode, encode, log_id, position},
 };
@@ -16,15 +16,11 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
     VoteRequest,
 };
-use raft_placement::{MetaCommand, MetaOutcome};
+use raft_placement::MetaCommand;
 use raft_types::{
-    BlockAddress, BoxFuture, Command, DecodeError, GroupId, Message, Propose, ProposeError, ReadError, Refusal, Serve,
-    Stream, Versioned,
+    BlockAddress, BoxFuture, Command, DecodeError, GroupId, Message, ProposeError, ReadError, Refusal, Serve, Stream,
 };
 use std::{sync::Arc, time::Duration};
-
-/// How long a node that wants to join may wait for the meta group.
-const JOIN_WITHIN: Duration = Duration::from_secs(8);
 
 /// The server's half of a node.
 pub(crate) struct Server {
@@ -79,6 +75,12 @@ impl Server {
                 let call: ReadCall = parse("read", &head)?;
                 (Bytes::new(), vec![self.read(group, &call).await?])
             }
+            method::COMPLETE => {
+                let call: CompleteCall = parse("complete", &head)?;
+                let own = self.group(group, call.to)?;
+                let applied = own.progress.applied();
+                (encode(&CompleteAnswer { complete: self.node.is_complete(group).await, applied }), Vec::new())
+            }
             unknown => {
                 return Err(refusal(code::MALFORMED, format!("method {unknown} is not known; upgrade this node")));
             }
@@ -93,6 +95,9 @@ impl Server {
             node_uuid: identity.node_uuid.into_bytes(),
             cluster_id: identity.cluster_id.map(uuid::Uuid::into_bytes),
             id: identity.raft_id,
+            declines: self.node.declines(),
+            missing: *self.node.missing.lock(),
+            retired: self.node.meta.state().retired_disks(),
         }
     }
 
@@ -103,15 +108,19 @@ impl Server {
         let Some(cluster_id) = self.node.meta.state().cluster_id() else {
             return Err(refusal(code::NO_GROUP, "the cluster is not formed yet"));
         };
-        let command = Command { head: MetaCommand::Register(call.registration).encode(), body: Bytes::new() };
-        match self.node.propose(GroupId::META, command, JOIN_WITHIN).await {
-            Ok(proposed) => match MetaOutcome::decode(&proposed.outcome) {
-                Ok(MetaOutcome::Registered { id }) => Ok(Joined { cluster_id, id }),
-                Ok(MetaOutcome::Refused { why }) => Err(refusal(code::REFUSED, why)),
-                Ok(other) => Err(refusal(code::MALFORMED, format!("the meta group answered {other:?}"))),
-                Err(error) => Err(refusal(code::MALFORMED, error)),
-            },
-            Err(error) => Err(refusal(code::NOT_LEADER, error)),
+        let registration = call.registration;
+        let command = MetaCommand::Register(registration.clone());
+        match self.node.propose_to_meta(command).await {
+            Ok(id) => Ok(Joined { cluster_id, id }),
+            Err(why) => {
+                // An empty disk under a known name, asking again and again: after a while it is believed.
+                if self.node.has_asked_for_long(&registration)
+                    && let Err(error) = self.node.replace(&registration.name).await
+                {
+                    tracing::warn!(node = registration.name, %error, "the node could not be replaced by itself");
+                }
+                Err(why.into())
+            }
         }
     }
 
@@ -130,6 +139,9 @@ impl Server {
 
     async fn append(&self, group: GroupId, call: AppendCall, bodies: Vec<Bytes>) -> Result<AppendAnswer, Refusal> {
         let group = self.group(group, call.to)?;
+        if !bodies.is_empty() && self.node.is_at_reserve() {
+            return Err(refusal(code::DISK_FULL, "too little room for entries"));
+        }
         let previous = call.previous;
         let request = append_request(call, bodies).map_err(|error| refusal(code::MALFORMED, error))?;
         let answer = group.raft.append_entries(request).await.map_err(|error| refusal(code::STOPPED, error))?;
@@ -176,7 +188,11 @@ impl Server {
 
     async fn read(&self, group: GroupId, call: &ReadCall) -> Result<Bytes, Refusal> {
         let address = BlockAddress { group, index: call.index };
-        self.node.read_local(address, call.start..call.end).await.map_err(|error| match error {
+        let end = match call.end {
+            u64::MAX => self.node.body_len(address).await,
+            end => end,
+        };
+        self.node.read_local(address, call.start..end).await.map_err(|error| match error {
             ReadError::Damaged { why, .. } => refusal(code::DAMAGED, why),
             error => refusal(code::ABSENT, error),
         })
@@ -189,19 +205,25 @@ fn parse<'a, T: serde::Deserialize<'a>>(what: &'static str, head: &'a [u8]) -> R
 
 impl Serve for Server {
     fn call(self: Arc<Self>, from: String, request: Message) -> BoxFuture<'static, Result<Message, Refusal>> {
-        self.node.last_seen.lock().insert(from.clone(), self.node.clock.now());
+        if let Some(peer) = self.node.peers.lock().get_mut(&from) {
+            peer.at = self.node.clock.now();
+        }
         Box::pin(async move { self.answer(&from, request).await })
     }
 
     fn stream(self: Arc<Self>, from: String, first: Message, stream: Box<dyn Stream>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
+            if first.method == method::ROWS_STREAM {
+                return Arc::clone(&self.node).receive_rows(from, first, stream).await;
+            }
             if first.method != method::APPEND_STREAM {
                 tracing::warn!(from, method = first.method, "a stream of an unknown kind was refused");
                 return;
             }
             let Some(group) = self.node.group(first.group) else { return };
             let (mut send, receive) = stream.split();
-            let requests = Requests { receive, raft_id: *group.raft.node_id(), from: from.clone() };
+            let node = Arc::clone(&self.node);
+            let requests = Requests { receive, raft_id: *group.raft.node_id(), from: from.clone(), node };
             let mut answers = Box::pin(group.raft.stream_append(stream::unfold(requests, Requests::next).boxed()));
             while let Some(answer) = answers.next().await {
                 let (answer, last) = match answer {
@@ -235,11 +257,17 @@ struct Requests {
     receive: Box<dyn Stream>,
     raft_id: u64,
     from: String,
+    node: Arc<Node>,
 }
 
 impl Requests {
     async fn next(mut self) -> Option<(AppendEntriesRequest<Types>, Self)> {
         let message = self.receive.receive().await.ok()??;
+        if !message.bodies.is_empty() && self.node.is_at_reserve() {
+            // The leader goes on with the others, and comes back; votes and rows still find room here.
+            tracing::debug!(from = self.from, "too little room for entries");
+            return None;
+        }
         let request = decode::<AppendCall>("append", &message.head).and_then(|call| {
             if call.to == self.raft_id { append_request(call, message.bodies) } else { Err(other_id()) }
         });

@@ -12,7 +12,7 @@ impl Node {
     pub(crate) fn cluster_status(&self) -> ClusterStatus {
         let meta = self.meta.state();
         let now = self.clock.now();
-        let seen = self.last_seen.lock().clone();
+        let seen = self.peers.lock().clone();
         let (mut groups, mut leads, mut lags) =
             (Vec::new(), BTreeMap::<String, u32>::new(), BTreeMap::<u64, u64>::new());
         for group in self.all_groups() {
@@ -35,6 +35,8 @@ impl Node {
                 leader,
                 term: role.term,
                 voters: role.voters.values().cloned().collect(),
+                voter_ids: role.voters.keys().map(|id| NodeId(*id)).collect(),
+                learners: role.learners.clone(),
                 last: self.lane.state(group.id).last,
                 committed: metrics.local_committed.as_ref().map(position),
                 applied: group.progress.applied(),
@@ -56,9 +58,15 @@ impl Node {
                 let age = if name == self.name() {
                     Some(Duration::ZERO)
                 } else {
-                    seen.get(&name).map(|at| now.saturating_sub(*at))
+                    seen.get(&name).map(|peer| now.saturating_sub(peer.at))
+                };
+                let missing_bytes = if name == self.name() {
+                    *self.missing.lock()
+                } else {
+                    seen.get(&name).and_then(|peer| peer.missing)
                 };
                 NodeStatus {
+                    missing_bytes,
                     health: match age {
                         None => NodeHealth::Unknown,
                         Some(age) if age < DOWN_AFTER => NodeHealth::Up,
@@ -111,6 +119,7 @@ mod tests {
             leads: 0,
             lag_entries: 0,
             last_contact_ms: None,
+            missing_bytes: None,
         }
     }
 
@@ -120,6 +129,8 @@ mod tests {
             leader: None,
             term: 0,
             voters: voters.iter().map(|name| (*name).to_owned()).collect(),
+            voter_ids: Vec::new(),
+            learners: Vec::new(),
             last: None,
             committed: None,
             applied: None,

@@ -1,11 +1,11 @@
 //! A wire in memory that delays, loses and cuts, and a state machine that only remembers: for tests and simulation.
 
-use bytes::Bytes;
+mod journal;
+
+pub use journal::{Journal, Remembered};
+
 use parking_lot::Mutex;
-use raft_types::{
-    Applied, BoxFuture, Class, Committed, CommittedEntry, GroupId, LogPosition, Message, Outcome, Seed, Serve,
-    StateMachine, StateMachineError, Stream, Wire, WireError,
-};
+use raft_types::{BoxFuture, Class, Message, Seed, Serve, Stream, Wire, WireError};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -197,51 +197,5 @@ impl Stream for HubStream {
         let Self { hub, peer, send, receive, broken } = *self;
         let sending = Self { hub: hub.clone(), peer: peer.clone(), send, receive: None, broken: broken.clone() };
         (Box::new(sending), Box::new(Self { hub, peer, send: None, receive, broken }))
-    }
-}
-
-/// A state machine that remembers every command, and answers with its head.
-#[derive(Default)]
-pub struct Journal {
-    state: Mutex<BTreeMap<GroupId, (Applied, Vec<Remembered>)>>,
-}
-
-/// Where a command stood, and its head.
-pub type Remembered = (LogPosition, Bytes);
-
-impl Journal {
-    /// The commands of `group`, in order.
-    #[must_use]
-    pub fn commands(&self, group: GroupId) -> Vec<Remembered> {
-        self.state.lock().get(&group).map(|(_, commands)| commands.clone()).unwrap_or_default()
-    }
-}
-
-impl StateMachine for Journal {
-    fn apply(&self, batch: &[Committed]) -> Result<Vec<Outcome>, StateMachineError> {
-        let mut state = self.state.lock();
-        Ok(batch
-            .iter()
-            .map(|Committed { group, position, entry }| {
-                let (applied, commands) = state.entry(*group).or_default();
-                assert!(applied.position < Some(*position), "{group}: {position} is applied twice");
-                applied.position = Some(*position);
-                match entry {
-                    CommittedEntry::Blank => Bytes::new(),
-                    CommittedEntry::Membership(record) => {
-                        applied.membership = Some((*position, record.clone()));
-                        Bytes::new()
-                    }
-                    CommittedEntry::Command { head, .. } => {
-                        commands.push((*position, head.clone()));
-                        head.clone()
-                    }
-                }
-            })
-            .collect())
-    }
-
-    fn applied(&self) -> Result<Vec<(GroupId, Applied)>, StateMachineError> {
-        Ok(self.state.lock().iter().map(|(group, (applied, _))| (*group, applied.clone())).collect())
     }
 }

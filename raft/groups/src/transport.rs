@@ -6,6 +6,7 @@
 
 use crate::{
     options::Blocking,
+    rows::{self, Rows},
     rpc::{AppendAnswer, TransferCall, VoteAnswer, VoteCall, append_call, method},
     types::{Body, Types, Vote, VoteRecord, decode, encode, log_id, position},
 };
@@ -26,7 +27,7 @@ use openraft::{
     },
 };
 use raft_lanes::Lane;
-use raft_types::{Class, DecodeError, GroupId, LogPosition, Message, Wire, WireError};
+use raft_types::{Class, DecodeError, GroupId, LogPosition, Message, StateMachine, Wire, WireError};
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 
@@ -38,6 +39,7 @@ pub(crate) struct Network {
     pub(crate) lane: Lane,
     pub(crate) group: GroupId,
     pub(crate) blocking: Blocking,
+    pub(crate) machine: Arc<dyn StateMachine>,
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -62,6 +64,7 @@ impl Network {
             to: target,
             peer: node.addr.clone(),
             purpose,
+            machine: Arc::clone(&self.machine),
         }
     }
 }
@@ -84,6 +87,7 @@ pub(crate) struct Connection {
     to: u64,
     peer: String,
     purpose: Purpose,
+    machine: Arc<dyn StateMachine>,
 }
 
 fn unreachable(why: impl ToString) -> Error {
@@ -160,7 +164,7 @@ async fn fetch(
 }
 
 impl RaftNetworkV2<Types> for Connection {
-    type SnapshotData = ();
+    type SnapshotData = Rows;
 
     async fn append_entries(
         &mut self,
@@ -234,12 +238,22 @@ impl RaftNetworkV2<Types> for Connection {
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: openraft::alias::SnapshotOf<Types, ()>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: Vote,
+        _moment: openraft::alias::SnapshotOf<Types, Rows>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        Err(StreamingError::Unreachable(Unreachable::from_string("this release sends no snapshots")))
+        // The rows of now, at or behind that moment: the receiver learns which.
+        let (machine, record) = (Arc::clone(&self.machine), VoteRecord::from(&vote));
+        let sending = rows::send(&*self.wire, machine, self.blocking, self.group, (&self.peer, self.to), record);
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = sending => match sent {
+                Ok(vote) => Ok(SnapshotResponse::new(Vote::from(vote))),
+                Err(error) => Err(StreamingError::Unreachable(Unreachable::from_string(error))),
+            },
+        }
     }
 
     async fn transfer_leader(

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use parking_lot::Mutex;
 use raft_groups::{
-    Identity, Node, NodeOptions,
+    Identity, Node, NodeOptions, Retention,
     testing::{Hub, Journal},
 };
 use raft_lanes::{
@@ -45,7 +45,16 @@ struct Running {
     stepper: JoinHandle<()>,
 }
 
+/// What a process leaves behind.
+#[derive(Default)]
+struct Left {
+    disk: CrashDisk,
+    journal: Journal,
+}
+
 struct World {
+    retention: Retention,
+    replace_after: Duration,
     seed: Arc<Chance>,
     clock: Arc<Time>,
     hub: Hub,
@@ -58,10 +67,12 @@ impl World {
         let seed = Arc::new(Chance(Mutex::new(rand_chacha::ChaCha8Rng::seed_from_u64(seed))));
         let hub = Hub::new(Arc::<Chance>::clone(&seed), Duration::from_millis(5));
         let clock = Arc::new(Time(Instant::now()));
-        Self { seed, clock, hub, names: names.to_vec(), running: BTreeMap::new() }
+        let (retention, replace_after) = (Retention::default(), Duration::from_secs(600));
+        Self { retention, replace_after, seed, clock, hub, names: names.to_vec(), running: BTreeMap::new() }
     }
 
-    async fn start(&mut self, name: &'static str, disk: CrashDisk) {
+    async fn start(&mut self, name: &'static str, left: Left) {
+        let Left { disk, journal } = left;
         let store: Arc<dyn Disk> = Arc::new(disk.clone());
         let identity = Identity::load_or_create(&*store, name, &*self.seed).expect("own folder");
         let clock: Arc<dyn Clock> = Arc::<Time>::clone(&self.clock);
@@ -81,8 +92,10 @@ impl World {
             1 => BTreeMap::new(),
             _ => self.names.iter().map(|name| ((*name).to_owned(), format!("{name}:1"))).collect(),
         };
-        let options = NodeOptions { groups: 4, inline: true, ..NodeOptions::new(identity, peers) };
-        let journal = Arc::new(Journal::default());
+        let (retention, replace_after) = (self.retention, self.replace_after);
+        let options =
+            NodeOptions { groups: 4, inline: true, retention, replace_after, ..NodeOptions::new(identity, peers) };
+        let journal = Arc::new(journal);
         let machine: Arc<dyn StateMachine> = Arc::<Journal>::clone(&journal);
         let seed: Arc<dyn Seed> = Arc::<Chance>::clone(&self.seed);
         let node = Node::start(options, lane.clone(), self.hub.wire(name), machine, clock, seed, store);
@@ -93,7 +106,7 @@ impl World {
 
     async fn start_all(&mut self) {
         for name in self.names.clone() {
-            self.start(name, CrashDisk::new()).await;
+            self.start(name, Left::default()).await;
         }
         for name in self.names.clone() {
             self.until_ready(name).await;
@@ -106,11 +119,12 @@ impl World {
         assert!(waited.is_ok(), "{name} is not ready: {:#?}", self.running[name].node.status());
     }
 
-    /// The node dies at once; answers the disk that its next start finds.
-    async fn kill(&mut self, name: &str, unsynced: Unsynced) -> CrashDisk {
+    /// The node dies at once; answers what its next start finds.
+    async fn kill(&mut self, name: &str, unsynced: Unsynced) -> Left {
         let dead = self.running.remove(name).expect("running");
         self.hub.down(name);
-        let left = dead.disk.crash(unsynced, &*self.seed);
+        let journal = dead.journal.survivor(unsynced != Unsynced::Kept);
+        let left = Left { disk: dead.disk.crash(unsynced, &*self.seed), journal };
         dead.stepper.abort();
         let zombie = dead.lane.clone();
         // What it still does goes to a disk that nobody will ever read.
@@ -146,8 +160,8 @@ impl World {
             let commands = self.running[name].journal.commands(GroupId(*group));
             let found: Vec<u64> = commands
                 .iter()
-                .filter(|(_, head)| head == text.as_bytes())
-                .map(|(position, _)| position.index)
+                .filter(|command| command.head == text.as_bytes())
+                .map(|command| command.position.index)
                 .collect();
             assert!(found.contains(index), "{name}: {text} was acknowledged at {group}/{index}, found at {found:?}");
             let address = raft_types::BlockAddress { group: GroupId(*group), index: *index };
@@ -253,15 +267,15 @@ async fn a_leader_cut_off_serves_no_stale_read_and_acknowledges_nothing() {
 #[tokio::test(start_paused = true)]
 async fn no_node_initialises_while_one_expected_peer_is_silent() {
     let mut world = World::new(10, &NAMES);
-    world.start("n1", CrashDisk::new()).await;
-    world.start("n2", CrashDisk::new()).await;
+    world.start("n1", Left::default()).await;
+    world.start("n2", Left::default()).await;
     tokio::time::sleep(Duration::from_secs(120)).await;
     for name in ["n1", "n2"] {
         let status = world.node(name).status();
         assert!(status.cluster_id.is_none() && !status.ready, "{status:#?}");
         assert!(status.phase.contains("n3"), "it says who is missing: {}", status.phase);
     }
-    world.start("n3", CrashDisk::new()).await;
+    world.start("n3", Left::default()).await;
     for name in NAMES {
         world.until_ready(name).await;
     }
@@ -278,5 +292,137 @@ async fn a_drained_node_leads_nothing_and_the_others_go_on_at_once() {
     assert_eq!(leads, 0);
     for group in 1..=4 {
         world.write("n1", group, "drained").await.expect("led by another");
+    }
+}
+
+/// Waits for a condition of the nodes.
+async fn until(what: &str, world: &World, holds: impl Fn(&World) -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(120), async {
+        while !holds(world) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    if waited.await.is_err() {
+        let status: Vec<_> = world.running.values().map(|running| running.node.status()).collect();
+        panic!("{what}: not within two minutes: {status:#?}");
+    }
+}
+
+/// Purges whatever is applied, so that only a snapshot helps.
+const KEEP_NOTHING: Retention = Retention { every: Duration::from_secs(2), keep_bytes: 0, keep_for: Duration::ZERO };
+
+fn is_purged(world: &World, name: &str, group: u32, index: u64) -> bool {
+    world.running[name].lane.state(GroupId(group)).purged.is_some_and(|purged| purged.index >= index)
+}
+
+async fn write_some(world: &World, name: &str, tag: &str, written: &mut Vec<(u32, u64, String)>) {
+    for number in 0..24u32 {
+        let (group, text) = (number % 4 + 1, format!("{tag}-{number}"));
+        let index = match world.write(name, group, &text).await {
+            Ok(index) => index,
+            Err(error) => {
+                let status: Vec<_> = world.running.values().map(|running| running.node.status()).collect();
+                panic!("{text}: {error}: {status:#?}");
+            }
+        };
+        written.push((group, index, text));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_comes_back_after_the_log_was_purged_gets_rows_by_snapshot_and_pulls_what_it_misses() {
+    for unsynced in [Unsynced::Kept, Unsynced::Dropped] {
+        let mut world = World::new(21, &NAMES);
+        world.retention = KEEP_NOTHING;
+        world.start_all().await;
+        let mut written = Vec::new();
+        write_some(&world, "n1", "before", &mut written).await;
+        let left = world.kill("n3", unsynced).await;
+        write_some(&world, "n1", "while away", &mut written).await;
+        let last = written.clone();
+        until("the log is purged", &world, |world| {
+            last.iter().all(|(group, index, _)| {
+                is_purged(world, "n1", *group, *index) && is_purged(world, "n2", *group, *index)
+            })
+        })
+        .await;
+        world.start("n3", left).await;
+        world.until_ready("n3").await;
+        until("n3 misses nothing", &world, |world| {
+            let incomplete = world.running["n3"].journal.incomplete().expect("in memory");
+            incomplete.is_empty() && world.running["n3"].journal.commands(GroupId(1)).len() >= 12
+        })
+        .await;
+        // The others stop: what n3 serves now lies on its own disk.
+        world.holds("n3", &written).await;
+        for (group, index, text) in &written {
+            let body = world.running["n3"].lane.body(GroupId(*group), *index, None, 0..5_000).expect("here");
+            assert_eq!(body[0], text.len() as u8);
+        }
+        // And it counts: with it, one of the others may go.
+        world.kill("n2", Unsynced::Dropped).await;
+        write_some(&world, "n3", "after", &mut written).await;
+        world.holds("n3", &written).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_disk_replaces_a_lost_one_and_becomes_a_voter_only_with_every_body() {
+    for (seed, by_itself) in [(31, false), (32, true)] {
+        let mut world = World::new(seed, &NAMES);
+        world.retention = KEEP_NOTHING;
+        world.replace_after = Duration::from_secs(if by_itself { 20 } else { 100_000 });
+        world.start_all().await;
+        let mut written = Vec::new();
+        write_some(&world, "n1", "before", &mut written).await;
+        let last = written.clone();
+        until("the log is purged", &world, |world| {
+            last.iter().all(|(group, index, _)| is_purged(world, "n1", *group, *index))
+        })
+        .await;
+        let old_id = world.node("n1").status().nodes[1].id;
+        let old = world.kill("n2", Unsynced::Kept).await;
+        world.start("n2", Left::default()).await;
+        if !by_itself {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert!(!world.node("n2").status().ready, "nobody has given the old disk up");
+            world.node("n3").replace("n2").await.expect("a majority is up");
+        }
+        world.until_ready("n2").await;
+        let is_member = |world: &World| {
+            let groups = world.node("n1").status().groups;
+            let journal = &world.running["n2"].journal;
+            let id = world.node("n2").status().nodes[1].id;
+            let is_voter = |group: &raft_types::GroupStatus| {
+                group.leader.is_some() && group.voter_ids.contains(&id.expect("registered"))
+            };
+            id.is_some()
+                && id != old_id
+                && groups.iter().all(is_voter)
+                && journal.incomplete().expect("in memory").is_empty()
+        };
+        // Writes go on all the while, whoever is asked.
+        for round in 0.. {
+            assert!(round < 200, "n2 is not a voter everywhere: {:#?}", world.node("n1").status());
+            write_some(&world, NAMES[round % 3], &format!("meanwhile {round}"), &mut written).await;
+            if is_member(&world) {
+                break;
+            }
+        }
+        write_some(&world, "n2", "after", &mut written).await;
+        world.holds("n2", &written).await;
+        // A voter that holds everything: n1 may go for good.
+        world.kill("n1", Unsynced::Dropped).await;
+        write_some(&world, "n2", "without n1", &mut written).await;
+        for (group, index, _) in &written {
+            world.running["n2"].lane.body(GroupId(*group), *index, None, 0..5_000).expect("every body is on its disk");
+        }
+        // The old disk turns up again: it is told that it was replaced, and goes.
+        world.kill("n2", Unsynced::Kept).await;
+        world.start("n2", old).await;
+        let mut fatal = world.node("n2").fatal();
+        let told = tokio::time::timeout(Duration::from_secs(60), fatal.wait_for(Option::is_some)).await;
+        let why = told.expect("it is told").expect("the node lives").clone().expect("some");
+        assert!(why.contains("was replaced"), "{why}");
     }
 }

@@ -1,7 +1,7 @@
 //! The meta group's state machine: which nodes there are and which of them keep which group.
 //!
 //! ```text
-//!   command  = version 1 | postcard(MetaCommand)      Bootstrap, Register, DefineGroups, Replace
+//!   command  = version 1 | postcard(MetaCommand)      Bootstrap, Register, DefineGroups, Replace, Condemn
 //!   outcome  = version 1 | postcard(MetaOutcome)
 //!   state    = version 1 | postcard(MetaState)
 //! ```
@@ -58,6 +58,11 @@ pub enum MetaCommand {
         /// The node that takes its places.
         new: Registration,
     },
+    /// A node is given up: the next empty disk under its name takes its places, as by `Replace`.
+    Condemn {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// The answer to a command.
@@ -89,6 +94,8 @@ pub struct MetaNode {
     pub registration: Registration,
     /// Replaced by a newer node: keeps nothing, comes back never.
     pub retired: bool,
+    /// Given up: the next empty disk under its name replaces it.
+    pub condemned: bool,
 }
 
 /// Where a group lives.
@@ -96,6 +103,8 @@ pub struct MetaNode {
 pub struct GroupPlacement {
     /// The nodes that keep a copy, the preferred leader first.
     pub replicas: Vec<NodeId>,
+    /// Whether these are not the nodes any more with which the group began: then nobody may initialise it.
+    pub moved: bool,
 }
 
 impl GroupPlacement {
@@ -127,6 +136,7 @@ impl MetaState {
             MetaCommand::Register(registration) => self.register(index, registration),
             MetaCommand::DefineGroups { count, replication, replicas } => self.define(count, replication, replicas),
             MetaCommand::Replace { old, new } => self.replace(index, old, new),
+            MetaCommand::Condemn { name } => self.condemn(&name),
         };
         outcome.unwrap_or_else(|why| MetaOutcome::Refused { why })
     }
@@ -134,8 +144,8 @@ impl MetaState {
     fn bootstrap(&mut self, cluster_id: [u8; 16], founder: Registration) -> Result<MetaOutcome, String> {
         match self.cluster_id {
             None => {
-                self.nodes.insert(Self::FOUNDER, MetaNode { registration: founder, retired: false });
-                self.groups.insert(GroupId::META, GroupPlacement { replicas: vec![Self::FOUNDER] });
+                self.nodes.insert(Self::FOUNDER, MetaNode { registration: founder, retired: false, condemned: false });
+                self.groups.insert(GroupId::META, GroupPlacement { replicas: vec![Self::FOUNDER], moved: false });
                 self.cluster_id = Some(cluster_id);
             }
             Some(ours) if ours == cluster_id => {}
@@ -146,9 +156,16 @@ impl MetaState {
 
     fn register(&mut self, index: u64, registration: Registration) -> Result<MetaOutcome, String> {
         if let Some(id) = self.known_disk(&registration)? {
+            // Its disk is there after all.
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.condemned = false;
+            }
             return Ok(MetaOutcome::Registered { id });
         }
         let namesake = self.node_named(&registration.name).map(|(id, _)| id);
+        if let Some(old) = namesake.filter(|old| self.nodes.get(old).is_some_and(|node| node.condemned)) {
+            return self.replace(index, old, registration);
+        }
         if let Some(old) = namesake.filter(|old| self.is_replica(*old)) {
             return Err(format!(
                 "node {} is known with another disk (raft id {old}) that still keeps copies: \
@@ -185,9 +202,24 @@ impl MetaState {
         }
         let id = self.admit(index, new)?;
         for placement in self.groups.values_mut() {
-            placement.replicas.iter_mut().filter(|replica| **replica == old).for_each(|replica| *replica = id);
+            for replica in placement.replicas.iter_mut().filter(|replica| **replica == old) {
+                *replica = id;
+                placement.moved = true;
+            }
         }
         self.retire(old);
+        Ok(MetaOutcome::Registered { id })
+    }
+
+    fn condemn(&mut self, name: &str) -> Result<MetaOutcome, String> {
+        let id = self.node_named(name).map(|(id, _)| id).ok_or_else(|| format!("there is no node called {name}"))?;
+        let alive = self.nodes.iter().filter(|(other, node)| **other != id && !node.retired && !node.condemned).count();
+        if alive == 0 {
+            return Err(format!("{name} is the last node that is not given up: its data would be lost"));
+        }
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.condemned = true;
+        }
         Ok(MetaOutcome::Registered { id })
     }
 
@@ -207,6 +239,7 @@ impl MetaState {
         if registration.incarnation >= node.registration.incarnation {
             node.registration = registration.clone();
         }
+
         Ok(Some(*id))
     }
 
@@ -221,7 +254,7 @@ impl MetaState {
         if index <= Self::FOUNDER.0 || self.nodes.contains_key(&id) {
             return Err(format!("raft id {id} is taken: ask again"));
         }
-        self.nodes.insert(id, MetaNode { registration, retired: false });
+        self.nodes.insert(id, MetaNode { registration, retired: false, condemned: false });
         Ok(id)
     }
 
@@ -259,7 +292,8 @@ impl MetaState {
             if let Some(stranger) = distinct.iter().find(|id| self.node(**id).is_none()) {
                 return Err(format!("group {group}: there is no node with raft id {stranger}"));
             }
-            if placed.insert(GroupId(group), GroupPlacement { replicas }).is_some() {
+            let moved = self.group_count > 0;
+            if placed.insert(GroupId(group), GroupPlacement { replicas, moved }).is_some() {
                 return Err(format!("group {group} is named twice"));
             }
         }
@@ -282,6 +316,12 @@ impl MetaState {
     /// All nodes ever, by raft id, retired ones included.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &MetaNode)> {
         self.nodes.iter().map(|(id, node)| (*id, node))
+    }
+
+    /// The disks that were replaced: they must not come back.
+    #[must_use]
+    pub fn retired_disks(&self) -> Vec<[u8; 16]> {
+        self.nodes.values().filter(|node| node.retired).map(|node| node.registration.node_uuid).collect()
     }
 
     /// The node with this raft id, unless it was retired.
@@ -447,6 +487,27 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_is_given_up_is_replaced_by_the_next_empty_disk_of_its_name() {
+        let mut state = formed();
+        assert!(refused(&state.apply(19, MetaCommand::Condemn { name: "nobody".into() })));
+        let given_up = MetaCommand::Condemn { name: "b".into() };
+        assert_eq!(state.apply(20, given_up.clone()), MetaOutcome::Registered { id: NodeId(5) });
+        // The old disk comes back in time: nothing is given up any more.
+        state.apply(21, MetaCommand::Register(node("b", 2, 9)));
+        assert!(refused(&state.apply(22, MetaCommand::Register(node("b", 22, 1)))));
+        state.apply(23, given_up);
+        assert_eq!(
+            state.apply(24, MetaCommand::Register(node("b", 22, 1))),
+            MetaOutcome::Registered { id: NodeId(24) }
+        );
+        assert!(!state.is_replica(NodeId(5)) && state.groups()[&GroupId(3)].moved);
+        // Never the last one.
+        state.apply(25, MetaCommand::Condemn { name: "a".into() });
+        state.apply(26, MetaCommand::Condemn { name: "b".into() });
+        assert!(refused(&state.apply(27, MetaCommand::Condemn { name: "c".into() })));
+    }
+
+    #[test]
     fn a_node_that_keeps_nothing_may_come_back_with_an_empty_disk() {
         let mut state = formed();
         state.apply(10, MetaCommand::Register(node("d", 4, 1)));
@@ -512,6 +573,7 @@ mod tests {
                 "0102400301010201c801".to_owned(),
             ),
             (MetaCommand::Replace { old: NodeId(7), new: founder }, format!("010307{node}")),
+            (MetaCommand::Condemn { name: "a-0".into() }, "010403612d30".into()),
         ];
         for (command, bytes) in golden {
             assert_eq!(hex(&command.encode()), bytes);
@@ -548,6 +610,7 @@ mod tests {
             1 => (2..4_u32, replicas)
                 .prop_map(|(count, replicas)| MetaCommand::DefineGroups { count, replication: 3, replicas }),
             1 => ((0..40_u64).prop_map(NodeId), node()).prop_map(|(old, new)| MetaCommand::Replace { old, new }),
+            1 => (0..5_u8).prop_map(|name| MetaCommand::Condemn { name: format!("n{name}") }),
         ]
     }
 

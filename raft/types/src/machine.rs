@@ -2,6 +2,7 @@
 
 use crate::{GroupId, LogPosition};
 use bytes::Bytes;
+use std::ops::ControlFlow;
 
 /// The replicated state of all data groups of one node.
 ///
@@ -17,6 +18,54 @@ pub trait StateMachine: Send + Sync + 'static {
 
     /// What each group has applied, as found at start. Blocking.
     fn applied(&self) -> Result<Vec<(GroupId, Applied)>, StateMachineError>;
+
+    /// Makes what is applied survive a power loss, and answers how far each group has come with that: the log may be
+    /// purged up to there and no further. Blocking.
+    fn settle(&self) -> Result<Vec<(GroupId, LogPosition)>, StateMachineError>;
+
+    /// The rows of `group` as of one moment, in pieces of about 1 MiB: first that moment, then the pieces. Two replicas
+    /// that have applied the same entries give the same pieces. Ends early when `sink` breaks. Blocking.
+    fn export(
+        &self,
+        group: GroupId,
+        sink: &mut dyn FnMut(Exported) -> ControlFlow<()>,
+    ) -> Result<(), StateMachineError>;
+
+    /// Puts what [`StateMachine::export`] gave on another replica in the place of the rows of `group`, all or nothing,
+    /// and durably. From then on the group is *incomplete*: bodies that its rows name may be missing here. Blocking.
+    fn import(
+        &self,
+        group: GroupId,
+        applied: &Applied,
+        pieces: &mut dyn FnMut() -> std::io::Result<Option<Bytes>>,
+    ) -> Result<(), StateMachineError>;
+
+    /// The bodies that the rows of `group` name, ascending, each once. Blocking.
+    fn bodies(&self, group: GroupId) -> Result<Vec<BodyRef>, StateMachineError>;
+
+    /// The groups whose bodies may be missing here. Blocking.
+    fn incomplete(&self) -> Result<Vec<GroupId>, StateMachineError>;
+
+    /// Says that every body of `group` is here. Blocking.
+    fn set_complete(&self, group: GroupId) -> Result<(), StateMachineError>;
+}
+
+/// What an export gives.
+#[derive(Debug, Clone)]
+pub enum Exported {
+    /// The moment of the export; comes first and once.
+    At(Applied),
+    /// Some rows, in the encoding of the state machine.
+    Piece(Bytes),
+}
+
+/// A body that rows name: an entry of the group's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BodyRef {
+    /// Index of the entry.
+    pub index: u64,
+    /// Bytes of the body.
+    pub length_bytes: u32,
 }
 
 /// A committed entry of one group.

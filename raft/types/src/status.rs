@@ -41,6 +41,9 @@ pub struct NodeStatus {
     pub lag_entries: u64,
     /// Milliseconds since it was last heard from; none if never.
     pub last_contact_ms: Option<u64>,
+    /// Bytes of images that it still pulls from its peers; none when it holds all that it should.
+    #[serde(default)]
+    pub missing_bytes: Option<u64>,
 }
 
 /// Whether a node answers.
@@ -66,6 +69,12 @@ pub struct GroupStatus {
     pub term: u64,
     /// Names of its voters.
     pub voters: Vec<String>,
+    /// Raft ids of its voters, in the same order.
+    #[serde(default)]
+    pub voter_ids: Vec<NodeId>,
+    /// Names of its learners: replicas that are still being brought up.
+    #[serde(default)]
+    pub learners: Vec<String>,
     /// Newest entry of the local log.
     pub last: Option<LogPosition>,
     /// Newest committed entry known here.

@@ -57,6 +57,8 @@ struct Running {
 /// One node's place: its disk outlives its processes.
 struct Place {
     disk: CrashDisk,
+    /// The rows that the next process finds.
+    journal: Journal,
     running: Option<Running>,
     slow: Arc<AtomicBool>,
 }
@@ -106,7 +108,7 @@ impl World {
         let place = |_| {
             let disk = CrashDisk::new();
             disk.fail(Faults { syncs_lie: disks_lie, ..Faults::default() });
-            Place { disk, running: None, slow: Arc::new(AtomicBool::new(false)) }
+            Place { disk, journal: Journal::default(), running: None, slow: Arc::new(AtomicBool::new(false)) }
         };
         Self {
             chance,
@@ -249,7 +251,7 @@ impl World {
         });
         let peers = NAMES.iter().map(|name| ((*name).to_owned(), format!("{name}:1"))).collect();
         let options = NodeOptions { groups: GROUPS, inline: true, ..NodeOptions::new(identity, peers) };
-        let journal = Arc::new(Journal::default());
+        let journal = Arc::new(std::mem::take(&mut self.places[number].journal));
         let machine: Arc<dyn StateMachine> = Arc::<Journal>::clone(&journal);
         let seed: Arc<dyn Seed> = Arc::<Chance>::clone(&self.chance);
         let node = Node::start(options, lane.clone(), self.hub.wire(name), machine, clock, seed, store).await;
@@ -271,6 +273,7 @@ impl World {
         let left = self.places[number].disk.crash(unsynced, &*self.chance);
         left.fail(Faults { syncs_lie: self.disks_lie, ..Faults::default() });
         self.places[number].disk = left;
+        self.places[number].journal = dead.journal.survivor(unsynced != Unsynced::Kept);
         dead.stepper.abort();
         // What is still in flight of it goes to a disk that nobody will read, until it has stopped.
         tokio::spawn(async move {
@@ -355,7 +358,8 @@ impl World {
 fn held(journal: &Journal) -> Held {
     let commands = |group: u32| {
         let commands = journal.commands(GroupId(group));
-        commands.into_iter().map(|(at, head)| (at.index, String::from_utf8_lossy(&head).into_owned())).collect()
+        let told = |head: &[u8]| String::from_utf8_lossy(head).into_owned();
+        commands.into_iter().map(|command| (command.position.index, told(&command.head))).collect()
     };
     (1..=GROUPS).map(|group| (group, commands(group))).collect()
 }
@@ -381,7 +385,7 @@ async fn read_back(node: &Node, journal: &Journal, group: u32, index: u64, text:
         return Ok(()); // a node without a majority says so instead of answering
     }
     let commands = journal.commands(GroupId(group));
-    let found = commands.iter().any(|(at, head)| at.index == index && head == text.as_bytes());
+    let found = commands.iter().any(|command| command.position.index == index && command.head == text.as_bytes());
     if found {
         Ok(())
     } else {

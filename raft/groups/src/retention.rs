@@ -1,0 +1,120 @@
+//! How much log is kept: the newest part, by bytes and by age; the rest is purged once the rows that it made are safe.
+//!
+//! A purged entry is one that no replica can catch up with by log any more; it gets the rows by a snapshot and the bodies
+//! by the mirror. Its body stays where it is (trap 7). Purging never goes beyond what [`StateMachine::settle`] made safe
+//! against a power loss (trap 10).
+//!
+//! [`StateMachine::settle`]: raft_types::StateMachine::settle
+
+use crate::node::{Group, Node};
+use openraft::async_runtime::watch::WatchReceiver;
+use raft_types::{GroupId, LogPosition};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+/// How much log every group keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Between two looks.
+    pub every: Duration,
+    /// Heads and bodies of one group that are kept at least, in bytes.
+    pub keep_bytes: u64,
+    /// Entries younger than this are kept, unless there are more bytes of them.
+    pub keep_for: Duration,
+}
+
+impl Default for Retention {
+    /// A look every 30 s; 256 MiB or a day: a node that comes back after less catches up by log.
+    fn default() -> Self {
+        Self { every: Duration::from_secs(30), keep_bytes: 256 << 20, keep_for: Duration::from_secs(24 * 3600) }
+    }
+}
+
+/// How far a group had applied at some moment.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    at: Duration,
+    position: LogPosition,
+    bytes: u64,
+}
+
+/// Samples of one group that are remembered: the oldest of them is where purging can start.
+const SAMPLES_MAX: usize = 1024;
+/// How long a snapshot, which is a moment and nothing else, may take to be noted.
+const NOTED_WITHIN: Duration = Duration::from_secs(5);
+
+impl Node {
+    /// Purges what need not be kept.
+    pub(crate) async fn retain(self: Arc<Self>) {
+        let mut history: BTreeMap<GroupId, VecDeque<Sample>> = BTreeMap::new();
+        loop {
+            tokio::time::sleep(self.options.retention.every).await;
+            let machine = Arc::clone(&self.machine);
+            let settled = match self.options.blocking().run(move || machine.settle()).await {
+                Ok(Ok(settled)) => settled.into_iter().collect::<BTreeMap<_, _>>(),
+                Ok(Err(error)) => {
+                    tracing::warn!(
+                        error = crate::machine::chain(&error),
+                        "the rows were not made safe; no log is purged"
+                    );
+                    continue;
+                }
+                Err(_) => return,
+            };
+            for group in self.all_groups() {
+                let (Some(settled), Some(position)) = (settled.get(&group.id), group.progress.applied()) else {
+                    continue;
+                };
+                let samples = history.entry(group.id).or_default();
+                samples.push_back(Sample { at: self.clock.now(), position, bytes: group.progress.bytes() });
+                if samples.len() > SAMPLES_MAX {
+                    samples.pop_front();
+                }
+                let Some(upto) = self.purgeable(samples) else { continue };
+                let upto = upto.min(*settled);
+                if self.lane.state(group.id).purged.is_none_or(|purged| purged < upto) {
+                    self.purge(&group, upto).await;
+                }
+            }
+        }
+    }
+
+    /// Up to where the log is old enough, or long enough behind.
+    fn purgeable(&self, samples: &mut VecDeque<Sample>) -> Option<LogPosition> {
+        let keep = self.options.retention;
+        let newest = *samples.back()?;
+        let mut upto = None;
+        while let Some(oldest) = samples.front().copied() {
+            let old = newest.at.saturating_sub(oldest.at) >= keep.keep_for;
+            if !old && newest.bytes.saturating_sub(oldest.bytes) < keep.keep_bytes {
+                break;
+            }
+            upto = Some(oldest.position);
+            samples.pop_front();
+        }
+        upto
+    }
+
+    async fn purge(&self, group: &Group, upto: LogPosition) {
+        let mut metrics = group.raft.metrics();
+        if group.raft.trigger().snapshot().await.is_err() {
+            return; // the group is stopping
+        }
+        let noted = async {
+            loop {
+                let reached = metrics.borrow_watched().snapshot.as_ref().is_some_and(|at| at.index >= upto.index);
+                if reached || metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(NOTED_WITHIN, noted).await.is_ok()
+            && let Err(error) = group.raft.trigger().purge_log(upto.index).await
+        {
+            tracing::debug!(group = %group.id, %error, "the log was not purged");
+        }
+    }
+}
