@@ -490,7 +490,8 @@ mod tests {
         let uri =
             |path: &[PathStep], _: &Element| Some(format!("{}x\"y", path.iter().map(|step| step.item).sum::<usize>()));
         let written = String::from_utf8(to_json(&set, &uri)).expect("UTF-8");
-        assert!(written == tree(&set, &mut Vec::new()).to_string(), "the two forms differ");
+        let by_tree = tree(&set, &mut Vec::new()).to_string();
+        assert!(written == by_tree, "the two forms differ");
     }
 
     proptest! {
