@@ -3,21 +3,24 @@
 use crate::{
     Admission, BlockPart, Command, InstanceHead, Outcome, RefusedWhy, UploadId,
     error::{CatalogError, Step},
-    find::Level,
-    keys::KEYS,
-    row::{Attrs, digest, encode, number_of, tag_of},
+    levels::{Levels, with_modalities},
+    row::{digest, encode},
     schema::SERIES_SHIFT,
 };
 use archive_model::{
-    FrameMap, Tag, VR,
+    FrameMap, VR,
     matching::{comparable, normal_date, normal_time},
     tags,
-    text::{capped, fold_person_name},
+    text::fold_person_name,
 };
 use bytes::Bytes;
 use raft_types::{Applied, Committed, CommittedEntry, GroupId, LogPosition, Versioned};
 use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params};
 use std::collections::BTreeMap;
+
+/// For how many entries of its group an upload that ended is remembered. A block that is still on its way then was
+/// proposed at most some ten seconds before (`propose_deadline`), and no group commits 6,000 entries a second.
+const ENDED_UPLOADS_ENTRIES: u64 = 1 << 16;
 
 /// Applies a batch; answers one encoded outcome for each entry.
 pub(crate) fn apply(connection: &mut Connection, batch: &[Committed]) -> Result<Vec<Bytes>, CatalogError> {
@@ -113,16 +116,17 @@ impl Work<'_> {
             Command::Block { upload, seq } => self.hold(group, upload, seq, position.index, body_len),
             Command::Commit { upload, head, blocks } => {
                 let length: u64 = blocks.iter().map(|block| u64::from(block.length_bytes)).sum();
-                if length != head.length_bytes {
-                    return Ok(Outcome::Refused(RefusedWhy::LengthMismatch));
-                }
-                let outcome = self.admit(group, &head, &blocks, Some(upload))?;
-                self.forget(group, upload)?;
+                let outcome = if length == head.length_bytes {
+                    self.admit(group, &head, &blocks, Some(upload))?
+                } else {
+                    Outcome::Refused(RefusedWhy::LengthMismatch)
+                };
+                self.end_upload(group, upload, position.index)?;
                 Ok(outcome)
             }
             Command::Abort { uploads } => {
                 for upload in uploads {
-                    self.forget(group, upload)?;
+                    self.end_upload(group, upload, position.index)?;
                 }
                 Ok(Outcome::Aborted)
             }
@@ -149,6 +153,16 @@ impl Work<'_> {
         if let Some(index) = held {
             return Ok(Outcome::Held { index: index as u64 });
         }
+        // A copy of a block may be committed behind the end of its upload: nothing would ever name or forget its row.
+        let ended = self
+            .transaction
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM ended_upload WHERE grp = ?1 AND upload = ?2)")
+            .step("prepare an upload")?
+            .query_row(params![group.0, upload.0], |row| row.get(0))
+            .step("look for the end of an upload")?;
+        if ended {
+            return Ok(Outcome::Refused(RefusedWhy::BlockMissing));
+        }
         self.transaction
             .prepare_cached("INSERT INTO upload (grp, upload, seq, idx, length) VALUES (?1, ?2, ?3, ?4, ?5)")
             .step("prepare a block")?
@@ -157,13 +171,21 @@ impl Work<'_> {
         Ok(Outcome::Held { index })
     }
 
-    fn forget(&self, group: GroupId, upload: UploadId) -> Result<(), CatalogError> {
-        self.transaction
-            .prepare_cached("DELETE FROM upload WHERE grp = ?1 AND upload = ?2")
-            .step("prepare an upload")?
-            .execute(params![group.0, upload.0])
-            .step("forget an upload")?;
-        Ok(())
+    /// Forgets the blocks of an upload, and remembers for a while that it is over.
+    fn end_upload(&self, group: GroupId, upload: UploadId, index: u64) -> Result<(), CatalogError> {
+        let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| -> Result<(), CatalogError> {
+            self.transaction.prepare_cached(sql).step("prepare an upload")?.execute(values).step("end an upload")?;
+            Ok(())
+        };
+        run("DELETE FROM upload WHERE grp = ?1 AND upload = ?2", &[&group.0, &upload.0])?;
+        let known = index as i64;
+        run(
+            "INSERT OR IGNORE INTO ended_upload (grp, idx, upload) VALUES (?1, ?2, ?3)",
+            &[&group.0, &known, &upload.0],
+        )?;
+        // By the log's own count, so that every node forgets the same.
+        let oldest = index.saturating_sub(ENDED_UPLOADS_ENTRIES) as i64;
+        run("DELETE FROM ended_upload WHERE grp = ?1 AND idx < ?2", &[&group.0, &oldest])
     }
 
     /// Whether all blocks of a commit are held under the numbers and indexes that it names.
@@ -197,6 +219,9 @@ impl Work<'_> {
             && !self.holds(group, upload, blocks)?
         {
             return Ok(Outcome::Refused(RefusedWhy::BlockMissing));
+        }
+        if self.is_full(head)? {
+            return Ok(Outcome::Refused(RefusedWhy::SeriesFull));
         }
         let study = self.study(group, head, &attrs)?;
         let (series, ordinal) = self.series(&study, head, &attrs)?;
@@ -317,6 +342,20 @@ impl Work<'_> {
         Ok(Outcome::Stored(Admission::Version { number }))
     }
 
+    /// Whether the series of a new instance has no number left for it: asked before anything is written.
+    fn is_full(&self, head: &InstanceHead) -> Result<bool, CatalogError> {
+        let ever: Option<i64> = self
+            .transaction
+            .prepare_cached(
+                "SELECT e.n_ever FROM series e JOIN study t ON t.id = e.study WHERE e.uid = ?1 AND t.uid = ?2",
+            )
+            .step("prepare a series")?
+            .query_row(params![head.series.as_str(), head.study.as_str()], |row| row.get(0))
+            .optional()
+            .step("look a series up")?;
+        Ok(ever.is_some_and(|ever| ever >= 1 << SERIES_SHIFT))
+    }
+
     fn study(&mut self, group: GroupId, head: &InstanceHead, attrs: &Levels) -> Result<StudyId, CatalogError> {
         let found = self
             .transaction
@@ -328,16 +367,16 @@ impl Work<'_> {
         if let Some(found) = found {
             return Ok(found);
         }
-        let patient = self.patient(attrs)?;
+        let patient = self.patient(head, attrs)?;
         let name = fold_person_name(attrs.first(tags::PATIENT_NAME));
         let date = normal_date(attrs.first(tags::STUDY_DATE)).unwrap_or_default();
         let time = normal_time(attrs.first(tags::STUDY_TIME)).unwrap_or_default();
         self.transaction
             .prepare_cached(
-                "INSERT INTO study (uid, grp, patient, pid, name_a, name_i, name_p, birth_date, date, time, accession,
-                 study_id, modalities, n_series, n_instances, bytes, patient_attrs, attrs)
-                 VALUES (:uid, :grp, :patient, :pid, :name_a, :name_i, :name_p, :birth_date, :date, :time, :accession,
-                 :study_id, '', 0, 0, 0, :patient_attrs, :attrs)",
+                "INSERT INTO study (uid, grp, patient, pid, name_a, name_i, name_p, birth_date, date, time, several,
+                 accession, study_id, modalities, n_series, n_instances, bytes, patient_attrs, attrs)
+                 VALUES (:uid, :grp, :patient, :pid, :name_a, :name_i, :name_p, :birth_date, :date, :time, :several,
+                 :accession, :study_id, '', 0, 0, 0, :patient_attrs, :attrs)",
             )
             .step("prepare a study")?
             .execute(named_params! {
@@ -351,6 +390,7 @@ impl Work<'_> {
                 ":birth_date": normal_date(attrs.first(tags::PATIENT_BIRTH_DATE)).unwrap_or_default(),
                 ":date": date,
                 ":time": time,
+                ":several": attrs.several(),
                 ":accession": attrs.column(tags::ACCESSION_NUMBER, VR::SH),
                 ":study_id": attrs.column(tags::STUDY_ID, VR::SH),
                 ":patient_attrs": encode(&attrs.patient),
@@ -367,14 +407,16 @@ impl Work<'_> {
         Ok(StudyId { id, patient })
     }
 
-    fn patient(&mut self, attrs: &Levels) -> Result<i64, CatalogError> {
+    /// The patient of a new study. Without an ID nothing says that two studies are of one patient: then each has its own.
+    fn patient(&mut self, head: &InstanceHead, attrs: &Levels) -> Result<i64, CatalogError> {
         let pid = comparable(VR::LO, attrs.first(tags::PATIENT_ID));
+        let study = if pid.is_empty() { head.study.as_str() } else { "" };
         let issuer = comparable(VR::LO, attrs.first(tags::ISSUER_OF_PATIENT_ID));
         let found: Option<i64> = self
             .transaction
-            .prepare_cached("SELECT id FROM patient WHERE pid = ?1 AND issuer = ?2")
+            .prepare_cached("SELECT id FROM patient WHERE pid = ?1 AND issuer = ?2 AND study = ?3")
             .step("prepare a patient")?
-            .query_row(params![pid, issuer], |row| row.get(0))
+            .query_row(params![pid, issuer, study], |row| row.get(0))
             .optional()
             .step("look a patient up")?;
         if let Some(id) = found {
@@ -382,10 +424,11 @@ impl Work<'_> {
         }
         self.transaction
             .prepare_cached(
-                "INSERT INTO patient (pid, issuer, n_studies, n_series, n_instances) VALUES (?1, ?2, 0, 0, 0)",
+                "INSERT INTO patient (pid, issuer, study, n_studies, n_series, n_instances)
+                 VALUES (?1, ?2, ?3, 0, 0, 0)",
             )
             .step("prepare a patient")?
-            .execute(params![pid, issuer])
+            .execute(params![pid, issuer, study])
             .step("insert a patient")?;
         self.totals.patients += 1;
         Ok(self.transaction.last_insert_rowid())
@@ -400,11 +443,6 @@ impl Work<'_> {
             .query_row(params![study.id, head.series.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()
             .step("look a series up")?;
-        if let Some((_, ordinal)) = found
-            && ordinal >= 1 << SERIES_SHIFT
-        {
-            return Err(CatalogError::Damaged("a series has more than 16,777,216 instances".into()));
-        }
         if let Some(found) = found {
             return Ok(found);
         }
@@ -430,7 +468,7 @@ impl Work<'_> {
             .step("prepare modalities")?
             .query_row([study.id], |row| row.get(0))
             .step("read modalities")?;
-        let modalities = with_modality(&modalities, attrs.first(tags::MODALITY).trim());
+        let modalities = with_modalities(&modalities, attrs.values(tags::MODALITY));
         self.transaction
             .prepare_cached("UPDATE study SET n_series = n_series + 1, modalities = ?2 WHERE id = ?1")
             .step("prepare a study")?
@@ -450,66 +488,6 @@ struct Known {
     id: i64,
     digest: Vec<u8>,
     versions: u32,
-}
-
-/// The modalities of a study, `\` between them, sorted.
-fn with_modality(known: &str, modality: &str) -> String {
-    let mut all: Vec<&str> = known.split('\\').chain([modality]).filter(|modality| !modality.is_empty()).collect();
-    all.sort_unstable();
-    all.dedup();
-    all.join("\\")
-}
-
-/// The indexed attributes of an instance, by level.
-struct Levels {
-    patient: Attrs,
-    study: Attrs,
-    series: Attrs,
-    instance: Attrs,
-}
-
-impl Levels {
-    fn of(head: &InstanceHead) -> Self {
-        let mut levels = Self { patient: Vec::new(), study: Vec::new(), series: Vec::new(), instance: Vec::new() };
-        for (number, values) in &head.keys {
-            let tag = tag_of(*number);
-            let Some(key) = KEYS.iter().find(|key| key.tag == tag) else { continue };
-            let own = match key.level {
-                Level::Patient => &mut levels.patient,
-                Level::Study => &mut levels.study,
-                Level::Series => &mut levels.series,
-                Level::Instance => &mut levels.instance,
-            };
-            own.push((*number, values.clone()));
-        }
-        levels
-    }
-
-    fn values(&self, tag: Tag) -> &[String] {
-        let number = number_of(tag);
-        [&self.patient, &self.study, &self.series, &self.instance]
-            .into_iter()
-            .flatten()
-            .find(|(own, _)| *own == number)
-            .map_or(&[], |(_, values)| values)
-    }
-
-    fn first(&self, tag: Tag) -> &str {
-        self.values(tag).first().map_or("", String::as_str)
-    }
-
-    /// The value of a text column: NULL when several values must be looked at.
-    fn column(&self, tag: Tag, vr: VR) -> Option<String> {
-        match self.values(tag) {
-            [] => Some(String::new()),
-            [one] => Some(capped(&comparable(vr, one))),
-            _ => None,
-        }
-    }
-
-    fn number(&self, tag: Tag) -> Option<i64> {
-        self.first(tag).trim().parse().ok()
-    }
 }
 
 fn read_applied(connection: &Connection, group: GroupId) -> Result<Applied, CatalogError> {

@@ -167,6 +167,8 @@ pub enum RefusedWhy {
     LengthMismatch,
     /// A block of the upload is not held: it was aborted, or never proposed.
     BlockMissing,
+    /// The series has as many instances as a series can have: 16,777,216.
+    SeriesFull,
 }
 
 const VERSION: u8 = 1;
@@ -249,6 +251,7 @@ mod tests {
         assert_eq!(hex(&Outcome::Stored(Admission::Version { number: 3 }).encode()), "01000203");
         assert_eq!(hex(&Outcome::Held { index: 9 }.encode()), "010109");
         assert_eq!(hex(&Outcome::Refused(RefusedWhy::BlockMissing).encode()), "010401");
+        assert_eq!(hex(&Outcome::Refused(RefusedWhy::SeriesFull).encode()), "010402");
         for command in [put, block, Command::Noop, Command::Abort { uploads: vec![UploadId([2; 16])] }] {
             assert_eq!(Command::decode(&command.encode()), Ok(command));
         }

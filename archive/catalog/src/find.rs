@@ -2,28 +2,31 @@
 //!
 //! A query runs in two steps. SQL narrows by the columns that some keys have and puts rows in order; then every key is
 //! matched in full by `archive_model::matching`, the one place that knows PS3.4 C.2.2.2. So a column may narrow too
-//! little, never too much.
+//! little, never too much: where an attribute has several values, its column does not narrow at all.
 //!
 //! | level | order |
 //! |---|---|
-//! | patient | id, issuer |
+//! | patient | id, issuer; without an id, study |
 //! | study | newest first: date, time, then UID |
 //! | series, instance | study, series number, series, instance number, instance |
+//!
+//! Rows are read page by page, each a short read of its own. A page begins behind the row that the one before ended
+//! with, by the columns of the order: rows that come in between are met or not, and no row is met twice or left out.
 
 use crate::{
     Catalog,
     error::{CatalogError, Step},
     keys::{COMPUTED, Column, KEYS, key_of},
-    retrieve,
+    retrieve::{self, PAGE_BYTES},
     row::{Attrs, decode, element, put_all},
 };
 use archive_model::{
     DataSet, Element, Limits, Tag, VR, Value, json,
     matching::{Moment, Pattern, wildcard_prefix},
     tags,
+    text::capped,
 };
 use rusqlite::{Connection, Row, params_from_iter, types::Value as Sql};
-use std::ops::ControlFlow;
 
 /// What is looked for (PS3.4 C.6.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,71 +82,16 @@ pub struct Find {
     pub relational: bool,
 }
 
-/// How a query ended.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FindSummary {
-    /// Keys that were neither matched nor returned.
-    pub unsupported: Vec<Tag>,
-    /// Whether there is more behind the limit.
-    pub more: bool,
-}
-
-/// Rows that are looked at in one go, at most: bounds RAM and the length of a read transaction.
-const ROWS_AT_ONCE: u64 = 512;
-
-impl Catalog {
-    /// Runs a query; `sink` takes the answers in order and may stop it. Blocking.
-    ///
-    /// # Errors
-    /// A key that means nothing, SQLite's, or damage.
-    pub fn find(
-        &self,
-        find: &Find,
-        sink: &mut dyn FnMut(DataSet) -> ControlFlow<()>,
-    ) -> Result<FindSummary, CatalogError> {
-        let plan = Plan::of(find)?;
-        let mut summary = FindSummary { unsupported: self.unsupported(find), more: false };
-        let (mut seen, mut skipped, mut sent) = (0, 0, 0);
-        let wanted = find.limit.unwrap_or(u64::MAX);
-        // The first page is as small as the answer may be.
-        let mut page = wanted.saturating_add(find.offset).saturating_add(1).min(ROWS_AT_ONCE);
-        loop {
-            let candidates = {
-                let reader = self.pool.reader()?;
-                plan.page(&reader, seen, page)?
-            };
-            let count = candidates.len() as u64;
-            for candidate in candidates {
-                if !plan.matches(&candidate) {
-                    continue;
-                }
-                if skipped < find.offset {
-                    skipped += 1;
-                    continue;
-                }
-                if sent == wanted {
-                    summary.more = true;
-                    return Ok(summary);
-                }
-                sent += 1;
-                if sink(plan.answer(candidate)).is_break() {
-                    return Ok(summary);
-                }
-            }
-            if count < page {
-                return Ok(summary);
-            }
-            seen += count;
-            page = ROWS_AT_ONCE;
-        }
-    }
-
+impl Find {
     /// The keys that are neither matched nor returned.
     #[must_use]
-    pub fn unsupported(&self, find: &Find) -> Vec<Tag> {
-        find.keys.iter().map(|key| key.tag).filter(|tag| !is_control(*tag) && !supported(find.level, *tag)).collect()
+    pub fn unsupported(&self) -> Vec<Tag> {
+        self.keys.iter().map(|key| key.tag).filter(|tag| !is_control(*tag) && !supported(self.level, *tag)).collect()
     }
 }
+
+/// Rows that are looked at in one go, at most: bounds the length of a read transaction, as `PAGE_BYTES` does the memory.
+const ROWS_AT_ONCE: u64 = 512;
 
 /// Attributes that steer the query instead of being matched.
 fn is_control(tag: Tag) -> bool {
@@ -160,21 +108,30 @@ fn supported(level: Level, tag: Tag) -> bool {
     }
 }
 
-/// A query, ready to run.
-struct Plan<'a> {
-    find: &'a Find,
+/// A query that runs, page by page.
+#[derive(Debug)]
+pub struct Search {
+    find: Find,
     patterns: Vec<(Tag, Pattern)>,
-    sql: String,
-    values: Vec<Sql>,
+    /// What columns say of the keys.
+    narrowing: Vec<(Column, Pattern)>,
     /// The header must be read: some key is not in the index.
     header: bool,
     sop_classes: bool,
+    /// Where the row stands that was looked at last: its values of the order.
+    after: Option<Vec<Sql>>,
+    skipped: u64,
+    sent: u64,
+    ended: bool,
 }
 
-impl<'a> Plan<'a> {
-    fn of(find: &'a Find) -> Result<Self, CatalogError> {
-        let mut patterns = Vec::new();
-        let (mut conditions, mut values) = (Vec::new(), Vec::new());
+impl Search {
+    /// The answers to `find`, none of them looked for yet.
+    ///
+    /// # Errors
+    /// A key that means nothing.
+    pub fn of(find: Find) -> Result<Self, CatalogError> {
+        let (mut patterns, mut narrowing) = (Vec::new(), Vec::new());
         let mut header = find.level == Level::Instance && find.include == Include::All;
         for key in &find.keys {
             if is_control(key.tag) || !supported(find.level, key.tag) {
@@ -182,47 +139,87 @@ impl<'a> Plan<'a> {
             }
             let pattern = Pattern::of(key)?;
             match key_of(key.tag) {
-                Some(known) => {
-                    if let Some(column) = known.column {
-                        narrow(column, &pattern, &mut conditions, &mut values);
-                    }
-                }
+                Some(known) => narrowing.extend(known.column.map(|column| (column, pattern.clone()))),
                 None => header = true,
             }
             if pattern != Pattern::Universal {
                 patterns.push((key.tag, pattern));
             }
         }
+        let wants_classes = find.include == Include::All || find.keys.get(tags::SOP_CLASSES_IN_STUDY).is_some();
+        let sop_classes = wants_classes && find.level >= Level::Study;
+        let (skipped, sent, ended) = (0, 0, false);
+        Ok(Self { find, patterns, narrowing, header, sop_classes, after: None, skipped, sent, ended })
+    }
+
+    /// The next answers, none of them if the rows that were looked at do not match; `None` after the last. Blocking.
+    ///
+    /// # Errors
+    /// SQLite's, or damage.
+    pub fn page(&mut self, catalog: &Catalog) -> Result<Option<Vec<DataSet>>, CatalogError> {
+        let wanted = self.find.limit.unwrap_or(u64::MAX);
+        if self.ended || self.sent == wanted {
+            return Ok(None);
+        }
+        // The first page is as small as the answer may be.
+        let first = wanted.saturating_add(self.find.offset).min(ROWS_AT_ONCE);
+        let count = if self.after.is_none() { first } else { ROWS_AT_ONCE };
+        let reader = catalog.pool.reader()?;
+        let (sql, values) = self.sql(&reader, count)?;
+        let mut statement = reader.prepare_cached(&sql).step("prepare a query")?;
+        let mut rows = statement.query(params_from_iter(values)).step("query")?;
+        let (mut answers, mut bytes, mut seen) = (Vec::new(), 0, 0);
+        while bytes < PAGE_BYTES && self.sent < wanted {
+            let Some(row) = rows.next().step("read answers")? else {
+                self.ended = seen < count;
+                break;
+            };
+            seen += 1;
+            self.after = Some(order_of(self.find.level, row)?);
+            let (candidate, candidate_bytes) = self.candidate(&reader, row)?;
+            if !self.matches(&candidate) {
+                continue;
+            }
+            if self.skipped < self.find.offset {
+                self.skipped += 1;
+                continue;
+            }
+            self.sent += 1;
+            bytes += candidate_bytes;
+            answers.push(self.answer(candidate));
+        }
+        Ok(Some(answers))
+    }
+
+    /// The statement of the next page, and its values.
+    fn sql(&self, connection: &Connection, count: u64) -> Result<(String, Vec<Sql>), CatalogError> {
+        let several = connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM study WHERE several = 1)")
+            .step("prepare a query")?
+            .query_row([], |row| row.get(0))
+            .step("look for studies with several values")?;
+        let (mut conditions, mut values) = (Vec::new(), Vec::new());
+        for (column, pattern) in &self.narrowing {
+            narrow(*column, pattern, several, &mut conditions, &mut values);
+        }
+        if let Some(after) = &self.after {
+            behind(self.find.level, after, &mut conditions, &mut values);
+        }
         let condition =
             if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
-        let wants_classes = find.include == Include::All || find.keys.get(tags::SOP_CLASSES_IN_STUDY).is_some();
-        Ok(Self {
-            find,
-            patterns,
-            sql: statement(find.level, &condition),
-            values,
-            header,
-            sop_classes: wants_classes && find.level >= Level::Study,
-        })
+        values.push(Sql::Integer(i64::try_from(count).unwrap_or(i64::MAX)));
+        Ok((statement(self.find.level, &condition), values))
     }
 
-    fn page(&self, connection: &Connection, offset: u64, count: u64) -> Result<Vec<DataSet>, CatalogError> {
-        let mut statement = connection.prepare_cached(&self.sql).step("prepare a query")?;
-        let numbers = [count, offset].map(|number| Sql::Integer(i64::try_from(number).unwrap_or(i64::MAX)));
-        let mut rows = statement.query(params_from_iter(self.values.iter().cloned().chain(numbers))).step("query")?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next().step("read answers")? {
-            found.push(self.candidate(connection, row)?);
-        }
-        Ok(found)
-    }
-
-    /// Everything known of a row, for matching and for the answer.
-    fn candidate(&self, connection: &Connection, row: &Row<'_>) -> Result<DataSet, CatalogError> {
+    /// Everything known of a row, for matching and for the answer, and how many bytes that was.
+    fn candidate(&self, connection: &Connection, row: &Row<'_>) -> Result<(DataSet, usize), CatalogError> {
         let mut set = DataSet::new();
         let level = self.find.level;
-        let attrs = |at: usize| -> Result<Attrs, CatalogError> {
-            decode("attributes", &row.get::<_, Vec<u8>>(at).step("read attributes")?)
+        let mut bytes = 0;
+        let mut attrs = |at: usize| -> Result<Attrs, CatalogError> {
+            let encoded = row.get::<_, Vec<u8>>(at).step("read attributes")?;
+            bytes += encoded.len();
+            decode("attributes", &encoded)
         };
         let mut count = |tag: Tag, at: usize| -> Result<(), CatalogError> {
             let value: i64 = row.get(at).step("read a count")?;
@@ -251,30 +248,15 @@ impl<'a> Plan<'a> {
         }
         if level == Level::Instance {
             put_all(&mut set, &attrs(11)?);
-            if self.header {
-                self.put_header(&mut set, connection, row.get(0).step("read an id")?)?;
-            }
+        }
+        if self.header {
+            bytes += put_header(&mut set, connection, row.get(0).step("read an id")?)?;
         }
         if self.sop_classes {
             let study: i64 = row.get(12).step("read an id")?;
             set.put(element(tags::SOP_CLASSES_IN_STUDY, VR::UI, &sop_classes(connection, study)?));
         }
-        Ok(set)
-    }
-
-    /// Attributes of the header that are not in the index.
-    fn put_header(&self, set: &mut DataSet, connection: &Connection, id: i64) -> Result<(), CatalogError> {
-        let bytes = retrieve::header(connection, id)?;
-        let limits = Limits { header_bytes_max: u64::MAX, ..Limits::default() };
-        let header =
-            json::from_json(&bytes, &limits).map_err(|error| CatalogError::Damaged(format!("a header: {error}")))?;
-        for element in &header {
-            let bulk = matches!(element.value, Value::Bulk { .. } | Value::Bytes(_));
-            if !bulk && set.get(element.tag).is_none() {
-                set.put(element.clone());
-            }
-        }
-        Ok(())
+        Ok((set, bytes))
     }
 
     fn matches(&self, candidate: &DataSet) -> bool {
@@ -309,6 +291,23 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// Puts in attributes of the header that are not in the index; answers how many bytes the header has. What belongs to an
+/// upper level is what its row says, also when it says nothing: columns narrow by that.
+fn put_header(set: &mut DataSet, connection: &Connection, id: i64) -> Result<usize, CatalogError> {
+    let bytes = retrieve::header(connection, id)?;
+    let limits = Limits { header_bytes_max: u64::MAX, ..Limits::default() };
+    let header =
+        json::from_json(&bytes, &limits).map_err(|error| CatalogError::Damaged(format!("a header: {error}")))?;
+    for element in header {
+        let bulk = matches!(element.value, Value::Bulk { .. } | Value::Bytes(_));
+        let upper = key_of(element.tag).is_some_and(|key| key.level < Level::Instance);
+        if !bulk && !upper && set.get(element.tag).is_none() {
+            set.put(element);
+        }
+    }
+    Ok(bytes.len())
+}
+
 /// Whether QIDO returns the attribute unasked at `level`: those of the level, for studies also the patient's, and the
 /// unique keys above.
 fn returned(key: &crate::Key, level: Level) -> bool {
@@ -318,79 +317,135 @@ fn returned(key: &crate::Key, level: Level) -> bool {
     (key.default && of_level && !counts_patient) || unique
 }
 
-/// The statement of a level. Columns: 0 id, 1–3 patient's counts, 4 patient's attributes, 5–6 study's counts,
-/// 7 modalities, 8 study's attributes, 9 series' count, 10 series' attributes, 11 instance's attributes, 12 study's id.
-fn statement(level: Level, condition: &str) -> String {
-    let study = "t.n_series, t.n_instances, t.modalities, t.attrs";
-    let (columns, from, order) = match level {
-        Level::Patient => (
-            "p.id, p.n_studies, p.n_series, p.n_instances, t.patient_attrs".to_owned(),
-            "patient p JOIN study t ON t.patient = p.id
-             AND t.uid = (SELECT min(uid) FROM study WHERE patient = p.id)",
-            "p.pid, p.issuer",
-        ),
-        Level::Study => (
-            format!("t.id, p.n_studies, p.n_series, p.n_instances, t.patient_attrs, {study}, 0, 0, 0, t.id"),
-            "study t JOIN patient p ON p.id = t.patient",
-            "t.date DESC, t.time DESC, t.uid",
-        ),
-        Level::Series => (
-            format!(
-                "e.id, p.n_studies, p.n_series, p.n_instances, t.patient_attrs, {study}, e.n_instances, e.attrs, 0, t.id"
-            ),
-            "series e JOIN study t ON t.id = e.study JOIN patient p ON p.id = t.patient",
-            "t.uid, e.number IS NULL, e.number, e.uid",
-        ),
-        Level::Instance => (
-            format!(
-                "i.id, p.n_studies, p.n_series, p.n_instances, t.patient_attrs, {study}, e.n_instances, e.attrs, i.attrs, t.id"
-            ),
-            "instance i JOIN series e ON e.id = i.id >> 24 JOIN study t ON t.id = e.study JOIN patient p ON p.id = t.patient",
-            "t.uid, e.number IS NULL, e.number, e.uid, i.number IS NULL, i.number, i.uid",
-        ),
-    };
-    format!("SELECT {columns} FROM {from} {condition} ORDER BY {order} LIMIT ? OFFSET ?")
+/// The values that put the rows of a level in order; all of them ascend but date and time of studies.
+fn order(level: Level) -> &'static [&'static str] {
+    match level {
+        Level::Patient => &["p.pid", "p.issuer", "p.study"],
+        Level::Study => &["t.date", "t.time", "t.uid"],
+        Level::Series => &["t.uid", "e.number IS NULL", "ifnull(e.number, 0)", "e.uid"],
+        Level::Instance => &[
+            "t.uid",
+            "e.number IS NULL",
+            "ifnull(e.number, 0)",
+            "e.uid",
+            "i.number IS NULL",
+            "ifnull(i.number, 0)",
+            "i.uid",
+        ],
+    }
 }
 
-/// Adds a condition that holds for every row which `pattern` matches.
-fn narrow(column: Column, pattern: &Pattern, conditions: &mut Vec<String>, values: &mut Vec<Sql>) {
+/// The values of the order of a row: they stand behind all other columns.
+fn order_of(level: Level, row: &Row<'_>) -> Result<Vec<Sql>, CatalogError> {
+    let first = COLUMNS + 1;
+    (first..first + order(level).len()).map(|at| row.get(at).step("read the order")).collect()
+}
+
+/// Adds the condition of all rows behind the one that stands at `after`.
+fn behind(level: Level, after: &[Sql], conditions: &mut Vec<String>, values: &mut Vec<Sql>) {
+    // The first comparison alone says less, and is one that an index knows.
+    match (level, after) {
+        (Level::Study, [date, time, uid]) => {
+            conditions.push("t.date <= ? AND (t.date < ? OR t.time < ? OR (t.time = ? AND t.uid > ?))".into());
+            values.extend([date, date, time, time, uid].map(Clone::clone));
+        }
+        _ => {
+            let columns = order(level);
+            let places = vec!["?"; columns.len()].join(", ");
+            conditions.push(format!("{} >= ? AND ({}) > ({places})", columns[0], columns.join(", ")));
+            values.extend(after.iter().take(1).chain(after).cloned());
+        }
+    }
+}
+
+/// The number of the last column of every statement before those of the order.
+const COLUMNS: usize = 12;
+
+/// The statement of a level. Columns: 0 id, 1–3 patient's counts, 4 patient's attributes, 5–6 study's counts,
+/// 7 modalities, 8 study's attributes, 9 series' count, 10 series' attributes, 11 instance's attributes, 12 study's id,
+/// from 13 the order.
+fn statement(level: Level, condition: &str) -> String {
+    let study = "t.n_series, t.n_instances, t.modalities, t.attrs";
+    let (id, own) = match level {
+        Level::Patient => ("p.id", "0, 0, 0, 0, 0, 0, 0, 0".to_owned()),
+        Level::Study => ("t.id", format!("{study}, 0, 0, 0, t.id")),
+        Level::Series => ("e.id", format!("{study}, e.n_instances, e.attrs, 0, t.id")),
+        Level::Instance => ("i.id", format!("{study}, e.n_instances, e.attrs, i.attrs, t.id")),
+    };
+    let from = match level {
+        Level::Patient => {
+            "patient p JOIN study t ON t.patient = p.id AND t.uid = (SELECT min(uid) FROM study WHERE patient = p.id)"
+        }
+        Level::Study => "study t JOIN patient p ON p.id = t.patient",
+        Level::Series => "series e JOIN study t ON t.id = e.study JOIN patient p ON p.id = t.patient",
+        Level::Instance => {
+            "instance i JOIN series e ON e.id = i.id >> 24 JOIN study t ON t.id = e.study JOIN patient p ON p.id = t.patient"
+        }
+    };
+    let keys = order(level).join(", ");
+    let order = match level {
+        Level::Study => "t.date DESC, t.time DESC, t.uid",
+        Level::Patient | Level::Series | Level::Instance => &keys,
+    };
+    format!(
+        "SELECT {id}, p.n_studies, p.n_series, p.n_instances, t.patient_attrs, {own}, {keys} FROM {from} {condition}
+         ORDER BY {order} LIMIT ?"
+    )
+}
+
+/// Adds a condition that holds for every row which `pattern` matches. `several` says that some study has several values
+/// where its column has the first.
+fn narrow(column: Column, pattern: &Pattern, several: bool, conditions: &mut Vec<String>, values: &mut Vec<Sql>) {
     let text = |text: &str| Sql::Text(text.to_owned());
+    let or_several = if several { " OR t.several = 1" } else { "" };
     match (column, pattern) {
-        (Column::Text(name) | Column::Uid(name), Pattern::AnyOf(wanted)) if wanted.len() == 1 => {
+        (Column::Text(name) | Column::Uid(name), Pattern::AnyOf(wanted)) => {
             // NULL stands for several values, which only the full match can look into.
-            let several = if matches!(column, Column::Text(_)) { format!(" OR {name} IS NULL") } else { String::new() };
-            conditions.push(format!("({name} = ?{several})"));
-            values.push(text(&archive_model::text::capped(&wanted[0])));
-        }
-        (Column::Uid(name), Pattern::AnyOf(wanted)) => {
-            conditions.push(format!("{name} IN (SELECT value FROM json_each(?))"));
-            values.push(Sql::Text(serde_json::Value::from(wanted.clone()).to_string()));
-        }
-        (Column::Text(name), Pattern::Wildcard(pattern)) if !wildcard_prefix(pattern).is_empty() => {
-            conditions.push(format!("(({name} >= ? AND {name} < ?) OR {name} IS NULL)"));
-            values.extend(between(&archive_model::text::capped(wildcard_prefix(pattern))));
-        }
-        (Column::Moment(name), Pattern::Range(Moment::Date, from, to)) => {
-            for (bound, sign) in [(from, ">="), (to, "<=")] {
-                if !bound.is_empty() {
-                    conditions.push(format!("{name} {sign} ?"));
-                    values.push(text(bound));
-                }
+            let or_null = if matches!(column, Column::Text(_)) { format!(" OR {name} IS NULL") } else { String::new() };
+            if let [one] = wanted.as_slice() {
+                conditions.push(format!("({name} = ?{or_null})"));
+                values.push(text(&capped(one)));
+            } else {
+                conditions.push(format!("({name} IN (SELECT value FROM json_each(?)){or_null})"));
+                let wanted: Vec<String> = wanted.iter().map(|one| capped(one)).collect();
+                values.push(Sql::Text(serde_json::Value::from(wanted).to_string()));
             }
-            conditions.push(format!("{name} <> ''"));
+        }
+        (Column::Text(name), Pattern::Wildcard(patterns)) => {
+            if let Some(prefix) = only_prefix(patterns) {
+                conditions.push(format!("(({name} >= ? AND {name} < ?) OR {name} IS NULL)"));
+                values.extend(between(&capped(prefix)));
+            }
+        }
+        (Column::Moment(name), Pattern::Range(Moment::Date, ranges)) => {
+            let mut either = Vec::new();
+            for (from, to) in ranges {
+                let mut both = vec![format!("{name} <> ''")];
+                for (bound, sign) in [(from, ">="), (to, "<=")] {
+                    if !bound.is_empty() {
+                        both.push(format!("{name} {sign} ?"));
+                        values.push(text(bound));
+                    }
+                }
+                either.push(both.join(" AND "));
+            }
+            // One range alone stays a condition that an index knows.
+            match either.as_slice() {
+                [one] if !several => conditions.push(one.clone()),
+                _ => conditions.push(format!("(({}){or_several})", either.join(") OR ("))),
+            }
         }
         (Column::Name, Pattern::Names(names)) if names.len() == 1 && !names[0].contains('=') => {
-            conditions.push(
-                "(t.name_a = ? OR (t.name_i <> '' AND t.name_i = ?) OR (t.name_p <> '' AND t.name_p = ?))".into(),
-            );
+            conditions.push(format!(
+                "(t.name_a = ? OR (t.name_i <> '' AND t.name_i = ?) OR (t.name_p <> '' AND t.name_p = ?){or_several})"
+            ));
             values.extend([text(&names[0]), text(&names[0]), text(&names[0])]);
         }
-        (Column::Name, Pattern::NameWildcard(pattern)) => {
-            let prefix = wildcard_prefix(pattern);
-            if !prefix.is_empty() && !prefix.contains('=') && prefix.len() <= 64 {
+        (Column::Name, Pattern::NameWildcard(patterns)) => {
+            if let Some(prefix) = only_prefix(patterns).filter(|prefix| !prefix.contains('=') && prefix.len() <= 64) {
                 let group = |name: &str| format!("({name} >= ? AND {name} < ?)");
                 conditions.push(format!(
-                    "({} OR (t.name_i <> '' AND {}) OR (t.name_p <> '' AND {}))",
+                    "({} OR (t.name_i <> '' AND {}) OR (t.name_p <> '' AND {}){or_several})",
                     group("t.name_a"),
                     group("t.name_i"),
                     group("t.name_p")
@@ -401,6 +456,14 @@ fn narrow(column: Column, pattern: &Pattern, conditions: &mut Vec<String>, value
             }
         }
         _ => {}
+    }
+}
+
+/// What a value must begin with to match the one pattern there is.
+fn only_prefix(patterns: &[String]) -> Option<&str> {
+    match patterns {
+        [one] => Some(wildcard_prefix(one)).filter(|prefix| !prefix.is_empty()),
+        _ => None,
     }
 }
 

@@ -3,9 +3,13 @@
 use crate::{InstanceHead, Source, keys::KEYS, row::number_of};
 use archive_model::{DataSet, Scanned, Tag, Uid, UidError, Value, json, tags};
 use bytes::Bytes;
+use std::io;
 
 /// Compression of headers: 1 is four times as fast as 3, for a tenth more bytes.
 const ZSTD_LEVEL: i32 = 1;
+
+/// Bytes of a header's JSON, at most: 4 for each byte that the pre-validator accepts as a header.
+pub(crate) const HEADER_JSON_BYTES_MAX: usize = 256 << 20;
 
 /// Why a data set has no head.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -24,6 +28,12 @@ pub enum HeadError {
         /// What is wrong.
         #[source]
         why: UidError,
+    },
+    /// The header's JSON would be larger than what is read back.
+    #[error("the header is larger than {max} bytes as JSON")]
+    TooLarge {
+        /// The limit in bytes.
+        max: usize,
     },
     /// The header could not be compressed.
     #[error("the header could not be compressed: {0}")]
@@ -49,8 +59,11 @@ pub fn instance_head(
         Value::Bulk { offset, length } => Some(format!("{offset}-{length}")),
         _ => None,
     };
-    let header = zstd::bulk::compress(&json::to_json(&scanned.header, &place), ZSTD_LEVEL)
-        .map_err(|error| HeadError::Compress(error.to_string()))?;
+    let json = capped_json(&scanned.header, &place, HEADER_JSON_BYTES_MAX);
+    let json = json.ok_or(HeadError::TooLarge { max: HEADER_JSON_BYTES_MAX })?;
+    let mut header = zstd::bulk::compress(&json, ZSTD_LEVEL).map_err(|error| HeadError::Compress(error.to_string()))?;
+    // It was made for the worst case, which is as long as the JSON itself.
+    header.shrink_to_fit();
     Ok(InstanceHead {
         study: uid(tags::STUDY_INSTANCE_UID)?,
         series: uid(tags::SERIES_INSTANCE_UID)?,
@@ -71,6 +84,8 @@ pub fn instance_head(
 const VALUES_MAX: usize = 16;
 /// Bytes of one value that enters the index, at most: the header keeps the whole.
 const VALUE_BYTES_MAX: usize = 1024;
+/// Bytes of the items of a sequence that enter the index, at most, as JSON.
+const ITEMS_BYTES_MAX: usize = 16 * VALUE_BYTES_MAX;
 
 fn keys(header: &DataSet) -> Vec<(u32, Vec<String>)> {
     let mut found: Vec<_> =
@@ -86,12 +101,40 @@ fn values(value: &Value) -> Vec<String> {
         Value::Integers(values) => values.iter().take(VALUES_MAX).map(ToString::to_string).collect(),
         Value::Floats(values) => values.iter().take(VALUES_MAX).map(ToString::to_string).collect(),
         Value::Items(items) => {
-            let items: Vec<_> =
-                items.iter().take(VALUES_MAX).map(|item| json::json_value(item, &json::no_bulk)).collect();
-            let text = serde_json::Value::from(items).to_string();
-            if text.len() > 16 * VALUE_BYTES_MAX { Vec::new() } else { vec![text] }
+            let items = items.iter().take(VALUES_MAX);
+            let texts = items.map(|item| capped_json(item, &json::no_bulk, ITEMS_BYTES_MAX));
+            let texts =
+                texts.map(|text| text.and_then(|text| String::from_utf8(text).ok())).collect::<Option<Vec<_>>>();
+            let text = texts.filter(|texts| !texts.is_empty()).map(|texts| format!("[{}]", texts.join(",")));
+            text.filter(|text| text.len() <= ITEMS_BYTES_MAX).into_iter().collect()
         }
         Value::Empty | Value::Tags(_) | Value::Bytes(_) | Value::Bulk { .. } => Vec::new(),
+    }
+}
+
+/// The JSON of `set`, unless it is longer than `max`: then no more than that is made of it.
+fn capped_json(set: &DataSet, bulk: &json::BulkUri<'_>, max: usize) -> Option<Vec<u8>> {
+    let mut out = Capped { bytes: Vec::new(), max };
+    json::write_json(&mut out, set, bulk).ok()?;
+    Some(out.bytes)
+}
+
+struct Capped {
+    bytes: Vec<u8>,
+    max: usize,
+}
+
+impl io::Write for Capped {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + bytes.len() > self.max {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

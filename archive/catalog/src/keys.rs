@@ -28,9 +28,9 @@ pub(crate) enum Column {
     Text(&'static str),
     /// A UID.
     Uid(&'static str),
-    /// A date or time in normal form.
+    /// A date in normal form; the first where there are several, and `study.several` is 1.
     Moment(&'static str),
-    /// The patient's name: three folded groups.
+    /// The patient's name: three folded groups, of the first name as above.
     Name,
 }
 

@@ -17,7 +17,7 @@
 //!
 //! Study, series and instance live in one group, so their rows are the same on every node. A patient is a view over the
 //! studies of all groups: counts are sums, and its attributes are those of its study with the least UID, so that no
-//! order between groups matters.
+//! order between groups matters. Studies without a Patient ID have a patient each.
 
 mod apply;
 mod catalog;
@@ -26,6 +26,7 @@ mod error;
 mod find;
 mod head;
 mod keys;
+mod levels;
 mod pool;
 mod retrieve;
 mod row;
@@ -34,8 +35,8 @@ mod schema;
 pub use catalog::{Catalog, CatalogOptions, Totals};
 pub use command::{Admission, BlockPart, Command, InstanceHead, Outcome, Protocol, RefusedWhy, Source, UploadId};
 pub use error::CatalogError;
-pub use find::{Find, FindSummary, Include, Level, Root};
+pub use find::{Find, Include, Level, Root, Search};
 pub use head::{HeadError, instance_head};
 pub use keys::{KEYS, Key};
-pub use retrieve::Selection;
+pub use retrieve::{HeaderPages, Selection};
 pub use row::InstanceRow;

@@ -3,13 +3,13 @@
 use crate::{
     Catalog, InstanceRow,
     error::{CatalogError, Step},
+    head::HEADER_JSON_BYTES_MAX,
     row::{decode, digest, uid},
 };
 use archive_model::{FrameMap, Uid};
 use bytes::Bytes;
 use raft_types::GroupId;
 use rusqlite::{Connection, Row, params_from_iter, types::Value as Sql};
-use std::ops::ControlFlow;
 
 /// Instances by the UIDs above and of them. An empty list means any; all lists empty select nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,8 +24,11 @@ pub struct Selection {
     pub instances: Vec<Uid>,
 }
 
-/// Headers that are read at a time, so that no read transaction lasts as long as a slow client.
+/// Headers of a page, at most: a read transaction lasts no longer.
 const HEADERS_AT_ONCE: usize = 64;
+
+/// Bytes of headers after which a page is complete: what a slow client may leave waiting.
+pub(crate) const PAGE_BYTES: usize = 4 << 20;
 
 const COLUMNS: &str = "i.id, t.uid, e.uid, i.uid, i.sop_class, i.syntax, i.length, i.digest, t.grp, i.blocks, e.number,
     i.number, i.n_frames, i.versions FROM instance i JOIN series e ON e.id = i.id >> 24 JOIN study t ON t.id = e.study";
@@ -50,30 +53,6 @@ impl Catalog {
         Ok(found)
     }
 
-    /// The headers of a selection in the same order, as DICOM JSON.
-    ///
-    /// # Errors
-    /// SQLite's, or damage.
-    pub fn headers(
-        &self,
-        selection: &Selection,
-        sink: &mut dyn FnMut(InstanceRow, Bytes) -> ControlFlow<()>,
-    ) -> Result<(), CatalogError> {
-        let rows = self.instances(selection)?;
-        for some in rows.chunks(HEADERS_AT_ONCE) {
-            let headers = {
-                let reader = self.pool.reader()?;
-                some.iter().map(|row| header(&reader, row.id)).collect::<Result<Vec<_>, _>>()?
-            };
-            for (row, header) in some.iter().zip(headers) {
-                if sink(row.clone(), header).is_break() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Where the frames of an instance lie.
     ///
     /// # Errors
@@ -94,11 +73,48 @@ impl Catalog {
     }
 }
 
+/// The headers of a selection as DICOM JSON, in the order of [`Catalog::instances`], page by page.
+#[derive(Debug)]
+pub struct HeaderPages {
+    rows: std::vec::IntoIter<InstanceRow>,
+}
+
+impl HeaderPages {
+    /// The headers of `selection`, none of them read yet.
+    ///
+    /// # Errors
+    /// SQLite's, or damage.
+    pub fn of(catalog: &Catalog, selection: &Selection) -> Result<Self, CatalogError> {
+        Ok(Self { rows: catalog.instances(selection)?.into_iter() })
+    }
+
+    /// The next headers: at least one, until about 4 MiB; `None` after the last. Blocking.
+    ///
+    /// # Errors
+    /// SQLite's, or damage.
+    pub fn page(&mut self, catalog: &Catalog) -> Result<Option<Vec<(InstanceRow, Bytes)>>, CatalogError> {
+        let reader = catalog.pool.reader()?;
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        while page.len() < HEADERS_AT_ONCE && bytes < PAGE_BYTES {
+            let Some(row) = self.rows.next() else { break };
+            let header = header(&reader, row.id)?;
+            bytes += header.len();
+            page.push((row, header));
+        }
+        Ok((!page.is_empty()).then_some(page))
+    }
+}
+
 impl Selection {
     /// `WHERE …` and its values; `None` when nothing is selected.
     fn sql(&self) -> Option<(String, Vec<Sql>)> {
         let (mut conditions, mut values) = (Vec::new(), Vec::new());
         if let Some(patient) = &self.patient {
+            // "No ID" names nobody: alone it would select every patient that has none.
+            if patient.trim().is_empty() && [&self.studies, &self.series, &self.instances].iter().all(|l| l.is_empty())
+            {
+                return None;
+            }
             conditions.push("t.patient IN (SELECT id FROM patient WHERE pid = ?)".to_owned());
             values.push(Sql::Text(archive_model::matching::comparable(archive_model::VR::LO, patient)));
         }
@@ -143,14 +159,11 @@ pub(crate) fn header(connection: &Connection, id: i64) -> Result<Bytes, CatalogE
         .step("prepare a header")?
         .query_row([id], |row| row.get(0))
         .step("read a header")?;
-    // The writer was bounded by the pre-validator; twice its limit covers the JSON around it.
-    zstd::bulk::decompress(&compressed, capacity(&compressed))
-        .map(Bytes::from)
-        .map_err(|error| CatalogError::Damaged(format!("a header cannot be decompressed: {error}")))
-}
-
-fn capacity(compressed: &[u8]) -> usize {
-    const HEADER_JSON_BYTES_MAX: u64 = 256 << 20;
-    let said = zstd::bulk::Decompressor::<'_>::upper_bound(compressed).unwrap_or(1 << 20);
-    usize::try_from((said as u64).min(HEADER_JSON_BYTES_MAX)).unwrap_or(1 << 20)
+    let damaged = |why: String| CatalogError::Damaged(format!("a header cannot be decompressed: {why}"));
+    // Written by `zstd::bulk`, whose frames say how much is in them: as much is reserved, and no more than was written.
+    let said = zstd::zstd_safe::get_frame_content_size(&compressed).ok().flatten();
+    let length = said.and_then(|said| usize::try_from(said).ok()).filter(|length| *length <= HEADER_JSON_BYTES_MAX);
+    let length = length.ok_or_else(|| damaged("its size is not said, or beyond what is written".into()))?;
+    let json = zstd::bulk::decompress(&compressed, length).map_err(|error| damaged(error.to_string()))?;
+    Ok(Bytes::from(json))
 }

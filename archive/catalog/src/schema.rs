@@ -1,4 +1,4 @@
-//! The tables. A newer schema is refused; an older one would be migrated here.
+//! The tables. A newer schema is refused; an older one is made anew, and filled from the log again (K-5).
 //!
 //! `instance.id` is `series << 24 | number in series`: the rows of a series lie side by side, so that its metadata is
 //! one sequential read. Texts are stored as they are compared (`archive_model::matching`), attributes as they are
@@ -8,7 +8,13 @@ use crate::error::{CatalogError, Step};
 use rusqlite::Connection;
 
 /// The schema that this release writes.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
+
+/// Every table of an older schema; their indexes go with them.
+const NO_TABLES: &str = "
+DROP TABLE IF EXISTS applied; DROP TABLE IF EXISTS totals; DROP TABLE IF EXISTS patient; DROP TABLE IF EXISTS study;
+DROP TABLE IF EXISTS series; DROP TABLE IF EXISTS instance; DROP TABLE IF EXISTS version; DROP TABLE IF EXISTS upload;
+";
 
 const TABLES: &str = "
 CREATE TABLE applied (
@@ -19,16 +25,17 @@ CREATE TABLE totals (
     instances INTEGER NOT NULL, bytes INTEGER NOT NULL, versions INTEGER NOT NULL);
 INSERT INTO totals VALUES (0, 0, 0, 0, 0, 0, 0);
 CREATE TABLE patient (
-    id INTEGER PRIMARY KEY, pid TEXT NOT NULL, issuer TEXT NOT NULL,
-    n_studies INTEGER NOT NULL, n_series INTEGER NOT NULL, n_instances INTEGER NOT NULL, UNIQUE (pid, issuer));
+    id INTEGER PRIMARY KEY, pid TEXT NOT NULL, issuer TEXT NOT NULL, study TEXT NOT NULL,
+    n_studies INTEGER NOT NULL, n_series INTEGER NOT NULL, n_instances INTEGER NOT NULL, UNIQUE (pid, issuer, study));
 CREATE TABLE study (
     id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, grp INTEGER NOT NULL, patient INTEGER NOT NULL,
     pid TEXT, name_a TEXT NOT NULL, name_i TEXT NOT NULL, name_p TEXT NOT NULL, birth_date TEXT NOT NULL,
-    date TEXT NOT NULL, time TEXT NOT NULL, accession TEXT, study_id TEXT,
+    date TEXT NOT NULL, time TEXT NOT NULL, several INTEGER NOT NULL, accession TEXT, study_id TEXT,
     modalities TEXT NOT NULL, n_series INTEGER NOT NULL, n_instances INTEGER NOT NULL, bytes INTEGER NOT NULL,
     patient_attrs BLOB NOT NULL, attrs BLOB NOT NULL);
 CREATE INDEX study_patient ON study (patient, uid);
 CREATE INDEX study_date ON study (date DESC, time DESC, uid);
+CREATE INDEX study_several ON study (several) WHERE several = 1;
 CREATE INDEX study_accession ON study (accession);
 CREATE INDEX study_study_id ON study (study_id);
 CREATE INDEX study_pid ON study (pid);
@@ -51,6 +58,9 @@ CREATE TABLE version (
 CREATE TABLE upload (
     grp INTEGER NOT NULL, upload BLOB NOT NULL, seq INTEGER NOT NULL, idx INTEGER NOT NULL, length INTEGER NOT NULL,
     PRIMARY KEY (grp, upload, seq)) WITHOUT ROWID;
+CREATE TABLE ended_upload (
+    grp INTEGER NOT NULL, idx INTEGER NOT NULL, upload BLOB NOT NULL, PRIMARY KEY (grp, upload)) WITHOUT ROWID;
+CREATE INDEX ended_upload_idx ON ended_upload (grp, idx);
 ";
 
 /// Instances of one series, at most: bits of `instance.id`.
@@ -66,10 +76,11 @@ pub(crate) fn open_writer(connection: &Connection) -> Result<(), CatalogError> {
         .step("set up the catalogue")?;
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).step("read the schema")?;
     match found {
-        0 => connection
-            .execute_batch(&format!("BEGIN; {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;"))
-            .step("make the tables"),
         SCHEMA => Ok(()),
+        // With the tables go the applied positions: the log is applied from its beginning.
+        0..SCHEMA => connection
+            .execute_batch(&format!("BEGIN; {NO_TABLES} {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;"))
+            .step("make the tables"),
         newer => Err(CatalogError::Newer { found: newer, newest: SCHEMA }),
     }
 }
@@ -79,4 +90,24 @@ pub(crate) fn open_reader(connection: &Connection) -> Result<(), CatalogError> {
     connection
         .execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY;")
         .step("set up a reader")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Schema 1 had no place for patients without an ID, nor for uploads that ended.
+    #[test]
+    fn an_older_catalogue_is_made_anew_and_a_newer_one_refused() {
+        let connection = Connection::open_in_memory().expect("memory");
+        let old = "CREATE TABLE applied (grp INTEGER PRIMARY KEY); INSERT INTO applied VALUES (1);
+            CREATE TABLE patient (id INTEGER PRIMARY KEY, pid TEXT); PRAGMA user_version = 1;";
+        connection.execute_batch(old).expect("an old catalogue");
+        open_writer(&connection).expect("made anew");
+        let applied: i64 = connection.query_row("SELECT count(*) FROM applied", [], |row| row.get(0)).expect("a table");
+        assert_eq!(applied, 0, "the log is applied from its beginning");
+        open_writer(&connection).expect("opened again");
+        connection.execute_batch("PRAGMA user_version = 3").expect("a newer catalogue");
+        assert!(matches!(open_writer(&connection), Err(CatalogError::Newer { found: 3, newest: SCHEMA })));
+    }
 }

@@ -110,7 +110,7 @@ pub(crate) async fn find(
         Ok(matches) => matches,
         Err(error) => return Ok(Status::from(&error)),
     };
-    let unsupported = !matches.unsupported().await.is_empty();
+    let unsupported = !matches.unsupported().is_empty();
     let code = if unsupported { status::PENDING_UNSUPPORTED_KEYS } else { status::PENDING };
     let pending = command::response(request, &Status::new(code, ""), true);
     loop {

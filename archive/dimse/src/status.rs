@@ -36,6 +36,8 @@ pub const MISMATCH: u16 = 0xA900;
 pub const SOME_FAILED: u16 = 0xB000;
 /// Cannot understand.
 pub const CANNOT_UNDERSTAND: u16 = 0xC000;
+/// Cannot understand: the transfer syntax (PS3.18 table I.2-2 has the same number).
+pub const SYNTAX_NOT_SUPPORTED: u16 = 0xC122;
 /// Processing failure (PS3.7 C.5.13).
 pub const PROCESSING_FAILURE: u16 = 0x0110;
 /// Invalid SOP instance (PS3.7 C.5.14).
@@ -71,6 +73,7 @@ impl From<&StoreError> for Status {
             StoreError::Mismatch { what } => Self::new(MISMATCH, format!("differs from the data set: {what}")),
             StoreError::StudyMismatch => Self::new(MISMATCH, "the instance belongs to another study"),
             StoreError::BadUid { tag, why } => Self::new(MISMATCH, format!("{tag} {why}")).naming(*tag),
+            StoreError::TransferSyntax(why) => Self::new(SYNTAX_NOT_SUPPORTED, format!("the transfer syntax {why}")),
             StoreError::NoQuorum => Self::new(OUT_OF_RESOURCES, "no majority of nodes is up; send again later"),
             StoreError::Unknown => Self::new(OUT_OF_RESOURCES, "the outcome is not known; send again, it is harmless"),
             StoreError::Overloaded => Self::new(OUT_OF_RESOURCES, "busy; send again in some seconds"),

@@ -50,7 +50,6 @@ pub(crate) async fn store(
             called_ae: peer.called.clone(),
             peer: peer.address.clone(),
         },
-        size_hint_bytes: None,
     };
     match receive(association, archive, offer).await? {
         Ok(()) => Ok(Status::new(status::SUCCESS, "")),

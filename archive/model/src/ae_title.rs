@@ -3,8 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{borrow::Borrow, fmt, str::FromStr};
 
-/// A title without its padding. Compared with regard to case (PS3.8 §9.3.2);
-/// [`AeTitle::matches_leniently`] disregards it.
+/// A title without its padding. Compared with regard to case (PS3.8 §9.3.2).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AeTitle(String);
 
@@ -52,12 +51,6 @@ impl AeTitle {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// Whether `other` is the same title if case is disregarded.
-    #[must_use]
-    pub fn matches_leniently(&self, other: &Self) -> bool {
-        self.0.eq_ignore_ascii_case(&other.0)
     }
 }
 
@@ -126,9 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn case_counts_unless_leniency_is_asked_for() {
-        let (upper, lower) = (AeTitle::parse("PACS"), AeTitle::parse("pacs"));
-        assert_ne!(upper, lower);
-        assert!(matches!((upper, lower), (Ok(a), Ok(b)) if a.matches_leniently(&b)));
+    fn case_counts() {
+        assert_ne!(AeTitle::parse("PACS"), AeTitle::parse("pacs"));
     }
 }

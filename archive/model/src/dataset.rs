@@ -153,6 +153,11 @@ impl DataSet {
         before - self.elements.len()
     }
 
+    /// Gives back memory that was taken for elements that did not come.
+    pub(crate) fn shrink_to_fit(&mut self) {
+        self.elements.shrink_to_fit();
+    }
+
     /// How many elements.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -180,6 +185,15 @@ impl<'a> IntoIterator for &'a DataSet {
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+impl IntoIterator for DataSet {
+    type Item = Element;
+    type IntoIter = std::vec::IntoIter<Element>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.elements.into_iter()
     }
 }
 

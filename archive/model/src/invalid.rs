@@ -124,42 +124,21 @@ pub enum Invalid {
     },
 }
 
-/// The kinds of [`Invalid`], for statuses and metric labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum InvalidKind {
-    /// Ends too early.
+/// The kinds of [`Invalid`], for tests that do not ask where.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InvalidKind {
     Truncated,
-    /// Too deep.
     TooDeep,
-    /// A length is too long.
     TooLong,
-    /// Too many elements or fragments.
     TooMany,
-    /// Not readable.
     Malformed,
-    /// Deflate.
     Inflate,
 }
 
-impl InvalidKind {
-    /// A lower-case word: a metric label.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Truncated => "truncated",
-            Self::TooDeep => "too_deep",
-            Self::TooLong => "too_long",
-            Self::TooMany => "too_many",
-            Self::Malformed => "malformed",
-            Self::Inflate => "inflate",
-        }
-    }
-}
-
 impl Invalid {
-    /// The kind.
-    #[must_use]
-    pub fn kind(&self) -> InvalidKind {
+    #[cfg(test)]
+    pub(crate) fn kind(&self) -> InvalidKind {
         match self {
             Self::Truncated { .. } => InvalidKind::Truncated,
             Self::TooLong { .. } | Self::TooLarge { .. } => InvalidKind::TooLong,

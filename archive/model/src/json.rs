@@ -9,6 +9,7 @@
 use crate::{DataSet, Element, Limits, Tag, VR, Value, tags};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Map, Number, Value as Json};
+use std::io::{self, Write};
 
 /// One step from the root to an element inside of sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,13 +41,19 @@ pub type BulkUri<'a> = dyn Fn(&[PathStep], &Element) -> Option<String> + 'a;
 /// The JSON of `set`.
 #[must_use]
 pub fn to_json(set: &DataSet, bulk: &BulkUri<'_>) -> Vec<u8> {
-    serde_json::to_vec(&json_value(set, bulk)).unwrap_or_default() // a tree of texts and finite numbers cannot fail
+    let mut out = Vec::new();
+    match write_json(&mut out, set, bulk) {
+        Ok(()) => out,
+        Err(_) => Vec::new(), // texts and finite numbers into memory cannot fail
+    }
 }
 
-/// The JSON of `set` as a tree.
-#[must_use]
-pub fn json_value(set: &DataSet, bulk: &BulkUri<'_>) -> Json {
-    Json::Object(object(set, bulk, &mut Vec::new()))
+/// Writes the JSON of `set`, keys in ascending order, as it goes: in memory is no more than the path to an element.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_json(out: &mut dyn Write, set: &DataSet, bulk: &BulkUri<'_>) -> io::Result<()> {
+    write_set(out, set, bulk, &mut Vec::new())
 }
 
 /// `bulk` for data sets that have no bulk values.
@@ -55,16 +62,16 @@ pub fn no_bulk(_: &[PathStep], _: &Element) -> Option<String> {
     None
 }
 
-fn object(set: &DataSet, bulk: &BulkUri<'_>, path: &mut Vec<PathStep>) -> Map<String, Json> {
-    let mut map = Map::new();
-    for element in set {
-        // Group lengths say nothing about another encoding (PS3.18 F.2.2).
-        if element.tag.element() == 0 {
-            continue;
-        }
-        map.insert(tag_key(element.tag), attribute(element, bulk, path));
+fn write_set(out: &mut dyn Write, set: &DataSet, bulk: &BulkUri<'_>, path: &mut Vec<PathStep>) -> io::Result<()> {
+    out.write_all(b"{")?;
+    // Group lengths say nothing about another encoding (PS3.18 F.2.2).
+    for (number, element) in set.iter().filter(|element| element.tag.element() != 0).enumerate() {
+        let comma = if number == 0 { "" } else { "," };
+        write!(out, "{comma}\"{:04X}{:04X}\":{{", element.tag.group(), element.tag.element())?;
+        write_value(out, element, bulk, path)?;
+        write!(out, "\"vr\":\"{}\"}}", element.vr)?;
     }
-    map
+    out.write_all(b"}")
 }
 
 /// A tag as a key: eight upper-case hexadecimal digits.
@@ -82,62 +89,74 @@ pub fn key_tag(key: &str) -> Option<Tag> {
     Some(Tag(u16::from_str_radix(&key[..4], 16).ok()?, u16::from_str_radix(&key[4..], 16).ok()?))
 }
 
-fn attribute(element: &Element, bulk: &BulkUri<'_>, path: &mut Vec<PathStep>) -> Json {
-    let mut map = Map::new();
-    map.insert("vr".into(), element.vr.to_string().into());
-    let values: Vec<Json> = match &element.value {
-        Value::Empty => Vec::new(),
+/// What an attribute has beside `vr`, with a comma behind it.
+fn write_value(out: &mut dyn Write, element: &Element, bulk: &BulkUri<'_>, path: &mut Vec<PathStep>) -> io::Result<()> {
+    match &element.value {
         // JSON is UTF-8 whatever the data set was (PS3.18 F.2.1).
-        Value::Text(_) if element.tag == tags::SPECIFIC_CHARACTER_SET => vec!["ISO_IR 192".into()],
-        Value::Text(values) => values.iter().map(|text| text_value(element.vr, text)).collect(),
-        Value::Integers(values) => values.iter().map(|value| integer(*value)).collect(),
-        Value::Floats(values) => values.iter().map(|value| float(*value)).collect(),
-        Value::Tags(values) => values.iter().map(|tag| tag_key(*tag).into()).collect(),
+        Value::Text(_) if element.tag == tags::SPECIFIC_CHARACTER_SET => out.write_all(br#""Value":["ISO_IR 192"],"#),
+        Value::Text(values) => write_values(out, values, |out, text| write_text(out, element.vr, text)),
+        Value::Integers(values) => write_values(out, values, |out, value| write_integer(out, *value)),
+        Value::Floats(values) => write_values(out, values, |out, value| write_float(out, *value)),
+        Value::Tags(values) => write_values(out, values, |out, tag| write!(out, "\"{}\"", tag_key(*tag))),
         Value::Bytes(bytes) => {
-            map.insert("InlineBinary".into(), BASE64.encode(bytes).into());
-            Vec::new()
+            out.write_all(br#""InlineBinary":""#)?;
+            // Three bytes make four characters, so that the pieces join without padding.
+            bytes.chunks(3 << 10).try_for_each(|piece| out.write_all(BASE64.encode(piece).as_bytes()))?;
+            out.write_all(br#"","#)
         }
-        Value::Bulk { .. } => {
-            if let Some(uri) = bulk(path, element) {
-                map.insert("BulkDataURI".into(), uri.into());
+        Value::Bulk { .. } => match bulk(path, element) {
+            Some(uri) => {
+                out.write_all(br#""BulkDataURI":"#)?;
+                write_string(out, &uri)?;
+                out.write_all(b",")
             }
-            Vec::new()
-        }
+            None => Ok(()),
+        },
         Value::Items(items) if path.len() < DEPTH_MAX => {
-            let mut values = Vec::with_capacity(items.len());
-            for (number, item) in items.iter().enumerate() {
-                path.push(PathStep { tag: element.tag, item: number });
-                values.push(Json::Object(object(item, bulk, path)));
-                path.pop();
-            }
-            values
+            path.push(PathStep { tag: element.tag, item: 0 });
+            let written = write_values(out, items, |out, item| {
+                write_set(out, item, bulk, path)?;
+                path.iter_mut().next_back().into_iter().for_each(|step| step.item += 1);
+                Ok(())
+            });
+            path.pop();
+            written
         }
-        Value::Items(_) => Vec::new(),
-    };
-    if !values.is_empty() {
-        map.insert("Value".into(), values.into());
+        Value::Empty | Value::Items(_) => Ok(()),
     }
-    Json::Object(map)
 }
 
-fn text_value(vr: VR, text: &str) -> Json {
+fn write_values<T>(
+    out: &mut dyn Write,
+    values: &[T],
+    mut write: impl FnMut(&mut dyn Write, &T) -> io::Result<()>,
+) -> io::Result<()> {
+    for (number, value) in values.iter().enumerate() {
+        out.write_all(if number == 0 { br#""Value":["# } else { b"," })?;
+        write(out, value)?;
+    }
+    out.write_all(if values.is_empty() { b"" } else { b"]," })
+}
+
+fn write_string(out: &mut dyn Write, text: &str) -> io::Result<()> {
+    Ok(serde_json::to_writer(out, text)?)
+}
+
+fn write_text(out: &mut dyn Write, vr: VR, text: &str) -> io::Result<()> {
     match vr {
-        _ if text.is_empty() => Json::Null,
+        _ if text.is_empty() => out.write_all(b"null"),
         VR::PN => {
-            let mut map = Map::new();
-            let names = ["Alphabetic", "Ideographic", "Phonetic"];
-            for (name, group) in names.into_iter().zip(text.splitn(3, '=')) {
-                if !group.is_empty() {
-                    map.insert(name.into(), group.into());
-                }
+            out.write_all(b"{")?;
+            let names = ["Alphabetic", "Ideographic", "Phonetic"].into_iter().zip(text.splitn(3, '='));
+            for (number, (name, group)) in names.filter(|(_, group)| !group.is_empty()).enumerate() {
+                write!(out, "{}\"{name}\":", if number == 0 { "" } else { "," })?;
+                write_string(out, group)?;
             }
-            Json::Object(map)
+            out.write_all(b"}")
         }
-        VR::IS => {
-            text.parse::<i64>().ok().filter(|value| value.to_string() == text).map_or_else(|| text.into(), Json::from)
-        }
-        VR::DS => plain_decimal(text).map_or_else(|| text.into(), Json::Number),
-        _ => text.into(),
+        VR::IS if text.parse::<i64>().is_ok_and(|value| value.to_string() == text) => out.write_all(text.as_bytes()),
+        VR::DS if plain_decimal(text).is_some() => out.write_all(text.as_bytes()),
+        _ => write_string(out, text),
     }
 }
 
@@ -151,18 +170,15 @@ fn plain_decimal(text: &str) -> Option<Number> {
     (number.to_string() == text).then_some(number)
 }
 
-fn integer(value: i128) -> Json {
-    match i64::try_from(value) {
-        Ok(small) if i128::from(small).abs() <= EXACT_MAX => small.into(),
-        _ => value.to_string().into(),
-    }
+fn write_integer(out: &mut dyn Write, value: i128) -> io::Result<()> {
+    if value.abs() <= EXACT_MAX { write!(out, "{value}") } else { write!(out, "\"{value}\"") }
 }
 
-fn float(value: f64) -> Json {
+fn write_float(out: &mut dyn Write, value: f64) -> io::Result<()> {
     match Number::from_f64(value) {
-        Some(number) => number.into(),
-        None if value.is_nan() => "NaN".into(),
-        None => (if value > 0.0 { "Infinity" } else { "-Infinity" }).into(),
+        Some(number) => write!(out, "{number}"),
+        None if value.is_nan() => out.write_all(br#""NaN""#),
+        None => write!(out, "\"{}Infinity\"", if value > 0.0 { "" } else { "-" }),
     }
 }
 
@@ -376,6 +392,106 @@ mod tests {
             Just((tags::PATIENT_ID, VR::LO, Value::Empty)),
         ]
         .prop_map(|(tag, vr, value)| Element { tag, vr, value })
+    }
+
+    /// The JSON as a tree: what was written before it was written as it goes.
+    fn tree(set: &DataSet, path: &mut Vec<PathStep>) -> Json {
+        let uri = |path: &[PathStep]| format!("{}x\"y", path.iter().map(|step| step.item).sum::<usize>());
+        let text_value = |vr: VR, text: &str| match vr {
+            _ if text.is_empty() => Json::Null,
+            VR::PN => {
+                let groups = ["Alphabetic", "Ideographic", "Phonetic"].into_iter().zip(text.splitn(3, '='));
+                let groups = groups.filter(|(_, group)| !group.is_empty());
+                Json::Object(groups.map(|(name, group)| (name.to_owned(), group.into())).collect())
+            }
+            VR::IS => match text.parse::<i64>() {
+                Ok(value) if value.to_string() == text => value.into(),
+                _ => text.into(),
+            },
+            VR::DS => plain_decimal(text).map_or_else(|| text.into(), Json::Number),
+            _ => text.into(),
+        };
+        let mut map = std::collections::BTreeMap::new();
+        for element in set.iter().filter(|element| element.tag.element() != 0) {
+            let mut own = std::collections::BTreeMap::from([("vr", Json::from(element.vr.to_string()))]);
+            let values: Vec<Json> = match &element.value {
+                Value::Text(_) if element.tag == tags::SPECIFIC_CHARACTER_SET => vec!["ISO_IR 192".into()],
+                Value::Text(values) => values.iter().map(|text| text_value(element.vr, text)).collect(),
+                Value::Integers(values) => values
+                    .iter()
+                    .map(|value| match i64::try_from(*value) {
+                        Ok(small) if value.abs() <= EXACT_MAX => small.into(),
+                        _ => value.to_string().into(),
+                    })
+                    .collect(),
+                Value::Floats(values) => values
+                    .iter()
+                    .map(|value| match Number::from_f64(*value) {
+                        Some(number) => number.into(),
+                        None if value.is_nan() => "NaN".into(),
+                        None => (if *value > 0.0 { "Infinity" } else { "-Infinity" }).into(),
+                    })
+                    .collect(),
+                Value::Tags(values) => values.iter().map(|tag| tag_key(*tag).into()).collect(),
+                Value::Bytes(bytes) => {
+                    own.insert("InlineBinary", BASE64.encode(bytes).into());
+                    Vec::new()
+                }
+                Value::Bulk { .. } => {
+                    own.insert("BulkDataURI", uri(path).into());
+                    Vec::new()
+                }
+                Value::Items(items) if path.len() < DEPTH_MAX => {
+                    let mut values = Vec::new();
+                    for (item, set) in items.iter().enumerate() {
+                        path.push(PathStep { tag: element.tag, item });
+                        values.push(tree(set, path));
+                        path.pop();
+                    }
+                    values
+                }
+                Value::Empty | Value::Items(_) => Vec::new(),
+            };
+            if !values.is_empty() {
+                own.insert("Value", values.into());
+            }
+            let own: Map<String, Json> = own.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+            map.insert(tag_key(element.tag), Json::Object(own));
+        }
+        Json::Object(map.into_iter().collect())
+    }
+
+    #[test]
+    fn what_is_written_as_it_goes_is_what_a_tree_says() {
+        let leaf = |number: u16, vr, value| Element { tag: Tag(0x0011, 0x1000 + number), vr, value };
+        let plain: DataSet = [
+            leaf(0, VR::UL, Value::Integers(vec![0, -1, 1 << 53, (1 << 53) + 1, -(1 << 53) - 1, i128::MAX])),
+            leaf(1, VR::FD, Value::Floats(vec![0.1, -0.0, 1e300, 1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY])),
+            leaf(2, VR::AT, Value::Tags(vec![Tag(0x7FE0, 0x10), Tag(0, 0)])),
+            leaf(3, VR::OB, Value::Bytes(Bytes::from((0..7000_u32).map(|byte| byte as u8).collect::<Vec<_>>()))),
+            leaf(4, VR::LO, texts(&["a\"b\\c\u{1}\n", "", "é山\u{7f}"])),
+            leaf(5, VR::PN, texts(&["", "=山", "A=B=C=D", "==x"])),
+            leaf(6, VR::IS, texts(&["1", "+1", "01", "-7", "9223372036854775808"])),
+            leaf(7, VR::DS, texts(&["1.5", "1e3", "-0", ".5", "1.0", "100", "nan"])),
+            leaf(8, VR::OW, Value::Bulk { offset: 3, length: 4 }),
+            leaf(9, VR::SH, Value::Empty),
+            Element { tag: Tag(0x0011, 0), vr: VR::UL, value: Value::Integers(vec![7]) },
+            Element { tag: tags::SPECIFIC_CHARACTER_SET, vr: VR::CS, value: texts(&["ISO_IR 100"]) },
+        ]
+        .into_iter()
+        .collect();
+        let mut set = plain.clone();
+        for _ in 0..DEPTH_MAX + 2 {
+            let items = Value::Items(vec![DataSet::new(), set, plain.clone()]);
+            set = plain.clone();
+            set.put(leaf(10, VR::SQ, items));
+            set.put(leaf(11, VR::SQ, Value::Items(Vec::new())));
+        }
+        let uri =
+            |path: &[PathStep], _: &Element| Some(format!("{}x\"y", path.iter().map(|step| step.item).sum::<usize>()));
+        let written = String::from_utf8(to_json(&set, &uri)).expect("UTF-8");
+        let by_tree = tree(&set, &mut Vec::new()).to_string();
+        assert!(written == by_tree, "the two forms differ");
     }
 
     proptest! {

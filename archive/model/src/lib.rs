@@ -31,7 +31,7 @@ pub use dataset::{DataSet, Element, Value};
 pub use dicom_core::{Tag, VR};
 pub use dicom_dictionary_std::tags;
 pub use file::{FileMeta, FileReader, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, write_file_meta};
-pub use invalid::{Invalid, InvalidKind, Limits, Place, Warning};
+pub use invalid::{Invalid, Limits, Place, Warning};
 pub use parse::{read_command_set, read_data_set};
 pub use phi::Phi;
 pub use pixel::{FrameMap, FrameMapError};

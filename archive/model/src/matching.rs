@@ -10,7 +10,7 @@
 //! | one item of SQ | sequence (C.2.2.2.6) |
 //! | anything else | single value (C.2.2.2.1): case matters, except in PN, where accents do not either |
 //!
-//! Several values in a key of another type match if any does (C.2.2.2.8).
+//! Several values, in a key as in what is stored, match if any does (C.2.2.2.8).
 
 use crate::{
     DataSet, Element, Tag, VR, Value,
@@ -31,12 +31,12 @@ pub enum Pattern {
     AnyOf(Vec<String>),
     /// Any of these person names, folded.
     Names(Vec<String>),
-    /// A text with `*` and `?`.
-    Wildcard(String),
-    /// A person name with `*` and `?`, folded.
-    NameWildcard(String),
-    /// From the first to the second, in normal form, both included; an open end is empty.
-    Range(Moment, String, String),
+    /// Any of these texts with `*` and `?`.
+    Wildcard(Vec<String>),
+    /// Any of these person names with `*` and `?`, folded.
+    NameWildcard(Vec<String>),
+    /// Within any of these: from the first to the second, in normal form, both included; an open end is empty.
+    Range(Moment, Vec<(String, String)>),
     /// Any of these numbers.
     Numbers(Vec<f64>),
     /// Some item matches all of these.
@@ -98,8 +98,9 @@ impl Pattern {
     /// # Errors
     /// For a range that is none.
     pub fn of_texts(tag: Tag, vr: VR, values: &[String]) -> Result<Self, BadPattern> {
-        let values: Vec<&str> = values.iter().map(|value| value.trim_end_matches([' ', '\0'])).collect();
-        if values.iter().all(|value| value.is_empty() || value.bytes().all(|byte| byte == b'*')) {
+        let values = values.iter().map(|value| value.trim_end_matches([' ', '\0']));
+        let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
+        if values.is_empty() || values.iter().any(|value| value.bytes().all(|byte| byte == b'*')) {
             return Ok(Self::Universal);
         }
         if values.iter().all(|value| *value == "\"\"") {
@@ -113,15 +114,15 @@ impl Pattern {
                     VR::TM => Moment::Time,
                     _ => Moment::DateTime,
                 };
-                let value = values.first().copied().unwrap_or_default();
-                let (from, to) = range(kind, value).ok_or(BadPattern {
-                    tag,
-                    why: "is no date or time and no range of them, such as 20200101-20201231",
-                })?;
-                Self::Range(kind, from, to)
+                let ranges =
+                    values.iter().map(|value| range(kind, value)).collect::<Option<_>>().ok_or(BadPattern {
+                        tag,
+                        why: "is no date or time and no range of them, such as 20200101-20201231",
+                    })?;
+                Self::Range(kind, ranges)
             }
             VR::PN if values.iter().any(|value| value.contains(['*', '?'])) => {
-                Self::NameWildcard(fold_pattern(values.first().copied().unwrap_or_default()))
+                Self::NameWildcard(values.iter().map(|value| fold_pattern(value)).collect())
             }
             VR::PN => Self::Names(values.iter().map(|value| whole_name(&fold_person_name(value))).collect()),
             VR::IS | VR::DS | VR::US | VR::SS | VR::UL | VR::SL | VR::SV | VR::UV | VR::FL | VR::FD => {
@@ -131,7 +132,7 @@ impl Pattern {
             VR::AE | VR::CS | VR::LO | VR::LT | VR::SH | VR::ST | VR::UC | VR::UR | VR::UT
                 if values.iter().any(|value| value.contains(['*', '?'])) =>
             {
-                Self::Wildcard(normalise(values.first().copied().unwrap_or_default()))
+                Self::Wildcard(values.iter().map(|value| comparable(vr, value)).collect())
             }
             _ => Self::AnyOf(values.iter().map(|value| comparable(vr, value)).collect()),
         })
@@ -170,14 +171,19 @@ impl Pattern {
                 let own = fold_person_name(text);
                 names.iter().any(|name| *name == whole_name(&own) || own.groups().any(|group| group == name))
             }
-            Self::Wildcard(pattern) => wildcard(pattern, &normalise(text)),
-            Self::NameWildcard(pattern) => {
+            Self::Wildcard(patterns) => {
+                let own = comparable(vr, text);
+                patterns.iter().any(|pattern| wildcard(pattern, &own))
+            }
+            Self::NameWildcard(patterns) => {
                 let own = fold_person_name(text);
-                own.groups().any(|group| wildcard(pattern, group)) || wildcard(pattern, &whole_name(&own))
+                let hit = |pattern: &str| {
+                    own.groups().any(|group| wildcard(pattern, group)) || wildcard(pattern, &whole_name(&own))
+                };
+                patterns.iter().any(|pattern| hit(pattern))
             }
-            Self::Range(kind, from, to) => {
-                normal(*kind, text).is_some_and(|(earliest, _)| in_range(&earliest, from, to))
-            }
+            Self::Range(kind, ranges) => normal(*kind, text)
+                .is_some_and(|(earliest, _)| ranges.iter().any(|(from, to)| in_range(&earliest, from, to))),
             Self::Numbers(wanted) => text.trim().parse::<f64>().is_ok_and(|value| wanted.contains(&value)),
             Self::Item(_) => false,
         }
@@ -185,8 +191,7 @@ impl Pattern {
 }
 
 /// Whether a data set matches all keys.
-#[must_use]
-pub fn all_match(keys: &[(Tag, Pattern)], item: &DataSet) -> bool {
+fn all_match(keys: &[(Tag, Pattern)], item: &DataSet) -> bool {
     keys.iter().all(|(tag, pattern)| pattern.matches(item.get(*tag)))
 }
 
@@ -401,6 +406,23 @@ mod tests {
         for bad in ["2020", "20200101-2020", "x", "-"] {
             assert!(Pattern::of_texts(tags::STUDY_DATE, VR::DA, &[bad.to_owned()]).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn any_value_of_a_key_and_any_stored_value_is_enough() {
+        let texts = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>();
+        let hit = |vr, key: &[&str], stored: &[&str]| {
+            let pattern = Pattern::of_texts(tags::IMAGE_TYPE, vr, &texts(key)).expect("a good key");
+            pattern.matches(Some(&Element { tag: tags::IMAGE_TYPE, vr, value: Value::Text(texts(stored)) }))
+        };
+        assert!(hit(VR::CS, &["A*", "B"], &["B"]) && hit(VR::CS, &["A", "B*"], &["X", "BC"]));
+        assert!(!hit(VR::CS, &["A*", "B"], &["BC"]));
+        assert!(hit(VR::DA, &["20200101", "20210101-"], &["19990101", "20220101"]));
+        assert!(!hit(VR::DA, &["20200101", "20210101-"], &["20200102"]));
+        assert!(hit(VR::PN, &["Doe^*", "Roe^Jane"], &["ROE^JANE"]) && hit(VR::PN, &["Roe"], &["Doe", "Roe"]));
+        assert!(hit(VR::IS, &["1", "", "2"], &["2"]) && hit(VR::LO, &["x", "*"], &["y"]));
+        // Outer spaces are padding, with wildcards as without.
+        assert!(hit(VR::LO, &[" HE*"], &["HEAD "]) && hit(VR::LO, &["HE*"], &[" HEAD"]));
     }
 
     #[test]

@@ -92,12 +92,6 @@ impl FrameMap {
         }
     }
 
-    /// Whether frames are fragments of an encapsulated stream.
-    #[must_use]
-    pub fn is_encapsulated(&self) -> bool {
-        matches!(self.layout, Layout::Fragments { .. })
-    }
-
     /// Bytes of `frame`, counted from 1. `None` when there is no such frame, or when its samples of one bit do not
     /// begin on a byte (PS3.5 §8.1.1): then only the whole value can be served.
     #[must_use]
@@ -129,12 +123,6 @@ impl FrameMap {
                 Some(fragments.get(start..end)?.iter().filter(|f| f.length > 0).map(range).collect())
             }
         }
-    }
-
-    /// Bytes of `frame` in all.
-    #[must_use]
-    pub fn frame_bytes(&self, frame: u32) -> Option<u64> {
-        Some(self.ranges(frame)?.iter().map(|range| range.end - range.start).sum())
     }
 
     /// Versioned bytes.
@@ -309,7 +297,6 @@ mod tests {
         let map = FrameMap::fragments(fragments, Firsts::At(vec![0, 2])).unwrap();
         assert_eq!(map.ranges(1).unwrap(), [8..18, 26..30]);
         assert_eq!(map.ranges(2).unwrap(), std::iter::once(46..48).collect::<Vec<_>>());
-        assert_eq!(map.frame_bytes(1), Some(14));
     }
 
     #[test]

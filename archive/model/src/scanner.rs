@@ -49,8 +49,6 @@ pub struct Scanned {
     pub length_bytes: u64,
     /// Whether the bytes came deflated: then offsets of bulk values and frames count in the inflated data set.
     pub inflated: bool,
-    /// Bytes of the data set itself: differs from `length_bytes` only when it came deflated.
-    pub inflated_bytes: u64,
     /// What was odd and tolerated; at most 64 of them.
     pub warnings: Vec<Warning>,
 }
@@ -92,6 +90,12 @@ impl Scanner {
         self.machine.so_far().unwrap_or(&self.nothing)
     }
 
+    /// Bytes of the header so far: of all that is not a bulk value. What is done with the header takes time with them.
+    #[must_use]
+    pub fn header_bytes(&self) -> u64 {
+        self.machine.header_bytes()
+    }
+
     /// The data set is complete.
     ///
     /// # Errors
@@ -113,7 +117,6 @@ impl Scanner {
             frames,
             length_bytes: self.length_bytes,
             inflated: self.inflater.is_some(),
-            inflated_bytes: self.machine.pos(),
             warnings: std::mem::take(&mut self.machine.warnings),
         })
     }

@@ -7,10 +7,6 @@ use std::{collections::HashMap, sync::LazyLock};
 
 /// Verification (C-ECHO).
 pub const VERIFICATION: &str = "1.2.840.10008.1.1";
-/// Storage Commitment Push Model.
-pub const STORAGE_COMMITMENT_PUSH_MODEL: &str = "1.2.840.10008.1.20.1";
-/// The well-known instance of the Storage Commitment Push Model (PS3.4 J.3.5).
-pub const STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE: &str = "1.2.840.10008.1.20.1.1";
 /// Patient Root Query/Retrieve: C-FIND.
 pub const PATIENT_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.1.1";
 /// Patient Root Query/Retrieve: C-MOVE.
@@ -52,12 +48,6 @@ static BY_UID: LazyLock<HashMap<&'static str, &'static SopClass>> =
 #[must_use]
 pub fn is_storage(uid: &str) -> bool {
     BY_UID.contains_key(uid)
-}
-
-/// The row of a standard storage class.
-#[must_use]
-pub fn storage_class(uid: &str) -> Option<&'static SopClass> {
-    BY_UID.get(uid).copied()
 }
 
 /// Whether instances of this class could be stored: a standard storage class, a private one, or one that is not yet
@@ -432,10 +422,10 @@ mod tests {
         {
             assert!(is_storage(uid) && may_be_storage(uid), "{uid}");
         }
-        for uid in [VERIFICATION, STUDY_ROOT_FIND, PATIENT_ROOT_MOVE, STORAGE_COMMITMENT_PUSH_MODEL, "no uid", ""] {
+        for uid in [VERIFICATION, STUDY_ROOT_FIND, PATIENT_ROOT_MOVE, "1.2.840.10008.1.20.1", "no uid", ""] {
             assert!(!is_storage(uid) && !may_be_storage(uid), "{uid}");
         }
-        assert!(!may_be_storage(STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE));
+        assert!(!may_be_storage("1.2.840.10008.1.20.1.1"));
         assert!(!may_be_storage("1.2.840.10008.1.2.4.50"));
     }
 

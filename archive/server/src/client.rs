@@ -315,8 +315,8 @@ pub(crate) fn find(flags: FindFlags) -> Result<ExitCode, Failure> {
     spinner.finish_and_clear();
     let answers = answers?;
     if flags.peer.json {
-        let list: Vec<_> = answers.iter().map(|answer| json::json_value(answer, &json::no_bulk)).collect();
-        println!("{}", serde_json::Value::from(list));
+        let list = answers.iter().map(|answer| String::from_utf8(json::to_json(answer, &json::no_bulk)));
+        println!("[{}]", list.collect::<Result<Vec<_>, _>>()?.join(","));
     } else {
         print_table(&identifier, &answers);
     }

@@ -4,7 +4,7 @@ use crate::{
     ClusterStatus, Ingest, InstanceRow, Offer, Reading, RemoteAe, ServiceSettings, StoreError, Stored, metrics::Metrics,
 };
 use archive_catalog::{Admission, Catalog};
-use archive_model::{AeTitle, Limits};
+use archive_model::{AeTitle, Limits, Uid};
 use raft_types::{ByteBudget, Clock, Propose};
 use std::{
     ops::Range,
@@ -30,6 +30,7 @@ struct Inner {
     ingest_budget: ByteBudget,
     read_budget: ByteBudget,
     queries: Arc<Semaphore>,
+    look_ups: Arc<Semaphore>,
     metrics: Metrics,
     tasks: TaskTracker,
     draining: AtomicBool,
@@ -49,9 +50,10 @@ impl Archive {
             catalog,
             log,
             clock,
-            ingest_budget: ByteBudget::new(settings.ingest_bytes_max),
+            ingest_budget: ByteBudget::new(settings.ingest_bytes_max.max(ServiceSettings::INGEST_BYTES_MIN)),
             read_budget: ByteBudget::new(settings.read_bytes_max),
             queries: Arc::new(Semaphore::new(settings.queries_max.max(1))),
+            look_ups: Arc::new(Semaphore::new(settings.queries_max.max(1))),
             settings,
             metrics: Metrics::new(registry),
             tasks: TaskTracker::new(),
@@ -63,11 +65,18 @@ impl Archive {
     /// Begins to store an instance.
     ///
     /// # Errors
-    /// `Stopping` while this node drains.
+    /// `Stopping` while this node drains; `TransferSyntax` when the offer's is no UID.
     pub async fn store(&self, offer: Offer) -> Result<Ingest, StoreError> {
+        self.begin(offer).inspect_err(|error| self.count_refusal(error))
+    }
+
+    fn begin(&self, mut offer: Offer) -> Result<Ingest, StoreError> {
         if self.inner.draining.load(Ordering::Relaxed) {
             return Err(StoreError::Stopping);
         }
+        // It is kept as it comes and stands in headers of answers later: nothing but a UID may get that far.
+        let syntax = Uid::parse(&offer.transfer_syntax).map_err(StoreError::TransferSyntax)?;
+        offer.transfer_syntax = syntax.as_str().to_owned();
         Ok(Ingest::new(self.clone(), offer))
     }
 
@@ -123,6 +132,7 @@ impl Archive {
     pub async fn shutdown(&self) {
         self.drain();
         self.inner.queries.close();
+        self.inner.look_ups.close();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
     }
@@ -149,6 +159,10 @@ impl Archive {
 
     pub(crate) fn queries(&self) -> &Arc<Semaphore> {
         &self.inner.queries
+    }
+
+    pub(crate) fn look_ups(&self) -> &Arc<Semaphore> {
+        &self.inner.look_ups
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -180,6 +194,7 @@ impl Archive {
             StoreError::Invalid(_) => "invalid",
             StoreError::Mismatch { .. } | StoreError::StudyMismatch => "mismatch",
             StoreError::BadUid { .. } => "uid",
+            StoreError::TransferSyntax(_) => "syntax",
             StoreError::NoQuorum => "no_quorum",
             StoreError::Unknown => "unknown",
             StoreError::Overloaded => "overloaded",

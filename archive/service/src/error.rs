@@ -1,7 +1,7 @@
 //! Refusals and failures. Each variant is a different thing to do; the two faces turn them into statuses.
 
 use archive_catalog::CatalogError;
-use archive_model::{Invalid, Tag};
+use archive_model::{Invalid, Tag, UidError};
 use raft_types::ProposeError;
 
 /// Why an instance was not stored.
@@ -27,13 +27,16 @@ pub enum StoreError {
         /// `is missing`, or what is wrong with it.
         why: String,
     },
+    /// The transfer syntax of the request is no UID: send the object with the one it is in.
+    #[error("the transfer syntax {0}")]
+    TransferSyntax(#[source] UidError),
     /// No majority: nothing was written. Try again.
     #[error("a majority of the nodes cannot be reached: try again when they are up")]
     NoQuorum,
     /// It may or may not be stored: send it again, which is harmless.
     #[error("the outcome is not known: send the instance again")]
     Unknown,
-    /// Too much in flight: try again soon.
+    /// No memory for it while other stores hold all there is: try again soon.
     #[error("the archive is busy: try again in some seconds")]
     Overloaded,
     /// No space to admit images.

@@ -1,30 +1,48 @@
 //! One instance on its way in: pieces are pre-validated, cut into blocks, hashed, and proposed.
 //!
 //! ```text
-//!   push ──► scanner (refuse early) ──► block being filled (≤ 1 MiB, under a permit)
+//!   push ──► scanner (refuse early) ──► block being filled (≤ 1 MiB, under a permit that grows with it)
 //!                                          │ full, and more is coming: the instance is large
 //!                                          ▼
-//!                                  Block{upload, seq} proposed, ≤ 4 in flight
+//!                                  Block{upload, seq} proposed by a task of its own, ≤ 4 in flight
 //!   finish ─► UIDs agree? ─► InstanceHead ─► small: PutSmall with the one block
 //!                                            large: last Block, all answered, then Commit
 //! ```
 //!
 //! Crash points: before `PutSmall` or `Commit` is committed nothing is visible; blocks of an upload that was never
 //! committed are orphans, forgotten by `Abort`, which the drop of an unfinished upload proposes.
+//!
+//! Memory cannot be waited for in a circle:
+//! - a block in flight belongs to a task that needs nothing of us, and gives its permit back with the answer;
+//! - the first block asks for a little and grows with its bytes; a block that cannot grow is proposed as it is;
+//! - each later block asks for all it can need at once, when the block before it has been handed over, and for as
+//!   little as the first if that much does not come free.
 
-use crate::{Archive, StoreError, read::Held};
-use archive_catalog::{Admission, BlockPart, Command, InstanceHead, Outcome, Source, UploadId, instance_head};
+use crate::{Archive, StoreError};
+use archive_catalog::{
+    Admission, BlockPart, Command, HeadError, InstanceHead, Outcome, Source, UploadId, instance_head,
+};
 use archive_model::{Scanned, Scanner, Uid, tags, transfer_syntax};
 use bytes::Bytes;
-use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use raft_types::{BytePermit, GroupId, Versioned};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::task::JoinSet;
 
 /// Bytes of a full block.
 const BLOCK_BYTES: usize = raft_types::Command::BODY_BYTES_MAX;
+
+/// What a store takes for its first bytes: 512 senders that say no more (the associations of a node) take 32 MiB.
+const FIRST_BYTES: usize = 64 << 10;
+
+/// How long a block waits for as much memory as it can use before it does with less. Blocks in flight give theirs back within
+/// milliseconds; a second means that those who hold memory wait too.
+const GROW_WAIT: Duration = Duration::from_secs(1);
+
+/// Headers from this size on are made into JSON and compressed beside the async threads: 64 KiB take about 1 ms.
+const HEADER_BYTES_INLINE: u64 = 64 << 10;
 
 /// What a sender says about an instance before its bytes arrive.
 #[derive(Debug, Clone)]
@@ -35,12 +53,10 @@ pub struct Offer {
     pub instance: Option<Uid>,
     /// The study it is sent to (`POST /studies/{uid}`); must agree with the data set.
     pub study: Option<Uid>,
-    /// Transfer syntax of the bytes.
+    /// Transfer syntax of the bytes: a UID, also one that is not known here.
     pub transfer_syntax: String,
     /// Who sends it.
     pub source: Source,
-    /// Size, if the sender said it.
-    pub size_hint_bytes: Option<u64>,
 }
 
 /// Proof that an instance is durable on a majority, committed, applied and visible on every node.
@@ -82,7 +98,8 @@ struct Large {
     upload: UploadId,
     group: GroupId,
     blocks_proposed: u32,
-    placing: FuturesUnordered<BoxFuture<'static, Placed>>,
+    /// Aborted with this instance, should it end before they do.
+    placing: JoinSet<Placed>,
     placed: Vec<(u32, BlockPart)>,
     orphans: Orphans,
 }
@@ -123,7 +140,7 @@ impl Ingest {
             if self.block.len() == BLOCK_BYTES {
                 self.send_block().await?;
             }
-            self.make_room(rest.len()).await;
+            self.make_room(rest.len()).await?;
             let cut = rest.len().min(BLOCK_BYTES - self.block.len());
             self.block.extend_from_slice(&rest[..cut]);
             rest = &rest[cut..];
@@ -131,48 +148,91 @@ impl Ingest {
         Ok(())
     }
 
-    /// A permit and a buffer for one block, once per block, before its first byte is kept.
-    async fn make_room(&mut self, coming: usize) {
-        if self.permit.is_none() {
-            self.permit = Some(self.archive.ingest_budget().acquire(BLOCK_BYTES as u64).await);
-            // A second block says that the object is large: its blocks are whole, and grow in no steps.
-            let guess = if self.large.is_some() { BLOCK_BYTES } else { coming };
-            let hint = self.offer.size_hint_bytes.map_or(guess, |hint| usize::try_from(hint).unwrap_or(BLOCK_BYTES));
-            self.block.reserve(hint.clamp(coming.min(BLOCK_BYTES), BLOCK_BYTES));
+    /// Room for at least one byte more in the block, for all that is `coming` if memory allows. A block that cannot grow
+    /// is sent as it is, and another one begun.
+    async fn make_room(&mut self, coming: usize) -> Result<(), StoreError> {
+        loop {
+            let wanted = (self.block.len() + coming).min(BLOCK_BYTES);
+            let held = match &self.permit {
+                Some(permit) => usize::try_from(permit.bytes()).unwrap_or(BLOCK_BYTES),
+                None => self.begin_block(wanted).await,
+            };
+            if wanted <= held || self.grow(wanted.max(2 * held).min(BLOCK_BYTES) - held).await? {
+                return Ok(());
+            }
+            self.send_block().await?;
         }
     }
 
-    /// The filled block as bytes that hold their permit.
-    fn seal_block(&mut self) -> Bytes {
-        let block = std::mem::take(&mut self.block);
-        self.hasher.update(&block);
-        match self.permit.take() {
-            Some(mut permit) => {
-                permit.shrink(block.capacity() as u64);
-                Bytes::from_owner(Held { bytes: block, _permit: permit })
+    /// A permit and a buffer for a block, before its first byte is kept; answers for how many bytes.
+    async fn begin_block(&mut self, wanted: usize) -> usize {
+        let budget = self.archive.ingest_budget().clone();
+        // A second block says that the object is large: its blocks are whole, and grow in no steps.
+        let bytes = if self.large.is_some() { BLOCK_BYTES } else { wanted.max(FIRST_BYTES) };
+        let (bytes, permit) = match tokio::time::timeout(GROW_WAIT, budget.acquire(bytes as u64)).await {
+            Ok(permit) => (bytes, permit),
+            Err(_) => (FIRST_BYTES, budget.acquire(FIRST_BYTES as u64).await),
+        };
+        self.permit = Some(permit);
+        self.block.reserve_exact(bytes);
+        bytes
+    }
+
+    /// Makes the block larger; `false` when it must be sent first, because memory is short.
+    async fn grow(&mut self, more: usize) -> Result<bool, StoreError> {
+        let more_bytes = self.archive.ingest_budget().acquire(more as u64);
+        match tokio::time::timeout(GROW_WAIT, more_bytes).await {
+            Ok(more_bytes) => {
+                if let Some(permit) = self.permit.as_mut() {
+                    permit.absorb(more_bytes);
+                }
+                self.block.reserve_exact(self.block.capacity() + more - self.block.len());
+                Ok(true)
             }
-            None => block.into(),
+            Err(_) if self.large.is_some() || self.study().is_some() => Ok(false),
+            // It cannot be sent, for its group is not known yet. To go on waiting would hold what others wait for.
+            Err(_) => Err(StoreError::Overloaded),
         }
+    }
+
+    /// The study, if it has arrived.
+    fn study(&self) -> Option<Uid> {
+        self.scanner.so_far().text(tags::STUDY_INSTANCE_UID).and_then(|text| Uid::parse(text).ok())
+    }
+
+    /// The filled block, and the permit that its bytes need until the log has answered.
+    fn seal_block(&mut self) -> (Bytes, Option<BytePermit>) {
+        let mut block = std::mem::take(&mut self.block);
+        self.hasher.update(&block);
+        let mut permit = self.permit.take();
+        // The log may keep it for a while, and counts what is in it, not what it could hold.
+        if block.capacity() > block.len() + block.len() / 4 {
+            block.shrink_to_fit();
+        }
+        if let Some(permit) = &mut permit {
+            permit.shrink(block.capacity() as u64);
+        }
+        (block.into(), permit)
     }
 
     /// Proposes the filled block, waiting for a place among those in flight.
     async fn send_block(&mut self) -> Result<(), StoreError> {
         if self.large.is_none() {
-            let study = self.scanner.so_far().text(tags::STUDY_INSTANCE_UID).map(Uid::parse);
-            let Some(Ok(study)) = study else {
-                return Err(StoreError::BadUid {
-                    tag: tags::STUDY_INSTANCE_UID,
-                    why: "is missing or malformed in the first 1 MiB of the data set".into(),
-                });
-            };
+            // The study says which group takes the blocks, so a large object must name it within its first block. What
+            // stands before it are groups 0008 to 0018 without bulk: a few KiB, in what modalities send. To hold more
+            // until it comes would let every sender hold more.
+            let study = self.study().ok_or_else(|| StoreError::BadUid {
+                tag: tags::STUDY_INSTANCE_UID,
+                why: "is missing or malformed in the first 1 MiB, where an object of more than 1 MiB must name it"
+                    .into(),
+            })?;
             self.large = Some(Large::new(&self.archive, &study));
         }
-        let body = self.seal_block();
+        let (body, permit) = self.seal_block();
         let blocks_max = self.archive.settings().blocks_in_flight_max.max(1);
-        let archive = self.archive.clone();
         let Some(large) = self.large.as_mut() else { return Err(StoreError::Unknown) };
         large.wait_for(blocks_max - 1).await?;
-        large.propose(archive, body);
+        large.propose(&self.archive, body, permit);
         Ok(())
     }
 
@@ -195,21 +255,28 @@ impl Ingest {
         let metrics = self.archive.metrics().clone();
         metrics.receive.observe(self.opened.elapsed().saturating_sub(self.validating).as_secs_f64());
         let started = Instant::now();
+        let (body, permit) = self.seal_block();
         let empty = Scanner::new(&transfer_syntax(&self.offer.transfer_syntax), &self.archive.settings().limits);
-        let scanned = std::mem::replace(&mut self.scanner, empty).finish().map_err(StoreError::Invalid)?;
-        self.agrees(&scanned)?;
-        let body = self.seal_block();
-        let digest = *self.hasher.finalize().as_bytes();
+        let scanner = std::mem::replace(&mut self.scanner, empty);
+        let (offer, digest) = (self.offer.clone(), *self.hasher.finalize().as_bytes());
         let now = self.archive.clock().unix_ms();
-        let head = instance_head(&scanned, &self.offer.transfer_syntax, digest, self.offer.source.clone(), now)
-            .map_err(|error| StoreError::Refused { why: error.to_string() })?;
+        let (head, warnings) = if scanner.header_bytes() < HEADER_BYTES_INLINE {
+            accept(scanner, offer, digest, now)?
+        } else {
+            let accepting = tokio::task::spawn_blocking(move || accept(scanner, offer, digest, now));
+            accepting.await.map_err(|_| StoreError::Stopping)??
+        };
         metrics.validate.observe((self.validating + started.elapsed()).as_secs_f64());
 
         let started = Instant::now();
         let names = (head.study.clone(), head.series.clone(), head.instance.clone(), head.sop_class.clone());
         let outcome = match self.large.take() {
-            None => put_small(&self.archive.clone(), head, body).await?,
-            Some(large) => large.commit(&self.archive, head, body).await?,
+            None => {
+                let outcome = put_small(&self.archive, head, body).await?;
+                drop(permit);
+                outcome
+            }
+            Some(large) => large.commit(&self.archive, head, body, permit).await?,
         };
         metrics.propose.observe(started.elapsed().as_secs_f64());
         match outcome {
@@ -219,7 +286,7 @@ impl Ingest {
                 instance: names.2,
                 sop_class: names.3,
                 admission,
-                warnings: scanned.warnings.len(),
+                warnings,
             }),
             Outcome::Refused(why) => Err(StoreError::Refused { why: format!("{why:?}") }),
             Outcome::Held { .. } | Outcome::Aborted | Outcome::Nothing => {
@@ -227,27 +294,45 @@ impl Ingest {
             }
         }
     }
+}
 
-    /// The data set must be what the request said (PS3.4 B.2.3: A900), and findable.
-    fn agrees(&self, scanned: &Scanned) -> Result<(), StoreError> {
-        let uid = |tag| {
-            let text = scanned.header.text(tag).filter(|text| !text.is_empty());
-            let text = text.ok_or_else(|| StoreError::BadUid { tag, why: "is missing".into() })?;
-            Uid::parse(text).map_err(|error| StoreError::BadUid { tag, why: error.to_string() })
-        };
-        let (class, instance) = (uid(tags::SOP_CLASS_UID)?, uid(tags::SOP_INSTANCE_UID)?);
-        let (study, _) = (uid(tags::STUDY_INSTANCE_UID)?, uid(tags::SERIES_INSTANCE_UID)?);
-        if self.offer.sop_class.as_ref().is_some_and(|offered| *offered != class) {
-            return Err(StoreError::Mismatch { what: "SOP Class UID (0008,0016)" });
-        }
-        if self.offer.instance.as_ref().is_some_and(|offered| *offered != instance) {
-            return Err(StoreError::Mismatch { what: "SOP Instance UID (0008,0018)" });
-        }
-        if self.offer.study.as_ref().is_some_and(|offered| *offered != study) {
-            return Err(StoreError::StudyMismatch);
-        }
-        Ok(())
+/// The end of the data set: what the log carries of it, and how many oddities were tolerated. Takes time with the header.
+fn accept(
+    scanner: Scanner,
+    offer: Offer,
+    digest: [u8; 32],
+    now_unix_ms: u64,
+) -> Result<(InstanceHead, usize), StoreError> {
+    let scanned = scanner.finish().map_err(StoreError::Invalid)?;
+    agrees(&offer, &scanned)?;
+    let head = instance_head(&scanned, &offer.transfer_syntax, digest, offer.source, now_unix_ms);
+    let head = head.map_err(|error| match error {
+        HeadError::MissingUid { tag } => StoreError::BadUid { tag, why: "is missing".into() },
+        HeadError::BadUid { tag, why } => StoreError::BadUid { tag, why: why.to_string() },
+        HeadError::TooLarge { .. } | HeadError::Compress(_) => StoreError::Refused { why: error.to_string() },
+    })?;
+    Ok((head, scanned.warnings.len()))
+}
+
+/// The data set must be what the request said (PS3.4 B.2.3: A900), and findable.
+fn agrees(offer: &Offer, scanned: &Scanned) -> Result<(), StoreError> {
+    let uid = |tag| {
+        let text = scanned.header.text(tag).filter(|text| !text.is_empty());
+        let text = text.ok_or_else(|| StoreError::BadUid { tag, why: "is missing".into() })?;
+        Uid::parse(text).map_err(|error| StoreError::BadUid { tag, why: error.to_string() })
+    };
+    let (class, instance) = (uid(tags::SOP_CLASS_UID)?, uid(tags::SOP_INSTANCE_UID)?);
+    let (study, _) = (uid(tags::STUDY_INSTANCE_UID)?, uid(tags::SERIES_INSTANCE_UID)?);
+    if offer.sop_class.as_ref().is_some_and(|offered| *offered != class) {
+        return Err(StoreError::Mismatch { what: "SOP Class UID (0008,0016)" });
     }
+    if offer.instance.as_ref().is_some_and(|offered| *offered != instance) {
+        return Err(StoreError::Mismatch { what: "SOP Instance UID (0008,0018)" });
+    }
+    if offer.study.as_ref().is_some_and(|offered| *offered != study) {
+        return Err(StoreError::StudyMismatch);
+    }
+    Ok(())
 }
 
 async fn put_small(archive: &Archive, head: InstanceHead, body: Bytes) -> Result<Outcome, StoreError> {
@@ -260,25 +345,30 @@ impl Large {
         let group = archive.log().group_of(study.as_str().as_bytes());
         let upload = UploadId(*uuid::Uuid::new_v4().as_bytes());
         let orphans = Orphans { archive: Some(archive.clone()), group, upload };
-        Self { upload, group, blocks_proposed: 0, placing: FuturesUnordered::new(), placed: Vec::new(), orphans }
+        Self { upload, group, blocks_proposed: 0, placing: JoinSet::new(), placed: Vec::new(), orphans }
     }
 
     /// Waits until at most `in_flight` blocks are unanswered.
     async fn wait_for(&mut self, in_flight: usize) -> Result<(), StoreError> {
         while self.placing.len() > in_flight {
-            if let Some(placed) = self.placing.next().await {
-                self.placed.push(placed?);
+            if let Some(placed) = self.placing.join_next().await {
+                // A task that panicked, or whose runtime ends: its block may be anywhere.
+                self.placed.push(placed.unwrap_or(Err(StoreError::Unknown))?);
             }
         }
         Ok(())
     }
 
-    fn propose(&mut self, archive: Archive, body: Bytes) {
+    /// Starts the proposal of a block: it goes on while its sender waits for memory, and while we wait for its sender.
+    fn propose(&mut self, archive: &Archive, body: Bytes, permit: Option<BytePermit>) {
         let (seq, group, upload) = (self.blocks_proposed, self.group, self.upload);
         self.blocks_proposed += 1;
-        self.placing.push(Box::pin(async move {
+        let own = archive.clone();
+        self.placing.spawn(archive.tasks().track_future(async move {
             let length_bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
-            match archive.propose(group, &Command::Block { upload, seq }, body).await? {
+            let answer = own.propose(group, &Command::Block { upload, seq }, body).await;
+            drop(permit);
+            match answer? {
                 // The catalogue says which copy it holds: after a retry that may be an earlier one.
                 (Outcome::Held { index }, _) => Ok((seq, BlockPart { index, length_bytes })),
                 (other, _) => Err(StoreError::Refused { why: format!("{other:?}") }),
@@ -286,12 +376,18 @@ impl Large {
         }));
     }
 
-    async fn commit(mut self, archive: &Archive, head: InstanceHead, last: Bytes) -> Result<Outcome, StoreError> {
+    async fn commit(
+        mut self,
+        archive: &Archive,
+        head: InstanceHead,
+        last: Bytes,
+        permit: Option<BytePermit>,
+    ) -> Result<Outcome, StoreError> {
         if archive.log().group_of(head.study.as_str().as_bytes()) != self.group {
             return Err(StoreError::Mismatch { what: "Study Instance UID (0020,000D)" });
         }
         if !last.is_empty() {
-            self.propose(archive.clone(), last);
+            self.propose(archive, last, permit);
         }
         self.wait_for(0).await?;
         self.placed.sort_unstable_by_key(|(seq, _)| *seq);

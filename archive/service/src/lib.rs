@@ -15,7 +15,8 @@
 //! Invariants
 //! - S-1 `Stored` exists only for an instance whose bytes and row are durable on a majority and applied.
 //! - S-2 Nothing is looked into before the pre-validator has accepted it; nothing is committed before it has seen the end.
-//! - S-3 Bytes in memory hold a permit of a budget, from before they are gathered until the log has let go of them.
+//! - S-3 Bytes in memory hold a permit of a budget, from before they are gathered until the log has answered:
+//!   what its caches keep after that, they count themselves.
 //! - S-4 An outcome that is not known is `StoreError::Unknown`, never success and never "refused".
 
 mod archive;
@@ -27,6 +28,8 @@ mod read;
 mod settings;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use archive::Archive;
 pub use archive_catalog::{

@@ -1,15 +1,16 @@
 //! Queries and look-ups: fresh by a read index, run off the async threads, streamed with back-pressure.
 
 use crate::{Archive, QueryError};
-use archive_catalog::{Find, InstanceRow, Selection, Totals};
+use archive_catalog::{Catalog, CatalogError, Find, HeaderPages, InstanceRow, Search, Selection, Totals};
 use archive_model::{DataSet, FrameMap, Tag};
 use bytes::Bytes;
 use raft_types::{GroupId, ReadError};
-use std::{ops::ControlFlow, sync::Arc};
-use tokio::sync::{mpsc, oneshot};
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc};
 
-/// Answers that a slow reader may leave waiting; the query pauses behind them.
-const ROWS_AHEAD: usize = 64;
+/// Pages that a slow reader may leave waiting. A page is bounded in bytes (`archive_catalog`); the next one is read while
+/// this one is sent.
+const PAGES_AHEAD: usize = 1;
 
 /// How fresh an answer must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,35 +23,55 @@ pub enum Freshness {
 
 /// The answers of a query, as they are found.
 pub struct Matches {
-    rows: mpsc::Receiver<Result<DataSet, QueryError>>,
-    unsupported: Option<oneshot::Receiver<Vec<Tag>>>,
-    known: Vec<Tag>,
+    rows: Rows<DataSet>,
+    unsupported: Vec<Tag>,
 }
 
 impl Matches {
     /// The next answer; `None` after the last.
     pub async fn next(&mut self) -> Option<Result<DataSet, QueryError>> {
-        self.rows.recv().await
+        self.rows.next().await
     }
 
-    /// Keys that were neither matched nor answered (FF01). Known before the first answer is taken.
-    pub async fn unsupported(&mut self) -> &[Tag] {
-        if let Some(receiver) = self.unsupported.take() {
-            self.known = receiver.await.unwrap_or_default();
-        }
-        &self.known
+    /// Keys that are neither matched nor answered (FF01).
+    #[must_use]
+    pub fn unsupported(&self) -> &[Tag] {
+        &self.unsupported
     }
 }
 
 /// The headers of instances, as DICOM JSON, in order of retrieval.
 pub struct Headers {
-    rows: mpsc::Receiver<Result<(InstanceRow, Bytes), QueryError>>,
+    rows: Rows<(InstanceRow, Bytes)>,
 }
 
 impl Headers {
     /// The next header; `None` after the last.
     pub async fn next(&mut self) -> Option<Result<(InstanceRow, Bytes), QueryError>> {
-        self.rows.recv().await
+        self.rows.next().await
+    }
+}
+
+/// What a source answers: some rows, or none after the last.
+type Page<T> = Result<Option<Vec<T>>, CatalogError>;
+
+/// Rows that come in pages.
+struct Rows<T> {
+    pages: mpsc::Receiver<Result<Vec<T>, QueryError>>,
+    page: std::vec::IntoIter<T>,
+}
+
+impl<T> Rows<T> {
+    async fn next(&mut self) -> Option<Result<T, QueryError>> {
+        loop {
+            if let Some(row) = self.page.next() {
+                return Some(Ok(row));
+            }
+            match self.pages.recv().await? {
+                Ok(page) => self.page = page.into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
     }
 }
 
@@ -58,27 +79,47 @@ impl Archive {
     /// Finds patients, studies, series or instances (PS3.4 C.4.1).
     ///
     /// # Errors
-    /// `NoQuorum` when a fresh answer cannot be had.
+    /// `NoQuorum` when a fresh answer cannot be had; `Failed` for a key that means nothing.
     pub async fn find(&self, find: Find, freshness: Freshness) -> Result<Matches, QueryError> {
         let studies = find.keys.texts(archive_model::tags::STUDY_INSTANCE_UID).to_vec();
         self.refresh(&studies, freshness).await?;
-        let permit = self.query_permit().await?;
-        let (sender, rows) = mpsc::channel(ROWS_AHEAD);
-        let (tell, unsupported) = oneshot::channel();
-        let catalog = Arc::clone(self.catalog());
-        self.tasks().spawn_blocking(move || {
-            let _permit = permit;
-            let keys = catalog.unsupported(&find);
-            let _ = tell.send(keys);
-            let mut sink = |row| match sender.blocking_send(Ok(row)) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()), // nobody listens any more
-            };
-            if let Err(error) = catalog.find(&find, &mut sink) {
-                let _ = sender.blocking_send(Err(QueryError::Failed(error)));
+        let unsupported = find.unsupported();
+        let search = Search::of(find).map_err(QueryError::Failed)?;
+        let rows = self.pages(search, |search, catalog| search.page(catalog));
+        Ok(Matches { rows, unsupported })
+    }
+
+    /// Reads page after page of `source`. A permit and a thread are held while a page is read, and never while its reader
+    /// takes its time.
+    fn pages<S: Send + 'static, T: Send + 'static>(
+        &self,
+        mut source: S,
+        page: fn(&mut S, &Catalog) -> Page<T>,
+    ) -> Rows<T> {
+        let (sender, pages) = mpsc::channel(PAGES_AHEAD);
+        let archive = self.clone();
+        self.tasks().spawn(async move {
+            loop {
+                // Before the page is read: what nobody has room for stays on the disk.
+                let Ok(place) = sender.reserve().await else { return }; // nobody listens any more
+                let catalog = Arc::clone(archive.catalog());
+                let work = move || {
+                    let found = page(&mut source, &catalog);
+                    (source, found)
+                };
+                let found;
+                (source, found) = match archive.blocking(archive.queries(), work).await {
+                    Ok(done) => done,
+                    Err(error) => return place.send(Err(error)),
+                };
+                match found {
+                    Ok(Some(rows)) => place.send(Ok(rows)),
+                    Ok(None) => return,
+                    Err(error) => return place.send(Err(QueryError::Failed(error))),
+                }
             }
         });
-        Ok(Matches { rows, unsupported: Some(unsupported), known: Vec::new() })
+        Rows { pages, page: Vec::new().into_iter() }
     }
 
     /// The instances of a selection, in order of retrieval.
@@ -90,7 +131,7 @@ impl Archive {
     pub async fn instances(&self, selection: Selection, freshness: Freshness) -> Result<Vec<InstanceRow>, QueryError> {
         let fresh = self.refresh(&uids(&selection), freshness).await;
         let catalog = Arc::clone(self.catalog());
-        let rows = self.blocking(move || catalog.instances(&selection).map_err(QueryError::Failed)).await?;
+        let rows = self.look_up(move || catalog.instances(&selection)).await?;
         match fresh {
             Err(error) if rows.is_empty() => Err(error),
             _ => Ok(rows),
@@ -107,20 +148,9 @@ impl Archive {
             Err(QueryError::NoQuorum) if !self.instances(selection.clone(), Freshness::Local).await?.is_empty() => {}
             Err(error) => return Err(error),
         }
-        let permit = self.query_permit().await?;
-        let (sender, rows) = mpsc::channel(ROWS_AHEAD);
         let catalog = Arc::clone(self.catalog());
-        self.tasks().spawn_blocking(move || {
-            let _permit = permit;
-            let mut sink = |row, header| match sender.blocking_send(Ok((row, header))) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            };
-            if let Err(error) = catalog.headers(&selection, &mut sink) {
-                let _ = sender.blocking_send(Err(QueryError::Failed(error)));
-            }
-        });
-        Ok(Headers { rows })
+        let source = self.look_up(move || HeaderPages::of(&catalog, &selection)).await?;
+        Ok(Headers { rows: self.pages(source, |source, catalog| source.page(catalog)) })
     }
 
     /// Where the frames of an instance lie; none for what has no frames.
@@ -129,7 +159,7 @@ impl Archive {
     /// The catalogue's.
     pub async fn frames(&self, row: &InstanceRow) -> Result<Option<FrameMap>, QueryError> {
         let (catalog, row) = (Arc::clone(self.catalog()), row.clone());
-        self.blocking(move || catalog.frames(&row).map_err(QueryError::Failed)).await
+        self.look_up(move || catalog.frames(&row)).await
     }
 
     /// How much is held.
@@ -138,7 +168,7 @@ impl Archive {
     /// The catalogue's.
     pub async fn totals(&self) -> Result<Totals, QueryError> {
         let catalog = Arc::clone(self.catalog());
-        self.blocking(move || catalog.totals().map_err(QueryError::Failed)).await
+        self.look_up(move || catalog.totals()).await
     }
 
     /// Waits until everything acknowledged so far, in the groups that `studies` live in (none: all), is applied here.
@@ -167,20 +197,26 @@ impl Archive {
         })
     }
 
-    async fn query_permit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, QueryError> {
-        Arc::clone(self.queries()).acquire_owned().await.map_err(|_| QueryError::Stopping)
+    /// A short question, with permits of its own: long queries do not stand in its way.
+    async fn look_up<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, CatalogError> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        self.blocking(self.look_ups(), work).await?.map_err(QueryError::Failed)
     }
 
+    /// Runs `work` off the async threads, under a permit that ends with it.
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T, QueryError> + Send + 'static,
+        permits: &Arc<Semaphore>,
+        work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, QueryError> {
-        let permit = self.query_permit().await?;
+        let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| QueryError::Stopping)?;
         let work = move || {
             let _permit = permit;
             work()
         };
-        self.tasks().spawn_blocking(work).await.map_err(|_| QueryError::Stopping)?
+        self.tasks().spawn_blocking(work).await.map_err(|_| QueryError::Stopping)
     }
 }
 

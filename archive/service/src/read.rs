@@ -77,12 +77,12 @@ impl Reading {
 }
 
 /// Bytes with the permit under which they are held.
-pub(crate) struct Held<B> {
-    pub(crate) bytes: B,
-    pub(crate) _permit: BytePermit,
+struct Held {
+    bytes: Bytes,
+    _permit: BytePermit,
 }
 
-impl<B: AsRef<[u8]>> AsRef<[u8]> for Held<B> {
+impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
         self.bytes.as_ref()
     }

@@ -21,7 +21,8 @@ pub struct ServiceSettings {
     pub remotes: BTreeMap<String, RemoteAe>,
     /// Limits of the pre-validator.
     pub limits: Limits,
-    /// Bytes that all stores together may hold. Default 128 MiB (a node of a large machine: 512 MiB).
+    /// Bytes that all stores together may hold. Default 128 MiB (a node of a large machine: 512 MiB), at least
+    /// [`ServiceSettings::INGEST_BYTES_MIN`].
     pub ingest_bytes_max: u64,
     /// Bytes that all reads together may hold. Default 64 MiB.
     pub read_bytes_max: u64,
@@ -29,8 +30,13 @@ pub struct ServiceSettings {
     pub blocks_in_flight_max: usize,
     /// How long a proposal looks for a leader before the store is refused. Default 10 s.
     pub propose_deadline: Duration,
-    /// Queries that run at the same time; more wait. Default 16.
+    /// Pages of queries that are read at the same time, and beside them as many look-ups; more wait. Default 16.
     pub queries_max: usize,
+}
+
+impl ServiceSettings {
+    /// The least memory that stores can work with: a block that is filled while another is in flight.
+    pub const INGEST_BYTES_MIN: u64 = 2 << 20;
 }
 
 impl Default for ServiceSettings {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use raft_types::{
     BlockAddress, BoxFuture, Clock, ClusterStatus, Command, Committed, CommittedEntry, GroupId, LogPosition, Propose,
-    ProposeError, Proposed, ReadError, StateMachine,
+    ProposeError, Proposed, ReadError, StateMachine, Versioned,
 };
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -28,18 +28,25 @@ pub struct LocalLog {
     catalog: Arc<Catalog>,
     state: Mutex<BTreeMap<GroupId, Vec<Bytes>>>,
     quorum: AtomicBool,
+    aborts: AtomicUsize,
 }
 
 impl LocalLog {
     /// A log over `catalog`.
     #[must_use]
     pub fn new(catalog: Arc<Catalog>) -> Arc<Self> {
-        Arc::new(Self { catalog, state: Mutex::default(), quorum: AtomicBool::new(true) })
+        Arc::new(Self { catalog, state: Mutex::default(), quorum: AtomicBool::new(true), aborts: AtomicUsize::new(0) })
     }
 
     /// Takes the majority away, or gives it back.
     pub fn set_quorum(&self, quorum: bool) {
         self.quorum.store(quorum, Ordering::SeqCst);
+    }
+
+    /// How many uploads were given up.
+    #[must_use]
+    pub fn aborts(&self) -> usize {
+        self.aborts.load(Ordering::SeqCst)
     }
 
     /// How many bodies are held, orphans included.
@@ -49,6 +56,9 @@ impl LocalLog {
     }
 
     fn apply(&self, group: GroupId, command: Command) -> Result<Proposed, ProposeError> {
+        if let Ok(archive_catalog::Command::Abort { uploads }) = Versioned::decode(&command.head) {
+            self.aborts.fetch_add(uploads.len(), Ordering::SeqCst);
+        }
         let mut state = self.state.lock();
         let log = state.entry(group).or_default();
         let position = LogPosition { term: 1, index: log.len() as u64 };

@@ -102,7 +102,7 @@ async fn search(
     if rows.more || (ours && !rows.ended) {
         warnings.push("there may be more results: ask for them with limit and offset");
     }
-    let unsupported = rows.matches.unsupported().await.iter().map(|tag| tag_key(*tag)).collect::<Vec<_>>().join(", ");
+    let unsupported = rows.matches.unsupported().iter().map(|tag| tag_key(*tag)).collect::<Vec<_>>().join(", ");
     let unsupported = format!("not known to the index, neither matched nor returned: {unsupported}");
     if !unsupported.ends_with(": ") {
         warnings.push(&unsupported);

@@ -94,6 +94,8 @@ const MISMATCH: u16 = 43264;
 const STUDY_MISMATCH: u16 = 43265;
 /// Cannot understand (C000).
 const NOT_UNDERSTOOD: u16 = 49152;
+/// The transfer syntax is not supported (C122).
+const SYNTAX: u16 = 49442;
 /// Processing failure (0110).
 const PROCESSING: u16 = 272;
 
@@ -107,6 +109,7 @@ pub(crate) fn refusal(error: &StoreError) -> Refusal {
             (NOT_UNDERSTOOD, StatusCode::PAYLOAD_TOO_LARGE)
         }
         StoreError::Invalid(_) | StoreError::BadUid { .. } => (NOT_UNDERSTOOD, StatusCode::CONFLICT),
+        StoreError::TransferSyntax(_) => (SYNTAX, StatusCode::CONFLICT),
         StoreError::Mismatch { .. } => (MISMATCH, StatusCode::CONFLICT),
         StoreError::StudyMismatch => (STUDY_MISMATCH, StatusCode::CONFLICT),
         // Also when the outcome is not known: sending it again is right, and harmless.

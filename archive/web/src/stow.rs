@@ -228,7 +228,6 @@ impl Intake<'_> {
                 study: self.study.clone(),
                 transfer_syntax: meta.transfer_syntax.clone(),
                 source: self.source.clone(),
-                size_hint_bytes: None,
             };
             part.state = PartState::Open(Box::new(self.shared.archive.store(offer).await?));
         }

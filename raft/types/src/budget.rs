@@ -93,6 +93,13 @@ impl BytePermit {
             give_back(&self.shared, back);
         }
     }
+
+    /// Makes `more`, a permit of the same budget, part of this one. Whoever waits for more while it holds some must be
+    /// able to let go of what it holds: else some holders that all wait wait for ever.
+    pub fn absorb(&mut self, mut more: Self) {
+        debug_assert!(Arc::ptr_eq(&self.shared, &more.shared), "permits of two budgets");
+        self.bytes += std::mem::take(&mut more.bytes);
+    }
 }
 
 impl Drop for BytePermit {
@@ -223,6 +230,18 @@ mod tests {
         assert!(poll(&mut large).is_none() && poll(&mut small).is_none());
         drop(large);
         assert!(poll(&mut small).is_some());
+        drop(held);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_permit_that_grew_gives_back_all_of_it() {
+        let budget = ByteBudget::new(10);
+        let mut held = poll(&mut budget.acquire(3)).expect("free");
+        held.absorb(poll(&mut budget.acquire(4)).expect("free"));
+        assert_eq!((held.bytes(), budget.used()), (7, 7));
+        held.shrink(2);
+        assert_eq!(budget.used(), 2);
         drop(held);
         assert_eq!(budget.used(), 0);
     }

@@ -39,7 +39,8 @@ pub trait Propose: Send + Sync + 'static {
 pub struct Command {
     /// Encoded command; at most 4 MiB.
     pub head: Bytes,
-    /// Raw bytes; at most 1 MiB. Whoever made it may have put a byte permit inside (`Bytes::from_owner`).
+    /// Raw bytes; at most 1 MiB. Copies may outlive the answer (a cache of the log keeps them): whoever made it holds its
+    /// byte permit beside it, until the answer, and never inside.
     pub body: Bytes,
 }
 

@@ -27,7 +27,7 @@ use dicom_core::{Tag, VR};
 /// Warnings that are kept: enough to know what is wrong with a device, too few to be an attack on memory.
 const WARNINGS_MAX: usize = 64;
 
-/// Memory that values may take, as a multiple of the limit of the header's bytes.
+/// Memory that elements and their values may take, as a multiple of the limit of the header's bytes.
 const HEAP_FACTOR: u64 = 2;
 
 const PIXEL_DATA: [Tag; 3] = [tags::PIXEL_DATA, tags::FLOAT_PIXEL_DATA, tags::DOUBLE_FLOAT_PIXEL_DATA];
@@ -88,9 +88,9 @@ impl Machine {
         }
     }
 
-    /// Bytes taken so far.
-    pub(crate) fn pos(&self) -> u64 {
-        self.pos
+    /// Bytes so far of all that is not a bulk value.
+    pub(crate) fn header_bytes(&self) -> u64 {
+        self.header_bytes
     }
 
     /// Elements of the data set itself that are complete.
@@ -217,6 +217,10 @@ impl Machine {
         if self.elements > self.limits.elements_max {
             let max = self.limits.elements_max;
             return Err(Invalid::TooMany { place: self.place(header.tag), what: "elements", max });
+        }
+        self.heap_bytes += value::ELEMENT_HEAP_BYTES;
+        if self.heap_bytes > self.heap_bytes_max() {
+            return Err(self.too_large(Some(header.tag), "memory for all elements", self.heap_bytes_max()));
         }
         let in_sequence = matches!(self.level().kind, Kind::Sequence { .. });
         match (header.tag, in_sequence) {
@@ -399,7 +403,7 @@ impl Machine {
     /// The value of the bytes just read. When values take too much memory, they are left in the body instead.
     fn value(&mut self, tag: Tag, vr: VR, bytes: Vec<u8>) -> Result<(Value, Option<&'static str>), Invalid> {
         let heap_bytes = value::heap_bytes(vr, &bytes);
-        let max = self.limits.header_bytes_max.saturating_mul(HEAP_FACTOR);
+        let max = self.heap_bytes_max();
         if self.heap_bytes.saturating_add(heap_bytes) > max {
             let length = bytes.len() as u64;
             return match self.purpose {
@@ -411,12 +415,17 @@ impl Machine {
         Ok(value::decode(vr, bytes, self.level().coding.big))
     }
 
+    fn heap_bytes_max(&self) -> u64 {
+        self.limits.header_bytes_max.saturating_mul(HEAP_FACTOR)
+    }
+
     /// Closes the innermost level and hands its contents to the one around it.
     fn close(&mut self) {
         let Some(level) = self.levels.pop() else { return };
         match level.kind {
-            Kind::Sequence { tag, items } => {
+            Kind::Sequence { tag, mut items } => {
                 self.depth -= 1;
+                items.shrink_to_fit();
                 let value = if items.is_empty() { Value::Empty } else { Value::Items(items) };
                 self.put(Element { tag, vr: VR::SQ, value });
             }
@@ -424,6 +433,7 @@ impl Machine {
                 if set.merge(late) > 0 {
                     self.warn(Some(ITEM), "an element occurs twice in an item, the first is taken");
                 }
+                set.shrink_to_fit();
                 if let Some(Level { kind: Kind::Sequence { items, .. }, .. }) = self.levels.last_mut() {
                     items.push(set);
                 }

@@ -38,6 +38,10 @@ pub(crate) fn word_bytes(vr: VR) -> usize {
     }
 }
 
+/// Bytes of memory that an element or an item takes, its value apart: 48 or 24, and what allocator and vector add.
+pub(crate) const ELEMENT_HEAP_BYTES: u64 = 64;
+const _: () = assert!(size_of::<crate::Element>() <= 48 && size_of::<DataSet>() <= 24);
+
 /// About how many bytes of memory a value will take: numbers and short texts take far more than in the data set.
 pub(crate) fn heap_bytes(vr: VR, bytes: &[u8]) -> u64 {
     let length = bytes.len() as u64;
