@@ -17,7 +17,6 @@
 
 pub mod association;
 mod command;
-mod convert;
 mod find;
 mod metrics;
 mod provider;

@@ -21,8 +21,7 @@ use bytes::Bytes;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
 
-/// Presentation contexts of one association, at most.
-pub const CONTEXTS_MAX: usize = 128;
+pub use archive_upper_layer::negotiate::CONTEXTS_MAX;
 
 /// One presentation context to propose.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,14 +11,12 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::timeout};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 /// Connections beyond the limit that are told so; those beyond are closed without a word.
 const TOLD_MAX: usize = 64;
-/// Objects that are converted at the same time, at most.
-const CONVERSIONS_MAX: usize = 2;
 
 /// Deadlines of associations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +72,6 @@ pub(crate) struct Shared {
     pub(crate) stopping: CancellationToken,
     /// The grace of running operations is over.
     pub(crate) deadline: CancellationToken,
-    /// Objects that are converted at the same time: each is in memory as a whole.
-    pub(crate) conversions: Semaphore,
     open: Mutex<BTreeMap<IpAddr, usize>>,
     tasks: TaskTracker,
 }
@@ -105,7 +101,6 @@ impl DimseServer {
             metrics: Metrics::register(registry).map_err(io::Error::other)?,
             stopping: CancellationToken::new(),
             deadline: CancellationToken::new(),
-            conversions: Semaphore::new(CONVERSIONS_MAX),
             open: Mutex::new(BTreeMap::new()),
             tasks: TaskTracker::new(),
         });

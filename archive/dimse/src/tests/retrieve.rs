@@ -73,6 +73,25 @@ async fn uncompressed_objects_are_converted_for_who_takes_only_another_encoding(
 }
 
 #[tokio::test]
+async fn what_only_looks_uncompressed_never_leaves_under_another_label() {
+    const GE_SWAPPED: &str = "1.2.840.113619.5.2";
+    let face = Face::new().await;
+    let stored = Object::new(CT, 1, GE_SWAPPED, 64);
+    face.store(std::slice::from_ref(&stored)).await;
+    // Its pixels are big endian: in a plain syntax they would be other pixels.
+    let mut requestor = face.connect(&get_proposals(&[CT], &[EXPLICIT, IMPLICIT])).await.unwrap();
+    let (received, end) = get(&mut requestor).await;
+    assert!(received.is_empty());
+    assert!(matches!(end, Err(ScuError::Status { status: 0xA702, .. })), "{end:?}");
+    requestor.release().await;
+    let mut requestor = face.connect(&get_proposals(&[CT], &[GE_SWAPPED])).await.unwrap();
+    let (received, end) = get(&mut requestor).await;
+    end.unwrap();
+    assert!(received == [by_name(&stored)], "as it is stored it goes to who knows the syntax");
+    requestor.release().await;
+}
+
+#[tokio::test]
 async fn a_get_that_is_cancelled_says_how_many_remain() {
     let face = Face::new().await;
     face.store(&(1..=5).map(|number| Object::new(CT, number, EXPLICIT, 64)).collect::<Vec<_>>()).await;
