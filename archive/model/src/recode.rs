@@ -225,9 +225,20 @@ impl Recoder {
         self.odd = false;
     }
 
+    /// A delimiter ends what has no length of its own; elsewhere it is disregarded, as the scanner does.
+    fn delimited(&mut self, out: &mut Vec<u8>) {
+        if self.level().end.is_none() && self.levels.len() > 1 {
+            self.close(out);
+        }
+    }
+
     /// Gathers a header, and acts on it when it is whole. Answers how many bytes were taken.
     fn header(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Result<usize, RecodeError> {
-        let coding = self.level().coding;
+        let Level { coding, end, .. } = self.level();
+        if self.odd && self.held_bytes == 0 && end.is_some_and(|end| end == self.position + 1) {
+            self.odd = false;
+            return Ok(1);
+        }
         let need = if self.held_bytes < 8 { 8 } else { 12 };
         let taken = piece.len().min(need - self.held_bytes);
         self.held[self.held_bytes..self.held_bytes + taken].copy_from_slice(&piece[..taken]);
@@ -235,12 +246,20 @@ impl Recoder {
         if self.held_bytes < need {
             return Ok(taken);
         }
-        if let Parsed::Complete(header) = parse_header(&self.held[..self.held_bytes], coding) {
-            // After an odd value some writers pad and some do not (the scanner tolerates both).
+        // After an odd value some writers pad and some do not: told apart as the scanner does.
+        if self.odd && self.held_bytes == 8 {
+            self.odd = false;
             let after = self.last.unwrap_or(Tag(0, 0));
-            if self.odd && !is_plausible(&self.held[..8], coding, after) {
-                return Err(self.error("what follows an odd length is ambiguous"));
+            let shifted = matches!(self.held[0], 0 | b' ')
+                && !is_plausible(&self.held[..8], coding, after)
+                && is_plausible(&self.held[1..8], coding, after);
+            if shifted {
+                self.held.copy_within(1..8, 0);
+                self.held_bytes = 7;
+                return Ok(taken);
             }
+        }
+        if let Parsed::Complete(header) = parse_header(&self.held[..self.held_bytes], coding) {
             self.held_bytes = 0;
             self.odd = false;
             self.element(header, self.position + taken as u64, out)?;
@@ -252,13 +271,19 @@ impl Recoder {
         let level = self.level();
         match (header.tag, level.sequence) {
             (ITEM, true) => return self.open(header, begins, Level { sequence: false, ..level }, out),
-            (SEQUENCE_END, true) | (ITEM_END, false) if level.end.is_none() && self.levels.len() > 1 => {
-                self.close(out);
+            (SEQUENCE_END, true) | (ITEM_END, false) => {
+                self.delimited(out);
                 return Ok(());
             }
-            (ITEM | ITEM_END | SEQUENCE_END, _) | (_, true) => {
-                return Err(self.error("items and delimiters are out of order"));
+            (SEQUENCE_END, false) => {
+                self.delimited(out);
+                // The delimiter of the item was left out.
+                if self.level().sequence {
+                    self.delimited(out);
+                }
+                return Ok(());
             }
+            (ITEM, false) | (_, true) => return Err(self.error("items and elements are out of order")),
             (_, false) => {}
         }
         let Header { tag, length, vr: written, .. } = header;
@@ -445,6 +470,22 @@ mod tests {
         let bytes = b"\x08\0\0\0\x04\0\0\0\x0E\0\0\0\x08\0\x60\0\x01\0\0\0M\x10\0\x20\0\x02\0\0\0ID";
         let expected = b"\x08\0\x60\0CS\x02\0M \x10\0\x20\0LO\x02\0ID";
         assert_eq!(recode(bytes, IMPLICIT_LE, EXPLICIT_LE, 5).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_the_scanner_tolerates_is_tolerated() {
+        let padded = b"\x08\0\x60\0\x01\0\0\0M \x10\0\x20\0\x02\0\0\0ID";
+        let expected = b"\x08\0\x60\0CS\x02\0M \x10\0\x20\0LO\x02\0ID";
+        for step in [1, 5, 99] {
+            assert_eq!(recode(padded, IMPLICIT_LE, EXPLICIT_LE, step).unwrap(), expected);
+        }
+        // A delimiter in an item with a length, and an item without its delimiter.
+        let known =
+            b"\x08\0\x40\x11\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\x08\0\0\0\xFE\xFF\x0D\xE0\0\0\0\0\xFE\xFF\xDD\xE0\0\0\0\0";
+        let open = b"\x08\0\x40\x11\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\xFF\xFF\xFF\xFF\xFE\xFF\xDD\xE0\0\0\0\0";
+        let both = b"\x08\0\x40\x11SQ\0\0\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\xFF\xFF\xFF\xFF\xFE\xFF\x0D\xE0\0\0\0\0\xFE\xFF\xDD\xE0\0\0\0\0";
+        assert_eq!(recode(known, IMPLICIT_LE, EXPLICIT_LE, 99).unwrap(), both);
+        assert_eq!(recode(open, IMPLICIT_LE, EXPLICIT_LE, 99).unwrap(), both);
     }
 
     #[test]
