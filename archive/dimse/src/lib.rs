@@ -28,4 +28,5 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use server::{DimseServer, DimseSettings, Timeouts};
+pub use association::Deadlines;
+pub use server::{DimseServer, DimseSettings};

@@ -29,6 +29,9 @@ const PENDING_EVERY: Duration = Duration::from_secs(5);
 /// Associations to a destination that may be lost in a row before the rest of a C-MOVE fails.
 const LOSSES_MAX: u32 = 3;
 
+/// Time for a destination to accept an association, and to answer a release.
+const DESTINATION_WITHIN: Duration = Duration::from_secs(10);
+
 /// A retrieval under way.
 struct Operation<'a> {
     context: u8,
@@ -89,7 +92,8 @@ pub(crate) async fn move_to(
     };
     let mut operation = Operation::new(context, request, rows.len());
     let originator = (peer.calling.clone(), command::message_id(request));
-    let deadlines = Deadlines { artim: Duration::from_secs(10), ..association.deadlines() };
+    let deadlines = association.deadlines();
+    let deadlines = Deadlines { artim: deadlines.artim.min(DESTINATION_WITHIN), ..deadlines };
     let mut losses = 0;
     'parts: for rows in by_contexts(&rows) {
         let proposals = proposals(rows);
@@ -123,18 +127,21 @@ pub(crate) async fn move_to(
             operation.done(shared, sub, row);
             operation.hear(association).await?;
             if operation.cancelled {
-                if let Some(to) = to {
-                    to.release().await;
-                }
+                release(shared, to);
                 break 'parts;
             }
             operation.pending(association).await?;
         }
-        if let Some(to) = to {
-            to.release().await;
-        }
+        release(shared, to);
     }
     operation.finish(shared, association, "move").await
+}
+
+/// Ends an association to a destination. The requestor does not wait for the destination's answer, which may never come.
+fn release(shared: &Shared, to: Option<Requestor>) {
+    if let Some(to) = to {
+        shared.tasks.spawn(to.release());
+    }
 }
 
 impl<'a> Operation<'a> {
