@@ -29,6 +29,7 @@ mod router;
 mod server;
 mod status;
 mod stow;
+mod value;
 
 #[cfg(test)]
 mod tests;

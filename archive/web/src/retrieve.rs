@@ -11,8 +11,9 @@ use crate::{
     query::{Target, parameters},
     router::Shared,
     status::Problem,
+    value::{Inflating, Turn},
 };
-use archive_model::{EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, can_recode, write_file_meta};
+use archive_model::{EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, can_recode, transfer_syntax, write_file_meta};
 use archive_service::{Archive, Converting, Freshness, InstanceRow, Reading};
 use axum::{
     body::Body,
@@ -169,10 +170,14 @@ pub(crate) enum Piece {
     Convert(InstanceRow, String),
     /// An instance that is being converted.
     Converting(Box<Converting>),
-    /// A part of an instance's bytes.
+    /// A part of an instance's stored bytes.
     Part(InstanceRow, Range<u64>),
+    /// A part of its data set, as the web has it.
+    Value(InstanceRow, Range<u64>, Turn),
     /// A part that is being read.
-    Reading(Box<Reading>),
+    Reading(Box<Reading>, Turn),
+    /// A part that is being inflated.
+    Inflated(Range<u64>, Turn),
 }
 
 /// A body of `pieces`. The first is read before the head is sent, so that what cannot be read is an error with a status.
@@ -182,7 +187,7 @@ pub(crate) async fn streamed(
     content_type: &str,
     etag: &str,
 ) -> Result<Response, Problem> {
-    let mut state = (archive.clone(), pieces);
+    let mut state = Source { archive: archive.clone(), pieces, inflating: None };
     let mut ahead = Vec::new();
     while let Some((bytes, read)) = next(&mut state).await? {
         ahead.push(Ok::<Bytes, Problem>(bytes));
@@ -212,8 +217,17 @@ pub(crate) async fn streamed(
     Ok(response)
 }
 
+/// What a body is made from.
+struct Source {
+    archive: Archive,
+    pieces: VecDeque<Piece>,
+    /// The deflated instance whose parts are asked for; a body has the parts of one.
+    inflating: Option<Inflating>,
+}
+
 /// The next bytes, and whether they are of an instance.
-async fn next((archive, pieces): &mut (Archive, VecDeque<Piece>)) -> Result<Option<(Bytes, bool)>, Problem> {
+async fn next(source: &mut Source) -> Result<Option<(Bytes, bool)>, Problem> {
+    let Source { archive, pieces, inflating } = source;
     while let Some(piece) = pieces.pop_front() {
         match piece {
             Piece::Bytes(bytes) => return Ok(Some((bytes, false))),
@@ -233,13 +247,31 @@ async fn next((archive, pieces): &mut (Archive, VecDeque<Piece>)) -> Result<Opti
                 }
             }
             Piece::Part(row, range) => {
-                pieces.push_front(Piece::Reading(Box::new(archive.read(&row, range))));
+                pieces.push_front(Piece::Reading(Box::new(archive.read(&row, range)), Turn::Nothing));
             }
-            Piece::Reading(mut reading) => {
-                if let Some(bytes) = reading.next().await.transpose()? {
-                    pieces.push_front(Piece::Reading(reading));
+            Piece::Value(row, range, turn) if transfer_syntax(&row.transfer_syntax).deflated => {
+                inflating.get_or_insert_with(|| Inflating::new(archive.read(&row, 0..row.length_bytes)));
+                pieces.push_front(Piece::Inflated(range, turn));
+            }
+            Piece::Value(row, range, turn) => {
+                pieces.push_front(Piece::Reading(Box::new(archive.read(&row, range)), turn));
+            }
+            Piece::Inflated(mut range, mut turn) => {
+                let Some(inflating) = inflating.as_mut() else { continue };
+                if let Some(bytes) = inflating.next(&mut range).await? {
+                    let bytes = turn.push(bytes);
+                    pieces.push_front(Piece::Inflated(range, turn));
                     return Ok(Some((bytes, true)));
                 }
+                pieces.push_front(Piece::Bytes(turn.finish()));
+            }
+            Piece::Reading(mut reading, mut turn) => {
+                if let Some(bytes) = reading.next().await.transpose()? {
+                    let bytes = turn.push(bytes);
+                    pieces.push_front(Piece::Reading(reading, turn));
+                    return Ok(Some((bytes, true)));
+                }
+                pieces.push_front(Piece::Bytes(turn.finish()));
             }
         }
     }
