@@ -38,11 +38,12 @@ const PROGRESS_BYTES: usize = 1 << 10;
 /// Deadlines of an association. All count progress, not size: a slow line is no reason to hang up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
-    /// For A-ASSOCIATE-RQ, and for the peer to close at the end (PS3.8 §9.1.5, ARTIM).
+    /// For A-ASSOCIATE-RQ to come whole, for a release to be answered, and for the peer to close at the end
+    /// (PS3.8 §9.1.5, ARTIM). Default 30 s.
     pub artim: Duration,
-    /// For 1 KiB to arrive inside of a message, and for the peer to take bytes.
+    /// For 1 KiB to arrive inside of a message, and for the peer to take 1 KiB. Default 30 s.
     pub progress: Duration,
-    /// Between two messages.
+    /// Between two messages. Default 300 s.
     pub idle: Duration,
 }
 
@@ -50,6 +51,43 @@ impl Default for Deadlines {
     /// 30 s, 30 s, 300 s.
     fn default() -> Self {
         Self { artim: Duration::from_secs(30), progress: Duration::from_secs(30), idle: Duration::from_secs(300) }
+    }
+}
+
+/// How long one direction has waited for the peer since [`PROGRESS_BYTES`] last came together.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    waited: Duration,
+    bytes: usize,
+}
+
+impl Progress {
+    /// What is left of `deadline`.
+    fn left(self, deadline: Duration) -> Duration {
+        deadline.saturating_sub(self.waited)
+    }
+
+    /// `count` bytes went after `waited`.
+    fn went(&mut self, count: usize, waited: Duration) {
+        self.bytes += count;
+        self.waited += waited;
+        if self.bytes >= PROGRESS_BYTES {
+            *self = Self::default();
+        }
+    }
+}
+
+/// The event that a PDU is.
+fn event_of(frame: &Frame) -> Event {
+    match frame {
+        Frame::Data(_) | Frame::Other(Pdu::PData { .. }) => Event::DataPdu,
+        Frame::Other(Pdu::AssociationRQ(_)) => Event::AssociateRqPdu,
+        Frame::Other(Pdu::AssociationAC(_)) => Event::AssociateAcPdu,
+        Frame::Other(Pdu::AssociationRJ(_)) => Event::AssociateRjPdu,
+        Frame::Other(Pdu::ReleaseRQ) => Event::ReleaseRqPdu,
+        Frame::Other(Pdu::ReleaseRP) => Event::ReleaseRpPdu,
+        Frame::Other(Pdu::AbortRQ { .. }) => Event::AbortPdu,
+        Frame::Other(Pdu::Unknown { .. }) => Event::InvalidPdu,
     }
 }
 
@@ -116,9 +154,8 @@ pub struct Association {
     gathered: Vec<u8>,
     /// Half a PDU may be out: nothing can follow it (fo-dicom#1359), not even an abort.
     torn: bool,
-    /// Waited for the peer since [`PROGRESS_BYTES`] last came together, and the bytes that came since.
-    waited: Duration,
-    arrived_bytes: usize,
+    arriving: Progress,
+    leaving: Progress,
 }
 
 impl Association {
@@ -139,8 +176,8 @@ impl Association {
             next_message_id: 1,
             gathered: Vec::new(),
             torn: false,
-            waited: Duration::ZERO,
-            arrived_bytes: 0,
+            arriving: Progress::default(),
+            leaving: Progress::default(),
         })
     }
 
@@ -165,9 +202,9 @@ impl Association {
             }
             let begun = self.assembler.inside() || !self.buffer.is_empty();
             if !begun {
-                (self.waited, self.arrived_bytes) = (Duration::ZERO, 0);
+                self.arriving = Progress::default();
             }
-            let within = if begun { self.deadlines.progress.saturating_sub(self.waited) } else { self.deadlines.idle };
+            let within = if begun { self.arriving.left(self.deadlines.progress) } else { self.deadlines.idle };
             self.buffer.reserve(READ_BYTES);
             let since = Instant::now();
             match timeout(within, self.read.read_buf(&mut self.buffer)).await {
@@ -176,11 +213,7 @@ impl Association {
                     return Err(Ended::Lost(io::ErrorKind::UnexpectedEof.into()));
                 }
                 Ok(Ok(count)) => {
-                    self.arrived_bytes += count;
-                    self.waited += if begun { since.elapsed() } else { Duration::ZERO };
-                    if self.arrived_bytes >= PROGRESS_BYTES {
-                        (self.waited, self.arrived_bytes) = (Duration::ZERO, 0);
-                    }
+                    self.arriving.went(count, if begun { since.elapsed() } else { Duration::ZERO });
                 }
                 Ok(Err(error)) => {
                     self.event(Event::TransportClosed);
@@ -206,14 +239,12 @@ impl Association {
     }
 
     async fn bad_pdu(&mut self, bad: &BadPdu) -> Ended {
-        let unknown = matches!(bad, BadPdu::Type(_));
-        self.event(Event::InvalidPdu);
-        let reason = if unknown {
-            AbortRQServiceProviderReason::UnrecognizedPdu
-        } else {
-            AbortRQServiceProviderReason::InvalidPduParameter
+        let reason = match bad {
+            BadPdu::Type(_) => AbortRQServiceProviderReason::UnrecognizedPdu,
+            _ => AbortRQServiceProviderReason::InvalidPduParameter,
         };
-        self.send_abort(AbortRQSource::ServiceProvider(reason)).await;
+        let action = self.event(Event::InvalidPdu);
+        self.answer_abort(action, reason).await;
         Ended::Broken(bad.to_string())
     }
 
@@ -258,27 +289,32 @@ impl Association {
                     self.event(Event::AbortPdu);
                     return Err(Ended::Aborted);
                 }
-                Frame::Other(Pdu::AssociationRQ(_)) => {
-                    let action = self.event(Event::AssociateRqPdu);
-                    return Err(self.unexpected(action).await);
-                }
-                Frame::Other(_) => {
-                    let action = self.event(Event::AssociateAcPdu);
-                    return Err(self.unexpected(action).await);
-                }
+                frame @ Frame::Other(_) => return Err(self.out_of_place(&frame).await),
             }
         }
     }
 
+    /// A PDU that may not come now: what is done is what the table says.
+    pub(crate) async fn out_of_place(&mut self, frame: &Frame) -> Ended {
+        let action = self.event(event_of(frame));
+        self.unexpected(action).await
+    }
+
     async fn unexpected(&mut self, action: Option<Action>) -> Ended {
-        if matches!(action, Some(Action::Aa1 | Action::Aa7 | Action::Aa8) | None) {
-            let reason = AbortRQServiceProviderReason::UnexpectedPdu;
-            self.send_abort(AbortRQSource::ServiceProvider(reason)).await;
-        }
+        self.answer_abort(action, AbortRQServiceProviderReason::UnexpectedPdu).await;
         Ended::Broken("a PDU that has no place now".into())
     }
 
-    async fn piece(&mut self, pdv: Pdv) -> Result<Option<Received>, Ended> {
+    /// AA-1 aborts as the user, AA-7 and AA-8 as the provider (PS3.8 Table 9-9).
+    async fn answer_abort(&mut self, action: Option<Action>, reason: AbortRQServiceProviderReason) {
+        match action {
+            Some(Action::Aa1) => self.send_abort(AbortRQSource::ServiceUser).await,
+            Some(Action::Aa7 | Action::Aa8) | None => self.send_abort(AbortRQSource::ServiceProvider(reason)).await,
+            Some(_) => {}
+        }
+    }
+
+    pub(crate) async fn piece(&mut self, pdv: Pdv) -> Result<Option<Received>, Ended> {
         let piece = match self.assembler.push(pdv) {
             Ok(piece) => piece,
             Err(error) => {
@@ -346,9 +382,13 @@ impl Association {
         let mut rest = bytes;
         self.torn = true;
         while !rest.is_empty() {
-            match timeout(self.deadlines.progress, self.write.write(rest)).await {
+            let since = Instant::now();
+            match timeout(self.leaving.left(self.deadlines.progress), self.write.write(rest)).await {
                 Ok(Ok(0)) => return Err(Ended::Lost(io::ErrorKind::WriteZero.into())),
-                Ok(Ok(count)) => rest = &rest[count..],
+                Ok(Ok(count)) => {
+                    self.leaving.went(count, since.elapsed());
+                    rest = &rest[count..];
+                }
                 Ok(Err(error)) => return Err(Ended::Lost(error)),
                 Err(_) => return Err(Ended::Silent(self.deadlines.progress)),
             }
@@ -431,5 +471,29 @@ impl Association {
         let waiting = async { while matches!(self.read.read(&mut sink).await, Ok(count) if count > 0) {} };
         // Whether the peer closed or not, dropping the halves closes here.
         let _ = timeout(self.deadlines.artim.min(CLOSE_WITHIN), waiting).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kibibyte_begins_the_deadline_anew() {
+        let seconds = Duration::from_secs;
+        let mut progress = Progress::default();
+        // A byte now and then, for ever within the deadline were any byte enough.
+        for _ in 0..29 {
+            progress.went(1, seconds(1));
+        }
+        assert_eq!(progress.left(seconds(30)), seconds(1));
+        progress.went(1, seconds(2));
+        assert_eq!(progress.left(seconds(30)), Duration::ZERO);
+        // 9.6 kb/s: 1 KiB in less than a second.
+        let mut progress = Progress::default();
+        for _ in 0..100 {
+            progress.went(1200, seconds(1));
+            assert_eq!(progress.left(seconds(30)), seconds(30));
+        }
     }
 }

@@ -5,7 +5,9 @@ use crate::{
     command::{self, field},
     status::{self, Status},
 };
-use archive_model::{DataSet, Limits, Tag, VR, Value, read_data_set, sop_class, tags, transfer_syntax, write_data_set};
+use archive_model::{
+    DataSet, Element, Limits, Tag, VR, Value, read_data_set, sop_class, tags, transfer_syntax, write_data_set,
+};
 use archive_service::{Archive, Find, Freshness, Include, Level, Root};
 
 /// Bytes of an identifier, at most.
@@ -95,6 +97,7 @@ pub(crate) async fn find(
         let status = Status::new(status::MISMATCH, format!("{missing} of an upper level is needed"));
         return Ok(status.naming(*missing));
     }
+    let words = identifier.texts(tags::SPECIFIC_CHARACTER_SET).to_vec();
     let find = Find {
         level,
         root: root(&agreed.abstract_syntax),
@@ -132,7 +135,7 @@ pub(crate) async fn find(
             None => return Ok(Status::new(status::SUCCESS, "")),
             Some(Err(error)) => return Ok(Status::from(&error)),
             Some(Ok(mut answer)) => {
-                complete(&mut answer, level, archive.ae_title().as_str());
+                complete(&mut answer, level, archive.ae_title().as_str(), &words);
                 let bytes = write_data_set(&answer, encoding);
                 association.send(context, &pending, Some(&bytes)).await?;
             }
@@ -141,7 +144,7 @@ pub(crate) async fn find(
 }
 
 /// What every answer carries (PS3.4 C.4.1.1.3.2).
-fn complete(answer: &mut DataSet, level: Level, ae_title: &str) {
+fn complete(answer: &mut DataSet, level: Level, ae_title: &str, words: &[String]) {
     let name = match level {
         Level::Patient => "PATIENT",
         Level::Study => "STUDY",
@@ -152,9 +155,13 @@ fn complete(answer: &mut DataSet, level: Level, ae_title: &str) {
     answer.put_text(tags::RETRIEVE_AE_TITLE, VR::AE, ae_title);
     answer.put_text(tags::INSTANCE_AVAILABILITY, VR::CS, "ONLINE");
     answer.remove(tags::SPECIFIC_CHARACTER_SET);
-    if !is_ascii(answer) {
-        answer.put_text(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192");
+    if is_ascii(answer) {
+        return;
     }
+    // In the character sets of the requestor; what they lack, write_data_set writes in UTF-8, and says so.
+    let words =
+        if words.iter().all(|word| word.trim().is_empty()) { vec!["ISO_IR 192".into()] } else { words.to_vec() };
+    answer.put(Element { tag: tags::SPECIFIC_CHARACTER_SET, vr: VR::CS, value: Value::Text(words) });
 }
 
 fn is_ascii(set: &DataSet) -> bool {

@@ -17,7 +17,6 @@
 
 pub mod association;
 mod command;
-mod convert;
 mod find;
 mod metrics;
 mod provider;
@@ -29,4 +28,5 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use server::{DimseServer, DimseSettings, Timeouts};
+pub use association::Deadlines;
+pub use server::{DimseServer, DimseSettings};

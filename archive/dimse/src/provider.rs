@@ -6,7 +6,7 @@ use crate::{
     find,
     metrics::Metrics,
     retrieve,
-    server::Shared,
+    server::{Place, Shared},
     status::{self, Status},
     store,
 };
@@ -29,15 +29,15 @@ pub(crate) struct Peer {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: String, full: bool) {
-    let mut association = match Association::over(stream, End::Acceptor, shared.settings.timeouts.deadlines()) {
+pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: String, mut place: Place) {
+    let mut association = match Association::over(stream, End::Acceptor, shared.settings.deadlines) {
         Ok(association) => association,
         Err(error) => return tracing::info!(%error, address, "a connection was lost at once"),
     };
     // No stop waits for a peer that has not said yet what it wants.
     let accepted = tokio::select! {
         biased;
-        accepted = accept(&shared, &mut association, &address, full) => accepted,
+        accepted = accept(&shared, &mut association, &address, &mut place) => accepted,
         () = shared.deadline.cancelled() => return,
     };
     let how = match accepted {
@@ -84,7 +84,7 @@ async fn accept(
     shared: &Shared,
     association: &mut Association,
     address: &str,
-    full: bool,
+    place: &mut Place,
 ) -> Result<Option<Peer>, Ended> {
     association.event(Event::TransportIndication);
     let artim = association.deadlines().artim;
@@ -102,12 +102,10 @@ async fn accept(
             association.event(Event::AbortPdu);
             return Err(Ended::Aborted);
         }
-        Frame::Data(_) | Frame::Other(_) => {
-            association.abort().await;
-            return Err(Ended::Broken("the first PDU is not A-ASSOCIATE-RQ".into()));
-        }
+        frame @ (Frame::Data(_) | Frame::Other(_)) => return Err(association.out_of_place(&frame).await),
     };
     association.event(Event::AssociateRqPdu);
+    let full = !place.establish();
     let acceptor = Acceptor {
         ae_title: shared.archive.ae_title().clone(),
         any_called_title: !shared.settings.check_called_ae,

@@ -6,16 +6,20 @@
 use crate::{
     association::{Association, Deadlines, Ended, Received},
     command::{self, Counts, field},
-    convert::{CONVERT_BYTES_MAX, can_convert, convert},
     find::{self, Heard},
     provider::Peer,
-    scu::{CONTEXTS_MAX, Proposal, Requestor, ScuError},
+    scu::{Proposal, Requestor, ScuError},
     server::Shared,
     status::{self, Status},
 };
-use archive_model::{DataSet, Element, Uid, VR, Value, tags, transfer_syntax, write_data_set};
-use archive_service::{Archive, Freshness, InstanceRow, Level, Selection};
-use archive_upper_layer::negotiate::{EXPLICIT_LE, IMPLICIT_LE};
+use archive_model::{
+    DataSet, EXPLICIT_LE, Element, IMPLICIT_LE, Uid, VR, Value, can_recode, tags, transfer_syntax, write_data_set,
+};
+use archive_service::{
+    Archive, ConvertError, Converting, Freshness, InstanceRow, Level, ReadError, Reading, Selection,
+};
+use archive_upper_layer::negotiate::CONTEXTS_MAX;
+use bytes::Bytes;
 use std::{collections::BTreeSet, time::Duration};
 
 /// Instances that failed and are named in the final identifier, at most: it stays below 1 MiB.
@@ -24,6 +28,9 @@ const FAILED_NAMED_MAX: usize = 10_000;
 const PENDING_EVERY: Duration = Duration::from_secs(5);
 /// Associations to a destination that may be lost in a row before the rest of a C-MOVE fails.
 const LOSSES_MAX: u32 = 3;
+
+/// Time for a destination to accept an association, and to answer a release.
+const DESTINATION_WITHIN: Duration = Duration::from_secs(10);
 
 /// A retrieval under way.
 struct Operation<'a> {
@@ -85,7 +92,8 @@ pub(crate) async fn move_to(
     };
     let mut operation = Operation::new(context, request, rows.len());
     let originator = (peer.calling.clone(), command::message_id(request));
-    let deadlines = Deadlines { artim: Duration::from_secs(10), ..association.deadlines() };
+    let deadlines = association.deadlines();
+    let deadlines = Deadlines { artim: deadlines.artim.min(DESTINATION_WITHIN), ..deadlines };
     let mut losses = 0;
     'parts: for rows in by_contexts(&rows) {
         let proposals = proposals(rows);
@@ -119,18 +127,21 @@ pub(crate) async fn move_to(
             operation.done(shared, sub, row);
             operation.hear(association).await?;
             if operation.cancelled {
-                if let Some(to) = to {
-                    to.release().await;
-                }
+                release(shared, to);
                 break 'parts;
             }
             operation.pending(association).await?;
         }
-        if let Some(to) = to {
-            to.release().await;
-        }
+        release(shared, to);
     }
     operation.finish(shared, association, "move").await
+}
+
+/// Ends an association to a destination. The requestor does not wait for the destination's answer, which may never come.
+fn release(shared: &Shared, to: Option<Requestor>) {
+    if let Some(to) = to {
+        shared.tasks.spawn(to.release());
+    }
 }
 
 impl<'a> Operation<'a> {
@@ -306,25 +317,41 @@ fn fitting<'a>(row: &InstanceRow, accepted: impl Iterator<Item = (u8, &'a str)>)
         if syntax == row.transfer_syntax {
             return Some((context, None));
         }
-        if can_convert(&row.transfer_syntax, syntax, row.length_bytes) && (best.is_none() || syntax == EXPLICIT_LE) {
+        if can_recode(&row.transfer_syntax, syntax) && (best.is_none() || syntax == EXPLICIT_LE) {
             best = Some((context, Some(syntax.to_owned())));
         }
     }
     best
 }
 
-/// The whole instance in another encoding.
-async fn converted(shared: &Shared, row: &InstanceRow, to: &str) -> Result<Vec<u8>, String> {
-    let _turn = shared.conversions.acquire().await.map_err(|error| error.to_string())?;
-    let mut bytes = Vec::new();
-    let mut reading = shared.archive.read(row, 0..row.length_bytes.min(CONVERT_BYTES_MAX));
-    // Piece by piece: who held all pieces would wait for read budget that it holds itself.
-    while let Some(piece) = reading.next().await {
-        bytes.extend_from_slice(&piece.map_err(|error| error.to_string())?);
+/// The bytes of an object on their way to a peer.
+enum Sending {
+    Stored(Reading),
+    Converted(Box<Converting>),
+}
+
+impl Sending {
+    /// The instance as it is stored, or in `target`.
+    async fn of(archive: &Archive, row: &InstanceRow, target: Option<&str>) -> Result<Self, ConvertError> {
+        Ok(match target {
+            None => Self::Stored(archive.read(row, 0..row.length_bytes)),
+            Some(target) => Self::Converted(Box::new(archive.convert(row, target).await?)),
+        })
     }
-    let (from, to) = (row.transfer_syntax.clone(), to.to_owned());
-    let work = move || convert(&bytes, &from, &to);
-    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
+
+    fn length_bytes(&self) -> u64 {
+        match self {
+            Self::Stored(reading) => reading.length_bytes(),
+            Self::Converted(converting) => converting.length_bytes(),
+        }
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, ConvertError>> {
+        match self {
+            Self::Stored(reading) => Some(reading.next().await?.map_err(|error: ReadError| error.into())),
+            Self::Converted(converting) => converting.next().await,
+        }
+    }
 }
 
 /// Sends an instance behind its C-STORE-RQ; `false` when it cannot be read, and then nothing was sent.
@@ -335,23 +362,16 @@ async fn send_object(
     command: &DataSet,
     row: &InstanceRow,
 ) -> Result<bool, Ended> {
-    if let Some(target) = target {
-        return match converted(shared, row, &target).await {
-            Ok(bytes) => {
-                association.send_begin(context, command).await?;
-                association.send_piece(context, &bytes, true).await?;
-                Ok(true)
-            }
-            Err(why) => {
-                tracing::warn!(instance = %row.instance, why, "an instance could not be converted");
-                Ok(false)
-            }
-        };
-    }
-    let mut reading = shared.archive.read(row, 0..row.length_bytes);
-    let (mut rest_bytes, mut begun) = (row.length_bytes, false);
+    let mut sending = match Sending::of(&shared.archive, row, target.as_deref()).await {
+        Ok(sending) => sending,
+        Err(error) => {
+            tracing::warn!(instance = %row.instance, %error, "an instance cannot be sent");
+            return Ok(false);
+        }
+    };
+    let (mut rest_bytes, mut begun) = (sending.length_bytes(), false);
     // No piece is held while the next one is waited for: pieces count against the budget of all readers.
-    while let Some(piece) = reading.next().await {
+    while let Some(piece) = sending.next().await {
         let piece = match piece {
             Ok(piece) => piece,
             Err(error) => {
@@ -460,7 +480,7 @@ fn proposals(rows: &[InstanceRow]) -> Vec<Proposal> {
     for row in rows {
         let class = row.sop_class.as_str();
         wanted.insert(Proposal::new(class, &[&row.transfer_syntax]));
-        if !transfer_syntax(&row.transfer_syntax).encapsulated {
+        if can_recode(&row.transfer_syntax, EXPLICIT_LE) {
             wanted.insert(Proposal::new(class, &[EXPLICIT_LE, IMPLICIT_LE]));
         }
     }

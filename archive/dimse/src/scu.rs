@@ -21,8 +21,7 @@ use bytes::Bytes;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
 
-/// Presentation contexts of one association, at most.
-pub const CONTEXTS_MAX: usize = 128;
+pub use archive_upper_layer::negotiate::CONTEXTS_MAX;
 
 /// One presentation context to propose.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -169,10 +168,7 @@ impl Requestor {
                 association.event(Event::AbortPdu);
                 Err(Ended::Aborted.into())
             }
-            Frame::Data(_) | Frame::Other(_) => {
-                association.abort().await;
-                Err(Ended::Broken("the request was answered by another PDU".into()).into())
-            }
+            frame @ (Frame::Data(_) | Frame::Other(_)) => Err(association.out_of_place(&frame).await.into()),
         }
     }
 
@@ -383,9 +379,10 @@ impl Requestor {
         Ok(self.association.send(context, &response, None).await?)
     }
 
-    /// Releases in order.
+    /// Releases in order. A peer that does not answer within ARTIM is hung up on.
     pub async fn release(mut self) {
         self.association.event(Event::ReleaseRequest);
+        let within = self.association.deadlines().artim;
         let released = async {
             self.association.write_pdu(&Pdu::ReleaseRQ).await?;
             loop {
@@ -394,8 +391,13 @@ impl Requestor {
                 }
             }
         };
-        if let Err(error) = released.await {
-            tracing::debug!(%error, "the association did not end in order");
+        match timeout(within, released).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the association did not end in order"),
+            Err(_) => {
+                tracing::info!(?within, "a release was not answered");
+                self.association.abort().await;
+            }
         }
         self.association.close().await;
     }
@@ -443,7 +445,7 @@ fn success(set: &DataSet) -> Result<(), ScuError> {
     Err(ScuError::Status { status, comment })
 }
 
-fn request(calling: &AeTitle, called: &AeTitle, proposals: &[Proposal]) -> AssociationRQ {
+pub(crate) fn request(calling: &AeTitle, called: &AeTitle, proposals: &[Proposal]) -> AssociationRQ {
     let mut user_variables = vec![
         UserVariableItem::MaxLength(PDU_BYTES_MAX),
         UserVariableItem::ImplementationClassUID(IMPLEMENTATION_CLASS_UID.into()),

@@ -11,31 +11,9 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::timeout};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
-
-/// Connections beyond the limit that are told so; those beyond are closed without a word.
-const TOLD_MAX: usize = 64;
-/// Objects that are converted at the same time, at most.
-const CONVERSIONS_MAX: usize = 2;
-
-/// Deadlines of associations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// For A-ASSOCIATE-RQ to come whole (ARTIM). Default 30 s.
-    pub artim: Duration,
-    /// For 1 KiB to arrive inside of a message, and for the peer to take bytes. Default 30 s.
-    pub progress: Duration,
-    /// Between two messages. Default 300 s.
-    pub idle: Duration,
-}
-
-impl Timeouts {
-    pub(crate) fn deadlines(self) -> Deadlines {
-        Deadlines { artim: self.artim, progress: self.progress, idle: self.idle }
-    }
-}
 
 /// Settings of the DIMSE face.
 #[derive(Debug, Clone)]
@@ -43,9 +21,12 @@ pub struct DimseSettings {
     /// Associations at the same time; more are rejected for now. Default 512.
     pub associations_max: usize,
     /// Associations of one address at the same time. Default 128.
+    ///
+    /// As many again may be on their way: connections that have not said yet what they want. Those beyond are closed
+    /// without a word, so that they take no place from others.
     pub associations_per_peer_max: usize,
     /// Deadlines.
-    pub timeouts: Timeouts,
+    pub deadlines: Deadlines,
     /// Whether a request must be addressed to our AE title. Default true.
     pub check_called_ae: bool,
     /// How long running operations may go on once a stop was asked for. Default 20 s.
@@ -54,13 +35,12 @@ pub struct DimseSettings {
 
 impl Default for DimseSettings {
     fn default() -> Self {
-        let seconds = Duration::from_secs;
         Self {
             associations_max: 512,
             associations_per_peer_max: 128,
-            timeouts: Timeouts { artim: seconds(30), progress: seconds(30), idle: seconds(300) },
+            deadlines: Deadlines::default(),
             check_called_ae: true,
-            drain: seconds(20),
+            drain: Duration::from_secs(20),
         }
     }
 }
@@ -74,10 +54,8 @@ pub(crate) struct Shared {
     pub(crate) stopping: CancellationToken,
     /// The grace of running operations is over.
     pub(crate) deadline: CancellationToken,
-    /// Objects that are converted at the same time: each is in memory as a whole.
-    pub(crate) conversions: Semaphore,
-    open: Mutex<BTreeMap<IpAddr, usize>>,
-    tasks: TaskTracker,
+    open: Mutex<BTreeMap<IpAddr, Open>>,
+    pub(crate) tasks: TaskTracker,
 }
 
 /// The running listener.
@@ -105,7 +83,6 @@ impl DimseServer {
             metrics: Metrics::register(registry).map_err(io::Error::other)?,
             stopping: CancellationToken::new(),
             deadline: CancellationToken::new(),
-            conversions: Semaphore::new(CONVERSIONS_MAX),
             open: Mutex::new(BTreeMap::new()),
             tasks: TaskTracker::new(),
         });
@@ -161,46 +138,71 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
         let task = Arc::clone(&shared);
         number += 1;
         let served = async move {
-            let full = place.full;
-            provider::serve(task, stream, from.to_string(), full).await;
-            drop(place);
+            provider::serve(task, stream, from.to_string(), place).await;
         };
         shared.tasks.spawn(served.instrument(tracing::info_span!("association", number)));
     }
 }
 
-/// A connection that counts while it lives.
-struct Place {
+/// Connections of one address.
+#[derive(Debug, Clone, Copy, Default)]
+struct Open {
+    /// Which have not said yet what they want.
+    begun: usize,
+    /// Associations.
+    established: usize,
+}
+
+/// A connection that counts while it lives: first among those that have begun, then among the associations. The two are
+/// counted apart, so that who only opens connections takes no association from anybody.
+pub(crate) struct Place {
     shared: Arc<Shared>,
     from: IpAddr,
-    full: bool,
+    established: bool,
 }
 
 impl Place {
+    /// A place among those that have begun; `None` when there is none left, for this address or for all.
     fn take(shared: &Arc<Shared>, from: IpAddr) -> Option<Self> {
         let mut open = shared.open.lock();
-        let all: usize = open.values().sum();
-        let own = open.get(&from).copied().unwrap_or(0);
-        let settings = &shared.settings;
-        if all >= settings.associations_max + TOLD_MAX {
+        let all: usize = open.values().map(|open| open.begun).sum();
+        let own = open.get(&from).copied().unwrap_or_default().begun;
+        if all >= shared.settings.associations_max || own >= shared.settings.associations_per_peer_max {
             return None;
         }
-        let full = all >= settings.associations_max || own >= settings.associations_per_peer_max;
-        *open.entry(from).or_default() += 1;
-        shared.metrics.associations.inc();
-        Some(Self { shared: Arc::clone(shared), from, full })
+        open.entry(from).or_default().begun += 1;
+        Some(Self { shared: Arc::clone(shared), from, established: false })
+    }
+
+    /// Takes a place among the associations; whether there was one.
+    pub(crate) fn establish(&mut self) -> bool {
+        let mut open = self.shared.open.lock();
+        let all: usize = open.values().map(|open| open.established).sum();
+        let own = open.entry(self.from).or_default();
+        let settings = &self.shared.settings;
+        if all >= settings.associations_max || own.established >= settings.associations_per_peer_max {
+            return false;
+        }
+        own.begun -= 1;
+        own.established += 1;
+        self.established = true;
+        self.shared.metrics.associations.inc();
+        true
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.shared.open.lock();
-        if let Some(own) = open.get_mut(&self.from) {
-            *own -= 1;
-            if *own == 0 {
-                open.remove(&self.from);
-            }
+        let Some(own) = open.get_mut(&self.from) else { return };
+        if self.established {
+            own.established -= 1;
+            self.shared.metrics.associations.dec();
+        } else {
+            own.begun -= 1;
         }
-        self.shared.metrics.associations.dec();
+        if own.begun + own.established == 0 {
+            open.remove(&self.from);
+        }
     }
 }

@@ -8,7 +8,10 @@
 
 use crate::scanner::{Coding, Header, Parsed, is_long, parse_header};
 use crate::write::with_group_length;
-use crate::{AeTitle, DataSet, Element, Encoding, Invalid, Limits, Place, VR, Value, read_data_set, tags};
+use crate::{
+    AeTitle, DataSet, EXPLICIT_BE, EXPLICIT_LE, Element, Encoding, IMPLICIT_LE, Invalid, Limits, Place, VR, Value,
+    read_data_set, tags,
+};
 use bytes::Bytes;
 
 /// Ours (PS3.7 §D.3.3.2). A UUID-derived UID (PS3.5 §B.2): nobody else has it.
@@ -23,9 +26,6 @@ const META_BYTES_MAX: usize = 64 << 10;
 const GROUP: [u8; 2] = [2, 0];
 /// Group, element and VR.
 const GUESS_BYTES: usize = 6;
-const IMPLICIT_LE: &str = "1.2.840.10008.1.2";
-const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
-const EXPLICIT_BE: &str = "1.2.840.10008.1.2.2";
 
 /// What stands before the data set of a file that we write.
 ///

@@ -5,7 +5,7 @@
 use dicom_core::Tag;
 use std::fmt;
 
-/// Limits of everything that looks inside a data set. Each is a setting.
+/// Limits of everything that looks inside a data set. The first four are settings of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Sequences and items inside each other; also JSON. Default 64.
@@ -79,7 +79,9 @@ pub enum Invalid {
         room: u64,
     },
     /// More bytes than a limit allows.
-    #[error("{place}: {what} exceeds {max} bytes; split it, or raise the limit")]
+    #[error(
+        "{place}: {what} exceeds {max} bytes; split it, or see `triptych serve --help` for the limits that are settings"
+    )]
     TooLarge {
         /// Where.
         place: Place,
@@ -89,7 +91,7 @@ pub enum Invalid {
         max: u64,
     },
     /// Nested deeper than the limit.
-    #[error("{place}: is nested deeper than {max}; flatten the sequences, or raise the limit")]
+    #[error("{place}: is nested deeper than {max}; flatten the sequences, or raise `triptych serve --depth`")]
     TooDeep {
         /// Where.
         place: Place,
@@ -97,7 +99,9 @@ pub enum Invalid {
         max: usize,
     },
     /// More elements, fragments or frames than the limit.
-    #[error("{place}: has more than {max} {what}; split it, or raise the limit")]
+    #[error(
+        "{place}: has more than {max} {what}; split it, or see `triptych serve --help` for the limits that are settings"
+    )]
     TooMany {
         /// Where.
         place: Place,

@@ -5,7 +5,7 @@
 //!   names   uid · ae_title · phi · tags (re-exported)
 //!   tables  transfer_syntax · sop_class
 //!   values  dataset · charset · text · json · matching
-//!   bytes   scanner (bounded, streaming) · pixel · parse · write · file
+//!   bytes   scanner (bounded, streaming) · pixel · parse · write · recode · file
 //! ```
 
 mod ae_title;
@@ -19,6 +19,7 @@ pub mod names;
 mod parse;
 mod phi;
 mod pixel;
+mod recode;
 mod scanner;
 pub mod sop_class;
 pub mod text;
@@ -35,6 +36,7 @@ pub use invalid::{Invalid, Limits, Place, Warning};
 pub use parse::{read_command_set, read_data_set};
 pub use phi::Phi;
 pub use pixel::{FrameMap, FrameMapError};
+pub use recode::{DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, RecodeError, Recoder, can_recode};
 pub use scanner::{Scanned, Scanner};
 pub use sop_class::{STORAGE_CLASSES, SopClass, is_storage, may_be_storage};
 pub use transfer_syntax::{Encoding, PixelCoding, TRANSFER_SYNTAXES, TransferSyntax, transfer_syntax};

@@ -125,6 +125,20 @@ impl FrameMap {
         }
     }
 
+    /// Where a native frame lies, to the bit: its bytes, the bit of the first byte it begins with (0 is the lowest, which
+    /// comes first: PS3.5 §8.1.1), and how many bits it has. `None` for no such frame, and for encapsulated ones.
+    #[must_use]
+    pub fn bits(&self, frame: u32) -> Option<(Range<u64>, u8, u64)> {
+        let Layout::Native { offset, frame_bits, frames } = &self.layout else { return None };
+        if frame == 0 || frame > *frames {
+            return None;
+        }
+        let start = u128::from(*frame_bits) * (u128::from(frame) - 1);
+        let byte = |bits: u128| u64::try_from(bits).ok()?.checked_add(*offset);
+        let bytes = byte(start / 8)?..byte((start + u128::from(*frame_bits)).div_ceil(8))?;
+        Some((bytes, (start % 8) as u8, *frame_bits))
+    }
+
     /// Versioned bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

@@ -22,7 +22,10 @@ mod tests;
 mod value;
 
 use crate::{DataSet, FrameMap, Invalid, Limits, PixelCoding, TransferSyntax, Value, Warning, tags};
-pub(crate) use header::{Coding, Header, Parsed, dictionary_vr, is_long, parse as parse_header};
+pub(crate) use header::{
+    Coding, Header, ITEM, ITEM_END, Parsed, SEQUENCE_END, UNDEFINED, dictionary_vr, is_long, is_plausible,
+    parse as parse_header,
+};
 pub(crate) use inflate::Inflater;
 pub(crate) use machine::{Machine, Purpose};
 pub(crate) use value::{is_text, number_bytes, word_bytes};

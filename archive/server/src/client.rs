@@ -1,13 +1,13 @@
-//! `triptych send`, `find` and `get`: the DICOM user side for people at a terminal.
+//! `triptych send` and `find`: the DICOM user side for people at a terminal.
 
 use crate::Failure;
 use archive_dimse::{
     association::Deadlines,
-    scu::{CONTEXTS_MAX, GetEvent, Proposal, Requestor},
+    scu::{CONTEXTS_MAX, Proposal, Requestor},
 };
 use archive_model::{
-    AeTitle, DataSet, Element, FileReader, Limits, Scanner, Tag, VR, Value, json, names, sop_class, tags,
-    transfer_syntax, write_file_meta,
+    AeTitle, DataSet, EXPLICIT_LE, Element, FileReader, IMPLICIT_LE, Limits, Scanner, Tag, VR, Value, json, names,
+    sop_class, tags, transfer_syntax,
 };
 use bytes::Bytes;
 use clap::Args;
@@ -20,24 +20,6 @@ use std::{
     process::ExitCode,
 };
 
-/// Transfer syntaxes that `get` accepts, each in a context of its own, so that objects come as they are stored.
-const SYNTAXES: [&str; 14] = [
-    "1.2.840.10008.1.2.1",
-    "1.2.840.10008.1.2",
-    "1.2.840.10008.1.2.2",
-    "1.2.840.10008.1.2.1.99",
-    "1.2.840.10008.1.2.4.50",
-    "1.2.840.10008.1.2.4.51",
-    "1.2.840.10008.1.2.4.57",
-    "1.2.840.10008.1.2.4.70",
-    "1.2.840.10008.1.2.4.80",
-    "1.2.840.10008.1.2.4.81",
-    "1.2.840.10008.1.2.4.90",
-    "1.2.840.10008.1.2.4.91",
-    "1.2.840.10008.1.2.5",
-    "1.2.840.10008.1.2.4.201",
-];
-
 /// Whom to talk to.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PeerFlags {
@@ -46,13 +28,13 @@ pub(crate) struct PeerFlags {
     at: String,
     /// Its AE title.
     #[arg(long, default_value = "TRIPTYCH", value_name = "TITLE")]
-    called: String,
+    pub(crate) called: String,
     /// Our AE title.
     #[arg(long, default_value = "TRIPTYCH_CLI", value_name = "TITLE")]
-    calling: String,
+    pub(crate) calling: String,
     /// Print JSON: stable names for scripts.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// Flags of `send`.
@@ -77,22 +59,6 @@ pub(crate) struct FindFlags {
     keys: Vec<String>,
 }
 
-/// Flags of `get`.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct GetFlags {
-    #[command(flatten)]
-    peer: PeerFlags,
-    /// Study Instance UID.
-    #[arg(long)]
-    study: String,
-    /// Series Instance UID, to fetch one series only.
-    #[arg(long)]
-    series: Option<String>,
-    /// Folder for the files.
-    #[arg(long, default_value = ".", value_name = "DIR")]
-    out: PathBuf,
-}
-
 impl PeerFlags {
     fn titles(&self) -> Result<(AeTitle, AeTitle), Failure> {
         let calling = AeTitle::parse(&self.calling).map_err(|error| format!("--calling: {error}"))?;
@@ -100,17 +66,17 @@ impl PeerFlags {
         Ok((calling, called))
     }
 
-    async fn connect(&self, proposals: &[Proposal]) -> Result<Requestor, Failure> {
+    pub(crate) async fn connect(&self, proposals: &[Proposal]) -> Result<Requestor, Failure> {
         let (calling, called) = self.titles()?;
         Ok(Requestor::connect(&self.at, &calling, &called, proposals, Deadlines::default()).await?)
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
-fn bar(length: u64, template: &str) -> ProgressBar {
+pub(crate) fn bar(length: u64, template: &str) -> ProgressBar {
     let bar = ProgressBar::new(length);
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
@@ -301,7 +267,7 @@ pub(crate) fn find(flags: FindFlags) -> Result<ExitCode, Failure> {
     let class = if level == "PATIENT" { sop_class::PATIENT_ROOT_FIND } else { sop_class::STUDY_ROOT_FIND };
     let spinner = ProgressBar::new_spinner();
     let answers = runtime()?.block_on(async {
-        let mut peer = flags.peer.connect(&[Proposal::new(class, &[SYNTAXES[0], SYNTAXES[1]])]).await?;
+        let mut peer = flags.peer.connect(&[Proposal::new(class, &[EXPLICIT_LE, IMPLICIT_LE])]).await?;
         let mut answers = Vec::new();
         peer.find(class, &identifier, |answer| {
             answers.push(answer);
@@ -349,123 +315,5 @@ fn print_table(identifier: &DataSet, answers: &[DataSet]) {
     }
     if shown {
         line(vec![format!("{} found", answers.len())]);
-    }
-}
-
-pub(crate) fn get(flags: GetFlags) -> Result<ExitCode, Failure> {
-    std::fs::create_dir_all(&flags.out).map_err(|error| format!("--out {}: {error}", flags.out.display()))?;
-    let bar = bar(0, "{bar:40} {pos}/{len} images {msg}");
-    let result = runtime()?.block_on(get_all(&flags, &bar));
-    bar.finish_and_clear();
-    let (count, failed) = result?;
-    if flags.peer.json {
-        println!("{}", serde_json::json!({ "fetched": count, "failed": failed }));
-    } else {
-        println!("{count} images are in {}; {failed} failed", flags.out.display());
-    }
-    Ok(if failed == 0 && count > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-async fn get_all(flags: &GetFlags, bar: &ProgressBar) -> Result<(u64, u64), Failure> {
-    let mut identifier = DataSet::new();
-    identifier.put_text(tags::STUDY_INSTANCE_UID, VR::UI, flags.study.clone());
-    identifier.put(Element { tag: tags::SOP_CLASSES_IN_STUDY, vr: VR::UI, value: Value::Empty });
-    identifier.put_text(tags::QUERY_RETRIEVE_LEVEL, VR::CS, "STUDY");
-    let class = sop_class::STUDY_ROOT_FIND;
-    let mut asking = flags.peer.connect(&[Proposal::new(class, &[SYNTAXES[0], SYNTAXES[1]])]).await?;
-    let mut classes = BTreeSet::new();
-    asking
-        .find(class, &identifier, |answer| classes.extend(answer.texts(tags::SOP_CLASSES_IN_STUDY).iter().cloned()))
-        .await?;
-    asking.release().await;
-    if classes.is_empty() {
-        return Err(format!("the archive holds no study {}", flags.study).into());
-    }
-    identifier.remove(tags::SOP_CLASSES_IN_STUDY);
-    if let Some(series) = &flags.series {
-        identifier.put_text(tags::SERIES_INSTANCE_UID, VR::UI, series.clone());
-        identifier.put_text(tags::QUERY_RETRIEVE_LEVEL, VR::CS, "SERIES");
-    }
-    let retrieve = sop_class::STUDY_ROOT_GET;
-    let mut proposals = vec![Proposal::new(retrieve, &[SYNTAXES[0], SYNTAXES[1]])];
-    let each = (CONTEXTS_MAX - 1) / classes.len().max(1);
-    for class in &classes {
-        for syntax in SYNTAXES.iter().take(each.max(1)) {
-            proposals.push(Proposal { provider: true, ..Proposal::new(class, &[syntax]) });
-        }
-    }
-    proposals.truncate(CONTEXTS_MAX);
-    let mut peer = flags.peer.connect(&proposals).await?;
-    let mut files = Files {
-        folder: flags.out.clone(),
-        number: 0,
-        open: None,
-        failed: 0,
-        source: AeTitle::parse(&flags.peer.called).ok(),
-    };
-    let result = peer
-        .get(retrieve, &identifier, async |event| match event {
-            GetEvent::Progress { remaining, failed } => {
-                files.failed = files.failed.max(failed);
-                bar.set_length(files.number + remaining.unwrap_or(0) + failed);
-                0
-            }
-            event => {
-                let status = files.take(event);
-                bar.set_position(files.number);
-                status
-            }
-        })
-        .await;
-    match result {
-        Ok(()) | Err(archive_dimse::scu::ScuError::Status { status: 0xB000, .. }) => peer.release().await,
-        Err(error) => return Err(error.into()),
-    }
-    Ok((files.number, files.failed))
-}
-
-/// The files being written. Their names are numbers: no name from the wire becomes a path.
-struct Files {
-    folder: PathBuf,
-    number: u64,
-    open: Option<File>,
-    failed: u64,
-    source: Option<AeTitle>,
-}
-
-impl Files {
-    /// Takes the next event; answers the status of an object at its end.
-    fn take(&mut self, event: GetEvent) -> u16 {
-        match self.write(event) {
-            Ok(()) => 0,
-            Err(error) => {
-                eprintln!("triptych: {}: {error}", self.folder.display());
-                self.open = None;
-                self.failed += 1;
-                archive_dimse::status::OUT_OF_RESOURCES
-            }
-        }
-    }
-
-    fn write(&mut self, event: GetEvent) -> std::io::Result<()> {
-        match event {
-            GetEvent::Begin { class, instance, syntax } => {
-                self.number += 1;
-                let path = self.folder.join(format!("{:06}.dcm", self.number));
-                let mut file = File::create(path)?;
-                file.write_all(&write_file_meta(&class, &instance, &syntax, self.source.as_ref()))?;
-                self.open = Some(file);
-                Ok(())
-            }
-            GetEvent::Piece(piece) => match &mut self.open {
-                Some(file) => file.write_all(&piece),
-                None => Err(std::io::Error::other("the file could not be opened")),
-            },
-            GetEvent::End => match self.open.take() {
-                Some(file) => file.sync_data(),
-                None => Err(std::io::Error::other("the file was not written")),
-            },
-            GetEvent::Progress { .. } => Ok(()),
-        }
     }
 }

@@ -3,6 +3,7 @@
 mod alone;
 mod client;
 mod cluster;
+mod fetch;
 mod logging;
 mod serve;
 mod settings;
@@ -32,7 +33,7 @@ enum Verb {
     /// Ask an archive what it holds (C-FIND).
     Find(client::FindFlags),
     /// Fetch a study or a series from an archive (C-GET).
-    Get(client::GetFlags),
+    Get(fetch::GetFlags),
     /// Look at a cluster.
     Cluster {
         #[command(subcommand)]
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
         Verb::Serve(flags) => serve::run(*flags),
         Verb::Send(flags) => client::send(flags),
         Verb::Find(flags) => client::find(flags),
-        Verb::Get(flags) => client::get(flags),
+        Verb::Get(flags) => fetch::get(flags),
         Verb::Cluster { verb } => cluster::run(verb),
     };
     match result {

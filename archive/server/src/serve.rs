@@ -14,7 +14,7 @@ use crate::{
     world::{SystemClock, SystemSeed},
 };
 use archive_catalog::{Catalog, CatalogOptions};
-use archive_dimse::{DimseServer, DimseSettings};
+use archive_dimse::{Deadlines, DimseServer, DimseSettings};
 use archive_service::{Archive, ServiceSettings};
 use archive_web::{Health, Web, WebSettings};
 use raft_groups::{Identity, Node, NodeOptions};
@@ -97,16 +97,29 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
         remotes: settings.remotes.clone(),
         ingest_bytes_max: settings.ingest_bytes,
         read_bytes_max: settings.read_bytes,
+        queries_max: size(settings.queries),
+        limits: settings.limits.clone(),
         ..ServiceSettings::default()
     };
     let archive = Archive::new(Arc::clone(&catalog), log, clock, service, &registry);
     let dimse_settings = DimseSettings {
-        associations_max: usize::try_from(settings.associations).unwrap_or(512),
-        ..DimseSettings::default()
+        associations_max: size(settings.associations),
+        associations_per_peer_max: size(settings.associations_per_peer),
+        deadlines: Deadlines { artim: settings.artim, progress: settings.progress, idle: settings.idle },
+        check_called_ae: settings.check_called_ae,
+        drain: settings.drain,
     };
     let dimse = DimseServer::start(dimse, archive.clone(), dimse_settings, &registry)?;
     let health: Arc<dyn Health> = Arc::new(NodeHealth(Arc::clone(&node)));
-    let web_settings = WebSettings::new(http.local_addr()?);
+    let web_settings = WebSettings {
+        connections_max: size(settings.connections),
+        connections_per_peer_max: size(settings.connections_per_peer),
+        body_timeout: settings.progress,
+        write_timeout: settings.progress,
+        drain_timeout: settings.drain,
+        cors_origins: settings.cors_origins.clone(),
+        ..WebSettings::new(http.local_addr()?)
+    };
     let web = Web::start_on(http, archive.clone(), web_settings, health, registry)?;
     say_where(&settings, &dimse, &web, tcp.as_deref())?;
 
@@ -136,6 +149,10 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
     drop(catalog);
     info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+fn size(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 fn open(settings: &Settings, registry: &prometheus::Registry, clock: Arc<dyn Clock>) -> Result<Opened, Failure> {

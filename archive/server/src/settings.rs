@@ -1,10 +1,10 @@
 //! What an operator may set: flag over environment over file over default. Parsed and checked once, at the door.
 
-use archive_model::AeTitle;
+use archive_model::{AeTitle, Limits};
 use archive_service::RemoteAe;
 use clap::Args;
 use serde::Deserialize;
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 /// Flags of `triptych serve`. Each is also an environment variable `TRIPTYCH_…` and a key of the file.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -65,6 +65,66 @@ pub(crate) struct ServeFlags {
     #[arg(long, env = "TRIPTYCH_ASSOCIATIONS", value_name = "N")]
     pub(crate) associations: Option<u32>,
 
+    /// Associations of one address at the same time; as many again may be on their way. Default 128, bounds 1 to 65535.
+    #[arg(long, env = "TRIPTYCH_ASSOCIATIONS_PER_PEER", value_name = "N")]
+    pub(crate) associations_per_peer: Option<u32>,
+
+    /// Whether an association must be addressed to our AE title. Default `true`; `false` takes every title.
+    #[arg(long, env = "TRIPTYCH_CHECK_CALLED_AE", value_name = "BOOL")]
+    pub(crate) check_called_ae: Option<bool>,
+
+    /// Seconds for an association to be asked for, and for a release to be answered (ARTIM). Default 30, bounds 1 to
+    /// 3600.
+    #[arg(long, env = "TRIPTYCH_ARTIM_SECONDS", value_name = "S")]
+    pub(crate) artim_seconds: Option<u64>,
+
+    /// Seconds in which 1 KiB of a message must come or be taken (DIMSE), and some of a body or an answer (HTTP).
+    /// Default 30, bounds 1 to 3600.
+    #[arg(long, env = "TRIPTYCH_PROGRESS_SECONDS", value_name = "S")]
+    pub(crate) progress_seconds: Option<u64>,
+
+    /// Seconds that an association may be idle between two messages. Default 300, bounds 1 to 86400.
+    #[arg(long, env = "TRIPTYCH_IDLE_SECONDS", value_name = "S")]
+    pub(crate) idle_seconds: Option<u64>,
+
+    /// Seconds that running operations may go on once a stop was asked for. Default 20, bounds 0 to 3600.
+    #[arg(long, env = "TRIPTYCH_DRAIN_SECONDS", value_name = "S")]
+    pub(crate) drain_seconds: Option<u64>,
+
+    /// HTTP connections at the same time. Default 1024, bounds 1 to 65535.
+    #[arg(long, env = "TRIPTYCH_CONNECTIONS", value_name = "N")]
+    pub(crate) connections: Option<u32>,
+
+    /// HTTP connections of one address at the same time: raise it behind a proxy. Default 64, bounds 1 to 65535.
+    #[arg(long, env = "TRIPTYCH_CONNECTIONS_PER_PEER", value_name = "N")]
+    pub(crate) connections_per_peer: Option<u32>,
+
+    /// An origin whose pages may use DICOMweb, such as `https://viewer.example`; may be given several times (in the
+    /// environment: separated by commas). Default `*`, which is any.
+    #[arg(long, env = "TRIPTYCH_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    #[serde(default)]
+    pub(crate) cors_origin: Vec<String>,
+
+    /// Queries that run at the same time; more wait. Default 16, bounds 1 to 1024.
+    #[arg(long, env = "TRIPTYCH_QUERIES", value_name = "N")]
+    pub(crate) queries: Option<u32>,
+
+    /// Size of an instance, at most, in MiB. Default 8192, bounds 1 to 1048576.
+    #[arg(long, env = "TRIPTYCH_INSTANCE_MIB", value_name = "MIB")]
+    pub(crate) instance_mib: Option<u64>,
+
+    /// Size of all of an instance but its bulk values, at most, in MiB. Default 64, bounds 1 to 1024.
+    #[arg(long, env = "TRIPTYCH_HEADER_MIB", value_name = "MIB")]
+    pub(crate) header_mib: Option<u64>,
+
+    /// Sequences inside of each other, at most. Default 64, bounds 1 to 1024.
+    #[arg(long, env = "TRIPTYCH_DEPTH", value_name = "N")]
+    pub(crate) depth: Option<usize>,
+
+    /// Elements of an instance, at most. Default 1000000, bounds 1000 to 100000000.
+    #[arg(long, env = "TRIPTYCH_ELEMENTS", value_name = "N")]
+    pub(crate) elements: Option<u64>,
+
     /// Size of a segment of the log, in MiB; fixed parts of the disk are reserved in this size. Default 1024 (64 when
     /// the disk is smaller than 64 GiB), bounds 16 to 4096.
     #[arg(long, env = "TRIPTYCH_SEGMENT_MIB", value_name = "MIB")]
@@ -95,6 +155,17 @@ pub(crate) struct Settings {
     pub(crate) ingest_bytes: u64,
     pub(crate) read_bytes: u64,
     pub(crate) associations: u32,
+    pub(crate) associations_per_peer: u32,
+    pub(crate) check_called_ae: bool,
+    pub(crate) artim: Duration,
+    pub(crate) progress: Duration,
+    pub(crate) idle: Duration,
+    pub(crate) drain: Duration,
+    pub(crate) connections: u32,
+    pub(crate) connections_per_peer: u32,
+    pub(crate) cors_origins: Vec<String>,
+    pub(crate) queries: u32,
+    pub(crate) limits: Limits,
     pub(crate) segment_bytes: Option<u64>,
     pub(crate) log: String,
     pub(crate) log_json: bool,
@@ -146,6 +217,20 @@ impl ServeFlags {
             ingest_mib: self.ingest_mib.or(below.ingest_mib),
             read_mib: self.read_mib.or(below.read_mib),
             associations: self.associations.or(below.associations),
+            associations_per_peer: self.associations_per_peer.or(below.associations_per_peer),
+            check_called_ae: self.check_called_ae.or(below.check_called_ae),
+            artim_seconds: self.artim_seconds.or(below.artim_seconds),
+            progress_seconds: self.progress_seconds.or(below.progress_seconds),
+            idle_seconds: self.idle_seconds.or(below.idle_seconds),
+            drain_seconds: self.drain_seconds.or(below.drain_seconds),
+            connections: self.connections.or(below.connections),
+            connections_per_peer: self.connections_per_peer.or(below.connections_per_peer),
+            cors_origin: if self.cors_origin.is_empty() { below.cors_origin } else { self.cors_origin },
+            queries: self.queries.or(below.queries),
+            instance_mib: self.instance_mib.or(below.instance_mib),
+            header_mib: self.header_mib.or(below.header_mib),
+            depth: self.depth.or(below.depth),
+            elements: self.elements.or(below.elements),
             segment_mib: self.segment_mib.or(below.segment_mib),
             log: self.log.or(below.log),
             log_format: self.log_format.or(below.log_format),
@@ -183,6 +268,28 @@ impl ServeFlags {
             ingest_bytes: within("ingest-mib", self.ingest_mib.unwrap_or(128), 16, 65_536)? << 20,
             read_bytes: within("read-mib", self.read_mib.unwrap_or(64), 16, 65_536)? << 20,
             associations: within("associations", self.associations.unwrap_or(512), 1, 65_535)?,
+            associations_per_peer: within(
+                "associations-per-peer",
+                self.associations_per_peer.unwrap_or(128),
+                1,
+                65_535,
+            )?,
+            check_called_ae: self.check_called_ae.unwrap_or(true),
+            artim: seconds("artim-seconds", self.artim_seconds, 30, 1, 3600)?,
+            progress: seconds("progress-seconds", self.progress_seconds, 30, 1, 3600)?,
+            idle: seconds("idle-seconds", self.idle_seconds, 300, 1, 86_400)?,
+            drain: seconds("drain-seconds", self.drain_seconds, 20, 0, 3600)?,
+            connections: within("connections", self.connections.unwrap_or(1024), 1, 65_535)?,
+            connections_per_peer: within("connections-per-peer", self.connections_per_peer.unwrap_or(64), 1, 65_535)?,
+            cors_origins: origins(self.cors_origin)?,
+            queries: within("queries", self.queries.unwrap_or(16), 1, 1024)?,
+            limits: Limits {
+                instance_bytes_max: within("instance-mib", self.instance_mib.unwrap_or(8192), 1, 1 << 20)? << 20,
+                header_bytes_max: within("header-mib", self.header_mib.unwrap_or(64), 1, 1024)? << 20,
+                depth_max: within("depth", self.depth.unwrap_or(64), 1, 1024)?,
+                elements_max: within("elements", self.elements.unwrap_or(1_000_000), 1000, 100_000_000)?,
+                ..Limits::default()
+            },
             segment_bytes: self
                 .segment_mib
                 .map(|mib| within("segment-mib", mib, 16, 4096))
@@ -220,6 +327,29 @@ fn within<T: PartialOrd + std::fmt::Display>(
         return Err(bad(setting, format!("{value} is not within {least} to {most}")));
     }
     Ok(value)
+}
+
+fn seconds(
+    setting: &'static str,
+    value: Option<u64>,
+    default: u64,
+    least: u64,
+    most: u64,
+) -> Result<Duration, SettingsError> {
+    within(setting, value.unwrap_or(default), least, most).map(Duration::from_secs)
+}
+
+/// `*`, or scheme, host and port as browsers send them: no path, no slash behind.
+fn origins(texts: Vec<String>) -> Result<Vec<String>, SettingsError> {
+    let texts: Vec<String> = texts.iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect();
+    for text in &texts {
+        let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+        let plain = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+        if text != "*" && !plain {
+            return Err(bad("cors-origin", format!("`{text}` is no origin, such as https://viewer.example, nor `*`")));
+        }
+    }
+    Ok(if texts.is_empty() { vec!["*".into()] } else { texts })
 }
 
 fn address(setting: &'static str, text: String) -> Result<String, SettingsError> {
@@ -263,6 +393,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_given_is_what_the_faces_and_the_parser_have_as_their_defaults() {
+        let settings = flags("").check().expect("good");
+        assert_eq!(settings.limits, Limits::default());
+        let dimse = archive_dimse::DimseSettings::default();
+        let deadlines =
+            archive_dimse::Deadlines { artim: settings.artim, progress: settings.progress, idle: settings.idle };
+        assert_eq!(deadlines, dimse.deadlines);
+        assert_eq!((settings.drain, settings.check_called_ae), (dimse.drain, dimse.check_called_ae));
+        assert_eq!(settings.associations as usize, dimse.associations_max);
+        assert_eq!(settings.associations_per_peer as usize, dimse.associations_per_peer_max);
+        let web = archive_web::WebSettings::new(([127, 0, 0, 1], 0).into());
+        assert_eq!(settings.connections as usize, web.connections_max);
+        assert_eq!(settings.connections_per_peer as usize, web.connections_per_peer_max);
+        assert_eq!((settings.progress, settings.drain), (web.write_timeout, web.drain_timeout));
+        assert_eq!((settings.progress, settings.cors_origins), (web.body_timeout, web.cors_origins));
+        assert_eq!(settings.queries as usize, archive_service::ServiceSettings::default().queries_max);
+    }
+
+    #[test]
     fn the_peer_address_comes_from_the_list_of_peers() {
         let peers = "name = 'n2'\npeers = 'n1=a:1, n2=b:2,n3=c:3'";
         assert_eq!(flags(peers).check().expect("good").peer, "b:2");
@@ -276,6 +425,11 @@ mod tests {
         assert!(refused("name = 'a'\npeers = 'a=h:1,b=h:2'").contains("one, three or more"));
         assert_eq!(refused("remote-ae = ['X=h:1', 'X=h:2']"), "--remote-ae: `X` is given twice");
         assert_eq!(refused("groups = 0"), "--groups: 0 is not within 1 to 4096");
+        assert_eq!(refused("artim-seconds = 0"), "--artim-seconds: 0 is not within 1 to 3600");
+        assert!(
+            refused("cors-origin = ['viewer.example']").starts_with("--cors-origin: `viewer.example` is no origin")
+        );
+        assert!(refused("cors-origin = ['https://viewer.example/']").starts_with("--cors-origin"));
         assert!(refused("ae-title = 'SEVENTEEN LETTERS'").starts_with("--ae-title"));
         assert!(toml::from_str::<ServeFlags>("nmae = 'n1'").is_err(), "an unknown key is an error");
     }

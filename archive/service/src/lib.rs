@@ -20,6 +20,7 @@
 //! - S-4 An outcome that is not known is `StoreError::Unknown`, never success and never "refused".
 
 mod archive;
+mod convert;
 mod error;
 mod ingest;
 mod metrics;
@@ -35,6 +36,7 @@ pub use archive::Archive;
 pub use archive_catalog::{
     Admission, CatalogError, Find, Include, InstanceRow, Level, Protocol, Root, Selection, Source, Totals,
 };
+pub use convert::{ConvertError, Converting};
 pub use error::{QueryError, StoreError};
 pub use ingest::{Ingest, Offer, Stored};
 pub use query::{Freshness, Headers, Matches};

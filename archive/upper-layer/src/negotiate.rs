@@ -3,7 +3,10 @@
 //! Each presentation context is answered alone (PS3.8 §9.3.3.2): 0 accepted, 3 abstract syntax, 4 transfer syntaxes.
 //! Among the transfer syntaxes of one context the requestor's order counts, but that retired and implicit ones come last.
 
-use archive_model::{AeTitle, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Uid, may_be_storage, sop_class};
+use archive_model::{
+    AeTitle, EXPLICIT_BE, EXPLICIT_LE, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, IMPLICIT_LE, Uid,
+    may_be_storage, sop_class,
+};
 use dicom_ul::pdu::{
     AssociationAC, AssociationRJ, AssociationRJResult, AssociationRJServiceProviderASCEReason,
     AssociationRJServiceProviderPresentationReason, AssociationRJServiceUserReason, AssociationRJSource, AssociationRQ,
@@ -14,15 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// DICOM's one application context (PS3.7 A.2.1).
 pub const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
-/// Implicit VR Little Endian: every peer knows it.
-pub const IMPLICIT_LE: &str = "1.2.840.10008.1.2";
-/// Explicit VR Little Endian.
-pub const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
-/// Explicit VR Big Endian, retired.
-pub const EXPLICIT_BE: &str = "1.2.840.10008.1.2.2";
-
 /// Presentation contexts of a request, at most: their ids are the odd numbers of a byte.
-const CONTEXTS_MAX: usize = 128;
+pub const CONTEXTS_MAX: usize = 128;
 /// Asynchronous operations window (PS3.7 D.3.3.3).
 const ITEM_ASYNC_WINDOW: u8 = 0x53;
 /// User identity, the server's response (PS3.7 D.3.3.7.2).

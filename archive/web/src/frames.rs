@@ -1,7 +1,4 @@
-//! Frames and bulk values: ranges of the stored bytes (PS3.18 §10.4.1.1.3, §10.4.1.1.5).
-//!
-//! Ranges of an instance that came deflated count in the inflated data set, which is not what is stored: it is served
-//! whole only.
+//! Frames and bulk values: ranges of the data set (PS3.18 §10.4.1.1.3, §10.4.1.1.5).
 
 use crate::{
     accept::{Accept, Form},
@@ -11,8 +8,9 @@ use crate::{
     retrieve::{Piece, etag, instance_url, rows, streamed, unchanged},
     router::Shared,
     status::Problem,
+    value::{Place, Turn, is_remade, value_syntax, word_bytes},
 };
-use archive_model::{TransferSyntax, transfer_syntax};
+use archive_model::transfer_syntax;
 use archive_service::InstanceRow;
 use axum::{
     extract::{Path, State},
@@ -53,30 +51,36 @@ pub(crate) async fn frames(
     if numbers.len() == 1 {
         forms.extend([Form::Single(BYTES), Form::Single(syntax.media_type)]);
     }
-    let form = Accept::of(&headers, &parameters).choose(&forms, &[&row.transfer_syntax]).ok_or_else(|| {
+    let form = Accept::of(&headers, &parameters).choose(&forms, &[value_syntax(&row)]).ok_or_else(|| {
         Problem::not_acceptable(&format!(
-            "multipart/related; type=\"{}\"; transfer-syntax={} — as stored; nothing is transcoded",
-            syntax.media_type, row.transfer_syntax
+            "multipart/related; type=\"{}\"; transfer-syntax={}; nothing is transcoded",
+            syntax.media_type,
+            value_syntax(&row)
         ))
     })?;
-    let ranges = ranges(&shared, &row, &syntax, &numbers).await?;
+    if syntax.deflated && !numbers.is_sorted() {
+        let what =
+            "frames of an instance that is stored deflated are inflated in order: ask for them in ascending order";
+        return Err(Problem::bad(what));
+    }
+    let ranges = ranges(&shared, &row, &numbers).await?;
     let etag = etag(std::slice::from_ref(&row), uri.path());
     if let Some(response) = unchanged(&headers, &etag) {
         return Ok(response);
     }
     let url = instance_url(&base(&headers, &uri), &row);
-    let named = |kind: &str| format!("{kind}; transfer-syntax={}", row.transfer_syntax);
+    let named = |kind: &str| format!("{kind}; transfer-syntax={}", value_syntax(&row));
     let mut pieces = VecDeque::new();
     let content_type = match form {
         Form::Single(kind) => {
-            pieces.extend(ranges.into_iter().flatten().map(|range| Piece::Part(row.clone(), range)));
+            pieces.extend(ranges.into_iter().flatten().map(|(range, turn)| Piece::Value(row.clone(), range, turn)));
             named(kind)
         }
         Form::Multipart(kind) => {
             let mut joiner = Joiner::new();
             for (number, ranges) in numbers.iter().zip(ranges) {
                 pieces.push_back(Piece::Bytes(joiner.part(&named(kind), &format!("{url}/frames/{number}"))));
-                pieces.extend(ranges.into_iter().map(|range| Piece::Part(row.clone(), range)));
+                pieces.extend(ranges.into_iter().map(|(range, turn)| Piece::Value(row.clone(), range, turn)));
             }
             pieces.push_back(Piece::Bytes(joiner.end()));
             joiner.content_type(kind)
@@ -85,38 +89,34 @@ pub(crate) async fn frames(
     streamed(&shared.archive, pieces, &content_type, &etag).await
 }
 
-/// Where the frames lie.
-async fn ranges(
-    shared: &Shared,
-    row: &InstanceRow,
-    syntax: &TransferSyntax,
-    numbers: &[u32],
-) -> Result<Vec<Vec<Range<u64>>>, Problem> {
-    not_deflated(syntax)?;
+/// Where the frames lie, and what is to be done to their bytes.
+async fn ranges(shared: &Shared, row: &InstanceRow, numbers: &[u32]) -> Result<Vec<Vec<(Range<u64>, Turn)>>, Problem> {
     let map = shared.archive.frames(row).await?;
     let map =
         map.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the instance has no frames: retrieve it whole"))?;
+    let words = if is_remade(row) { word_bytes(shared, row, &Place::Pixels).await?.unwrap_or(1) } else { 1 };
+    let begin = map.bits(1).map_or(0, |(range, ..)| range.start);
     let mut found = Vec::with_capacity(numbers.len());
     for number in numbers {
         if *number > map.frames() {
             let what = format!("the instance has {} frames, counted from 1: ask for one of them", map.frames());
             return Err(Problem::new(StatusCode::NOT_FOUND, what));
         }
-        let ranges = map.ranges(*number).ok_or_else(|| {
-            let what = "frames of single bits do not begin on whole bytes: fetch the pixel data by its BulkDataURI";
-            Problem::new(StatusCode::NOT_ACCEPTABLE, what)
-        })?;
+        let ranges = match map.bits(*number) {
+            Some((range, shift, bits)) => {
+                let turn = Turn::bits(shift, bits);
+                let whole = |bytes: u64| bytes.is_multiple_of(words as u64);
+                if words > 1 && !(turn == Turn::Nothing && whole(range.start - begin) && whole(range.end - begin)) {
+                    let what = "frames of this big endian instance do not begin on whole words: retrieve it whole";
+                    return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, what));
+                }
+                vec![(range, if words > 1 { Turn::words(words) } else { turn })]
+            }
+            None => map.ranges(*number).into_iter().flatten().map(|range| (range, Turn::Nothing)).collect(),
+        };
         found.push(ranges);
     }
     Ok(found)
-}
-
-fn not_deflated(syntax: &TransferSyntax) -> Result<(), Problem> {
-    if syntax.deflated {
-        let what = "the instance is stored deflated: retrieve it whole, as application/dicom, and inflate it";
-        return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, what));
-    }
-    Ok(())
 }
 
 /// `1,3,4`: counted from 1.
@@ -153,30 +153,37 @@ pub(crate) async fn bulk(
     let (offset, length) = last.place.split_once('-').ok_or_else(wrong)?;
     let (offset, length): (u64, u64) = (offset.parse().map_err(|_| wrong())?, length.parse().map_err(|_| wrong())?);
     let row = one(&shared, &target).await?;
-    not_deflated(&transfer_syntax(&row.transfer_syntax))?;
-    let end = offset.checked_add(length).filter(|end| *end <= row.length_bytes);
-    let end = end.ok_or_else(|| {
-        Problem::new(StatusCode::NOT_FOUND, "no bulk value lies there: take its BulkDataURI from the metadata")
-    })?;
+    let nowhere =
+        || Problem::new(StatusCode::NOT_FOUND, "no bulk value lies there: take its BulkDataURI from the metadata");
+    let end = offset.checked_add(length).ok_or_else(nowhere)?;
+    let words = if is_remade(&row) {
+        word_bytes(&shared, &row, &Place::At(format!("{offset}-{length}"))).await?.ok_or_else(nowhere)?
+    } else if end <= row.length_bytes {
+        1
+    } else {
+        return Err(nowhere());
+    };
     let forms = [Form::Single(BYTES), Form::Multipart(BYTES)];
-    let form = Accept::of(&headers, &parameters).choose(&forms, &[&row.transfer_syntax]);
+    let form = Accept::of(&headers, &parameters).choose(&forms, &[value_syntax(&row)]);
     let form = form.ok_or_else(|| Problem::not_acceptable(BYTES))?;
     let etag = etag(std::slice::from_ref(&row), uri.path());
     if let Some(response) = unchanged(&headers, &etag) {
         return Ok(response);
     }
-    let named = format!("{BYTES}; transfer-syntax={}", row.transfer_syntax);
+    let named = format!("{BYTES}; transfer-syntax={}", value_syntax(&row));
     let url = format!("{}/bulkdata/{offset}-{length}", instance_url(&base(&headers, &uri), &row));
     if let Form::Multipart(kind) = form {
         let mut joiner = Joiner::new();
-        let pieces =
-            [Piece::Bytes(joiner.part(&named, &url)), Piece::Part(row, offset..end), Piece::Bytes(joiner.end())];
+        let value = Piece::Value(row, offset..end, Turn::words(words));
+        let pieces = [Piece::Bytes(joiner.part(&named, &url)), value, Piece::Bytes(joiner.end())];
         return streamed(&shared.archive, pieces.into(), &joiner.content_type(kind), &etag).await;
     }
     let wanted = match headers.get(header::RANGE).and_then(|value| value.to_str().ok()) {
         None => None,
         Some(value) => match byte_range(value, length) {
             Wanted::All => None,
+            // A range need not be obeyed: half a word cannot be turned.
+            Wanted::Part(range) if [range.start, range.end].iter().any(|at| !at.is_multiple_of(words as u64)) => None,
             Wanted::Part(range) => Some(range),
             Wanted::Nothing => {
                 let what = format!("the value has {length} bytes: ask for a range within them");
@@ -185,7 +192,8 @@ pub(crate) async fn bulk(
         },
     };
     let part = wanted.clone().unwrap_or(0..length);
-    let pieces = VecDeque::from([Piece::Part(row, offset + part.start..offset + part.end)]);
+    let range = offset + part.start..offset + part.end;
+    let pieces = VecDeque::from([Piece::Value(row, range, Turn::words(words))]);
     let mut response = streamed(&shared.archive, pieces, &named, &etag).await?;
     if wanted.is_some() {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http_body_util::BodyExt;
-use prometheus::{HistogramOpts, HistogramVec, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, Registry, core::Collector};
 use std::{sync::Arc, time::Instant};
 
 /// Bytes of a URI: a list of 100 UIDs of 64 characters, encoded.
@@ -26,6 +26,10 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 /// The instruments of this crate.
 pub(crate) struct Metrics {
     seconds: HistogramVec,
+    /// Connections beyond the limit of one address.
+    pub(crate) refused: IntCounter,
+    /// Connections that did not go on.
+    pub(crate) stalled: IntCounter,
 }
 
 impl Metrics {
@@ -36,10 +40,21 @@ impl Metrics {
         );
         let seconds = HistogramVec::new(options.buckets(BOUNDS_SECONDS.to_vec()), &["method", "route", "status"]);
         let seconds = seconds.unwrap_or_else(|error| unreachable!("literal metric options: {error}"));
-        if let Err(error) = registry.register(Box::new(seconds.clone())) {
-            tracing::warn!(%error, "metric not registered");
-        }
-        Self { seconds }
+        let counter = |name: &str, help: &str| {
+            IntCounter::new(name, help).unwrap_or_else(|error| unreachable!("literal metric options: {error}"))
+        };
+        let refused = counter("archive_web_refused_total", "Connections closed because their address has too many.");
+        let stalled = counter("archive_web_stalled_total", "Connections closed because the peer did not go on.");
+        register(registry, seconds.clone());
+        register(registry, refused.clone());
+        register(registry, stalled.clone());
+        Self { seconds, refused, stalled }
+    }
+}
+
+fn register(registry: &Registry, collector: impl Collector + 'static) {
+    if let Err(error) = registry.register(Box::new(collector)) {
+        tracing::warn!(%error, "metric not registered");
     }
 }
 

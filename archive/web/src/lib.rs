@@ -1,7 +1,7 @@
 //! The face to the web: DICOMweb for viewers, a page for people, health and metrics for operators.
 //!
 //! ```text
-//!   connection ─► guard (URI length, cap, metrics) ─┬─► /dicom-web   stow · qido · retrieve · metadata · frames, bulk
+//!   connection ─► pace ─► guard (URI length, cap, metrics) ─┬─► /dicom-web   stow · qido · retrieve · metadata · frames, bulk
 //!                                                   ├─► /            page, /api/cluster, /api/totals, /api/events
 //!                                                   └─► /health/*, /metrics
 //! ```
@@ -20,6 +20,7 @@ mod gzip;
 mod metadata;
 mod multipart;
 mod operations;
+mod pace;
 mod page;
 mod qido;
 mod query;
@@ -28,6 +29,7 @@ mod router;
 mod server;
 mod status;
 mod stow;
+mod value;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,8 @@
 //! WADO-RS: studies, series and instances as they were received (PS3.18 §10.4).
 //!
-//! A part is a file: the meta group written anew, then the stored bytes of the data set, streamed piece by piece.
+//! A part is a file: the meta group written anew, then the stored bytes of the data set, streamed piece by piece. Two
+//! encodings may not leave on the web (PS3.18 §8.7.3): they are recoded to Explicit VR Little Endian on their way. An
+//! extension gives them all the same, to who asks for it by name: `?as=received`.
 
 use crate::{
     accept::{Accept, Form},
@@ -9,9 +11,10 @@ use crate::{
     query::{Target, parameters},
     router::Shared,
     status::Problem,
+    value::{Inflating, Turn},
 };
-use archive_model::write_file_meta;
-use archive_service::{Archive, Freshness, InstanceRow, Reading};
+use archive_model::{EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, can_recode, transfer_syntax, write_file_meta};
+use archive_service::{Archive, Converting, Freshness, InstanceRow, Reading};
 use axum::{
     body::Body,
     extract::{Path, State},
@@ -36,15 +39,29 @@ pub(crate) async fn get(
 ) -> Result<Response, Problem> {
     let parameters = parameters(uri.query())?;
     let rows = rows(&shared, &target).await?;
-    let syntaxes: BTreeSet<&str> = rows.iter().map(|row| row.transfer_syntax.as_str()).collect();
-    let syntaxes: Vec<&str> = syntaxes.into_iter().collect();
+    let received = as_received(&parameters)?;
+    let stored = |row: &InstanceRow| if received { row.transfer_syntax.clone() } else { on_the_web(row).to_owned() };
+    // Second choice: all that can be Explicit VR Little Endian is that.
+    let plain = |row: &InstanceRow| {
+        if can_recode(&row.transfer_syntax, EXPLICIT_LE) { EXPLICIT_LE.to_owned() } else { row.transfer_syntax.clone() }
+    };
+    let mut targets: Vec<String> = rows.iter().map(stored).collect();
     // A file alone only where there can be only one.
     let forms: &[Form] = match target.what() {
         "the instance" => &[Form::Multipart(DICOM), Form::Single(DICOM)],
         _ => &[Form::Multipart(DICOM)],
     };
-    let form = Accept::of(&headers, &parameters).choose(forms, &syntaxes).ok_or_else(|| not_acceptable(&syntaxes))?;
-    let etag = etag(&rows, "");
+    let accept = Accept::of(&headers, &parameters);
+    let mut form = accept.choose(forms, &distinct(&targets));
+    if form.is_none() && !received {
+        let offered = std::mem::replace(&mut targets, rows.iter().map(plain).collect());
+        form = accept.choose(forms, &distinct(&targets));
+        if form.is_none() {
+            targets = offered;
+        }
+    }
+    let form = form.ok_or_else(|| not_acceptable(&distinct(&targets)))?;
+    let etag = etag(&rows, &distinct(&targets).join(" "));
     if let Some(response) = unchanged(&headers, &etag) {
         return Ok(response);
     }
@@ -55,21 +72,50 @@ pub(crate) async fn get(
         Form::Single(_) => None,
     };
     let mut content_type = String::from(DICOM);
-    for row in rows {
-        let part_type = format!("{DICOM}; transfer-syntax={}", row.transfer_syntax);
+    for (row, target) in rows.into_iter().zip(targets) {
+        let part_type = format!("{DICOM}; transfer-syntax={target}");
         match &mut joiner {
             Some(joiner) => pieces.push_back(Piece::Bytes(joiner.part(&part_type, &instance_url(&base, &row)))),
             None => content_type = part_type,
         }
-        pieces.push_back(Piece::Meta(row.clone()));
+        pieces.push_back(Piece::Meta(row.clone(), target.clone()));
         let all = 0..row.length_bytes;
-        pieces.push_back(Piece::Part(row, all));
+        pieces.push_back(if target == row.transfer_syntax {
+            Piece::Part(row, all)
+        } else {
+            Piece::Convert(row, target)
+        });
     }
     if let Some(joiner) = joiner {
         content_type = joiner.content_type(DICOM);
         pieces.push_back(Piece::Bytes(joiner.end()));
     }
     streamed(&shared.archive, pieces, &content_type, &etag).await
+}
+
+/// Whether the stored bytes are wanted whatever encoding they are in: an extension, for tools that compare bytes.
+fn as_received(parameters: &[(String, String)]) -> Result<bool, Problem> {
+    match parameters.iter().find(|(name, _)| name == "as").map(|(_, value)| value.as_str()) {
+        None => Ok(false),
+        Some("received") => Ok(true),
+        Some(_) => {
+            Err(Problem::bad("the parameter `as` has one value: as=received, for the bytes as they were stored"))
+        }
+    }
+}
+
+/// The transfer syntax in which an instance leaves on the web: the stored one, but for the two that may not
+/// (PS3.18 §8.7.3).
+pub(crate) fn on_the_web(row: &InstanceRow) -> &str {
+    match row.transfer_syntax.as_str() {
+        IMPLICIT_LE | EXPLICIT_BE => EXPLICIT_LE,
+        stored => stored,
+    }
+}
+
+fn distinct(syntaxes: &[String]) -> Vec<&str> {
+    let distinct: BTreeSet<&str> = syntaxes.iter().map(String::as_str).collect();
+    distinct.into_iter().collect()
 }
 
 /// The instances of a path, or 404.
@@ -81,7 +127,7 @@ pub(crate) async fn rows(shared: &Shared, target: &Target) -> Result<Vec<Instanc
 pub(crate) fn not_acceptable(syntaxes: &[&str]) -> Problem {
     let stored = syntaxes.iter().take(8).copied().collect::<Vec<_>>().join(", ");
     Problem::not_acceptable(&format!(
-        "multipart/related; type=\"application/dicom\"; transfer-syntax=* — as stored, which is {stored}; nothing is transcoded"
+        "multipart/related; type=\"application/dicom\"; transfer-syntax=* — which here is {stored}; nothing is transcoded"
     ))
 }
 
@@ -118,12 +164,20 @@ pub(crate) fn unchanged(headers: &HeaderMap, etag: &str) -> Option<Response> {
 pub(crate) enum Piece {
     /// These bytes.
     Bytes(Bytes),
-    /// What stands before the data set in a file.
-    Meta(InstanceRow),
-    /// A part of an instance's bytes.
+    /// What stands before the data set in a file of this transfer syntax.
+    Meta(InstanceRow, String),
+    /// An instance in another transfer syntax than the stored one.
+    Convert(InstanceRow, String),
+    /// An instance that is being converted.
+    Converting(Box<Converting>),
+    /// A part of an instance's stored bytes.
     Part(InstanceRow, Range<u64>),
+    /// A part of its data set, as the web has it.
+    Value(InstanceRow, Range<u64>, Turn),
     /// A part that is being read.
-    Reading(Box<Reading>),
+    Reading(Box<Reading>, Turn),
+    /// A part that is being inflated.
+    Inflated(Range<u64>, Turn),
 }
 
 /// A body of `pieces`. The first is read before the head is sent, so that what cannot be read is an error with a status.
@@ -133,7 +187,7 @@ pub(crate) async fn streamed(
     content_type: &str,
     etag: &str,
 ) -> Result<Response, Problem> {
-    let mut state = (archive.clone(), pieces);
+    let mut state = Source { archive: archive.clone(), pieces, inflating: None };
     let mut ahead = Vec::new();
     while let Some((bytes, read)) = next(&mut state).await? {
         ahead.push(Ok::<Bytes, Problem>(bytes));
@@ -163,28 +217,61 @@ pub(crate) async fn streamed(
     Ok(response)
 }
 
+/// What a body is made from.
+struct Source {
+    archive: Archive,
+    pieces: VecDeque<Piece>,
+    /// The deflated instance whose parts are asked for; a body has the parts of one.
+    inflating: Option<Inflating>,
+}
+
 /// The next bytes, and whether they are of an instance.
-async fn next((archive, pieces): &mut (Archive, VecDeque<Piece>)) -> Result<Option<(Bytes, bool)>, Problem> {
+async fn next(source: &mut Source) -> Result<Option<(Bytes, bool)>, Problem> {
+    let Source { archive, pieces, inflating } = source;
     while let Some(piece) = pieces.pop_front() {
         match piece {
             Piece::Bytes(bytes) => return Ok(Some((bytes, false))),
-            Piece::Meta(row) => {
-                let meta = write_file_meta(
-                    row.sop_class.as_str(),
-                    row.instance.as_str(),
-                    &row.transfer_syntax,
-                    Some(archive.ae_title()),
-                );
+            Piece::Meta(row, syntax) => {
+                let meta =
+                    write_file_meta(row.sop_class.as_str(), row.instance.as_str(), &syntax, Some(archive.ae_title()));
                 return Ok(Some((meta.into(), false)));
             }
-            Piece::Part(row, range) => {
-                pieces.push_front(Piece::Reading(Box::new(archive.read(&row, range))));
+            Piece::Convert(row, target) => {
+                let converting = archive.convert(&row, &target).await?;
+                pieces.push_front(Piece::Converting(Box::new(converting)));
             }
-            Piece::Reading(mut reading) => {
-                if let Some(bytes) = reading.next().await.transpose()? {
-                    pieces.push_front(Piece::Reading(reading));
+            Piece::Converting(mut converting) => {
+                if let Some(bytes) = converting.next().await.transpose()? {
+                    pieces.push_front(Piece::Converting(converting));
                     return Ok(Some((bytes, true)));
                 }
+            }
+            Piece::Part(row, range) => {
+                pieces.push_front(Piece::Reading(Box::new(archive.read(&row, range)), Turn::Nothing));
+            }
+            Piece::Value(row, range, turn) if transfer_syntax(&row.transfer_syntax).deflated => {
+                inflating.get_or_insert_with(|| Inflating::new(archive.read(&row, 0..row.length_bytes)));
+                pieces.push_front(Piece::Inflated(range, turn));
+            }
+            Piece::Value(row, range, turn) => {
+                pieces.push_front(Piece::Reading(Box::new(archive.read(&row, range)), turn));
+            }
+            Piece::Inflated(mut range, mut turn) => {
+                let Some(inflating) = inflating.as_mut() else { continue };
+                if let Some(bytes) = inflating.next(&mut range).await? {
+                    let bytes = turn.push(bytes);
+                    pieces.push_front(Piece::Inflated(range, turn));
+                    return Ok(Some((bytes, true)));
+                }
+                pieces.push_front(Piece::Bytes(turn.finish()));
+            }
+            Piece::Reading(mut reading, mut turn) => {
+                if let Some(bytes) = reading.next().await.transpose()? {
+                    let bytes = turn.push(bytes);
+                    pieces.push_front(Piece::Reading(reading, turn));
+                    return Ok(Some((bytes, true)));
+                }
+                pieces.push_front(Piece::Bytes(turn.finish()));
             }
         }
     }

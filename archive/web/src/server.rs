@@ -3,6 +3,7 @@
 use crate::{
     guard::Metrics,
     operations,
+    pace::{Deadlines, Pace},
     router::{Parts, Shared, router},
 };
 use archive_service::Archive;
@@ -12,7 +13,14 @@ use hyper_util::{
     server::{conn::auto::Builder, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use parking_lot::Mutex;
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -37,16 +45,22 @@ pub trait Health: Send + Sync {
 pub struct WebSettings {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// Connections at the same time. Default 1024.
+    /// Connections at the same time; more wait. Default 1024.
     pub connections_max: usize,
+    /// Connections of one address at the same time; more are closed at once. Default 64.
+    pub connections_per_peer_max: usize,
     /// DICOMweb requests that run at the same time. Default 256.
     pub requests_max: usize,
     /// Pages that listen to events. Default 64.
     pub listeners_max: usize,
-    /// Time for the head of a request. Default 10 s.
+    /// Time for the head of a request, from the opening of the connection on. Default 10 s.
     pub head_timeout: Duration,
     /// Time in which a body must bring something. Default 30 s.
     pub body_timeout: Duration,
+    /// Time in which a client must take some of an answer. Default 30 s.
+    pub write_timeout: Duration,
+    /// Time between two requests of one connection. Default 120 s.
+    pub idle_timeout: Duration,
     /// Time for requests in flight at shutdown. Default 20 s.
     pub drain_timeout: Duration,
     /// Parts of one store request. Default 10,000.
@@ -64,10 +78,13 @@ impl WebSettings {
         Self {
             listen,
             connections_max: 1024,
+            connections_per_peer_max: 64,
             requests_max: 256,
             listeners_max: 64,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(120),
             drain_timeout: Duration::from_secs(20),
             parts_max: 10_000,
             query_rows_max: 1000,
@@ -158,8 +175,14 @@ pub(crate) fn share(
 }
 
 async fn accept(listener: TcpListener, shared: Shared, stop: CancellationToken) {
-    let (settings, router) = (shared.settings.clone(), router(shared));
+    let settings = shared.settings.clone();
+    let refused = shared.metrics.refused.clone();
+    let stalled = shared.metrics.stalled.clone();
+    let router = router(shared);
     let places = Arc::new(Semaphore::new(settings.connections_max));
+    let peers = Arc::new(Mutex::new(BTreeMap::new()));
+    let deadlines =
+        Deadlines { head: settings.head_timeout, write: settings.write_timeout, idle: settings.idle_timeout };
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut builder = Builder::new(TokioExecutor::new());
@@ -174,12 +197,27 @@ async fn accept(listener: TcpListener, shared: Shared, stop: CancellationToken) 
         let Some(Some((accepted, place))) = stop.run_until_cancelled(next).await else { break };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = serve(&builder, router.clone(), stream, peer);
-                let connection = graceful.watch(connection);
+                let Some(own) = OfPeer::take(&peers, peer.ip(), settings.connections_per_peer_max) else {
+                    refused.inc();
+                    tracing::debug!(%peer, "connection refused: this address has too many");
+                    continue;
+                };
+                let pace = Pace::new();
+                let connection = graceful.watch(serve(&builder, router.clone(), stream, peer, pace.clone()));
+                let stalled = stalled.clone();
                 connections.spawn(async move {
-                    let _place = place;
-                    if let Err(error) = connection.await {
-                        tracing::debug!(%error, "connection ended");
+                    let _held = (place, own);
+                    tokio::select! {
+                        biased;
+                        ended = connection => {
+                            if let Err(error) = ended {
+                                tracing::debug!(%error, "connection ended");
+                            }
+                        }
+                        why = pace.stalled(deadlines) => {
+                            stalled.inc();
+                            tracing::info!(%peer, why, "connection closed");
+                        }
                     }
                 });
             }
@@ -198,21 +236,54 @@ async fn accept(listener: TcpListener, shared: Shared, stop: CancellationToken) 
     connections.shutdown().await;
 }
 
+/// A connection that counts for its address while it lives.
+struct OfPeer {
+    peers: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
+    address: IpAddr,
+}
+
+impl OfPeer {
+    fn take(peers: &Arc<Mutex<BTreeMap<IpAddr, usize>>>, address: IpAddr, most: usize) -> Option<Self> {
+        let mut open = peers.lock();
+        let own = open.entry(address).or_default();
+        if *own >= most {
+            return None;
+        }
+        *own += 1;
+        Some(Self { peers: Arc::clone(peers), address })
+    }
+}
+
+impl Drop for OfPeer {
+    fn drop(&mut self) {
+        let mut open = self.peers.lock();
+        if let Some(own) = open.get_mut(&self.address) {
+            *own -= 1;
+            if *own == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
+}
+
 fn serve(
     builder: &Builder<TokioExecutor>,
     router: Router,
     stream: TcpStream,
     peer: SocketAddr,
+    pace: Pace,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = Box<dyn std::error::Error + Send + Sync>> + Send + 'static
 {
     // Heads are small and answers are written in large pieces.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "set TCP_NODELAY");
     }
-    let service = router.map_request(move |request: hyper::Request<hyper::body::Incoming>| {
+    let service = tower::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let mut request: Request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(Peer(peer));
-        request
+        let running = pace.request();
+        let answering = router.clone().oneshot(request);
+        async move { answering.await.map(|response| running.answer(response)) }
     });
     builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).into_owned()
 }

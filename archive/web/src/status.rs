@@ -2,7 +2,7 @@
 //! says what to do; none says a value that was sent.
 
 use archive_model::Invalid;
-use archive_service::{QueryError, ReadError, StoreError};
+use archive_service::{ConvertError, QueryError, ReadError, StoreError};
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -74,6 +74,18 @@ impl From<ReadError> for Problem {
             }
         };
         Self::new(status, format!("{error}; try again, or ask another node"))
+    }
+}
+
+impl From<ConvertError> for Problem {
+    fn from(error: ConvertError) -> Self {
+        match error {
+            ConvertError::Read(error) => error.into(),
+            ConvertError::Never { .. } | ConvertError::Recode(_) => Self::new(
+                StatusCode::NOT_ACCEPTABLE,
+                format!("{error}; have it as it was stored, with ?as=received, or by C-GET"),
+            ),
+        }
     }
 }
 

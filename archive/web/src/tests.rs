@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod connections;
+mod encodings;
+
 use crate::{
     router::{Shared, router},
     server::{Health, Web, WebSettings, share},

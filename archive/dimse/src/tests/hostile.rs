@@ -2,15 +2,16 @@
 
 use super::support::*;
 use crate::{
+    DimseSettings,
     association::Ended,
-    scu::{Proposal, Requestor},
+    scu::{Proposal, Requestor, request},
 };
 use archive_model::sop_class;
 use archive_upper_layer::frame;
 use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -47,8 +48,9 @@ async fn what_is_no_association_request_is_aborted_at_once() {
     let p_data = [4, 0, 0, 0, 0, 8, 0, 0, 0, 4, 1, 3, 0, 0];
     let huge = [1, 0, 0xff, 0xff, 0xff, 0xff];
     let release = [5, 0, 0, 0, 0, 4, 0, 0, 0, 0];
+    // In Sta2 all of these are AA-1: A-ABORT of the service user (PS3.8 Table 9-10).
     for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x16, 3, 1, 2, 0, 1], &p_data, &huge, &release] {
-        assert_eq!(answered(&face, bytes).await.first(), Some(&A_ABORT), "{bytes:?}");
+        assert_eq!(answered(&face, bytes).await, [A_ABORT, 0, 0, 0, 0, 4, 0, 0, 0, 0], "{bytes:?}");
     }
     lives(&face).await;
 }
@@ -63,7 +65,7 @@ async fn a_request_that_does_not_come_whole_in_time_is_hung_up_on() {
 #[tokio::test]
 async fn a_message_that_trickles_is_cut() {
     let mut settings = settings();
-    settings.timeouts.progress = Duration::from_millis(200);
+    settings.deadlines.progress = Duration::from_millis(200);
     let face = Face::with(archive_service::ServiceSettings::default(), settings).await;
     let object = Object::new(CT, 1, EXPLICIT, 64);
     let mut requestor = face.connect(&[object.proposal()]).await.unwrap();
@@ -119,6 +121,35 @@ async fn who_breaks_the_protocol_inside_an_association_is_aborted() {
         let end = timeout(Duration::from_secs(20), requestor.association.next()).await.expect(what);
         assert!(matches!(end, Err(Ended::Aborted | Ended::Lost(_))), "{what}: {end:?}");
         lives(&face).await;
+    }
+}
+
+#[tokio::test]
+async fn who_only_opens_connections_takes_no_place_from_others() {
+    let settings = DimseSettings { associations_max: 8, associations_per_peer_max: 4, ..settings() };
+    let settings = DimseSettings { deadlines: deadlines(), ..settings };
+    let face = Face::with(archive_service::ServiceSettings::default(), settings).await;
+    let at = face.server.local_address();
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(TcpStream::connect(at).await.unwrap());
+    }
+    // The last of them is closed: by then the server has seen them all.
+    let mut buffer = [0; 16];
+    let last = silent.last_mut().unwrap().read(&mut buffer);
+    assert!(matches!(timeout(Duration::from_secs(20), last).await.expect("hung up"), Ok(0) | Err(_)));
+    let request = request(&title("OTHER"), &title("TRIPTYCH"), &[Proposal::new(sop_class::VERIFICATION, &[IMPLICIT])]);
+    let request = frame::encode(&request.into()).unwrap();
+    let mut open = Vec::new();
+    for number in 0..5 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut other = socket.connect(at).await.unwrap();
+        other.write_all(&request).await.unwrap();
+        let kind = timeout(Duration::from_secs(20), other.read_u8()).await.expect("answered").unwrap();
+        // 2 is A-ASSOCIATE-AC, 3 is A-ASSOCIATE-RJ: beyond the limit of an address it is told so.
+        assert_eq!(kind, if number < 4 { 2 } else { 3 });
+        open.push(other);
     }
 }
 

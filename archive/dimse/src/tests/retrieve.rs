@@ -2,12 +2,20 @@
 
 use super::support::*;
 use crate::{
-    association::Received,
+    association::{Association, Received},
     command::{self, field},
     scu::{Proposal, ScuError},
 };
 use archive_model::{Encoding, Limits, read_data_set, sop_class, tags, transfer_syntax, write_data_set};
 use archive_service::ServiceSettings;
+use archive_upper_layer::{
+    End, Event,
+    frame::Frame,
+    negotiate::{self, Acceptor},
+    pdu::Pdu,
+};
+use std::time::Duration;
+use tokio::net::TcpListener;
 
 fn objects() -> Vec<Object> {
     vec![
@@ -73,6 +81,25 @@ async fn uncompressed_objects_are_converted_for_who_takes_only_another_encoding(
 }
 
 #[tokio::test]
+async fn what_only_looks_uncompressed_never_leaves_under_another_label() {
+    const GE_SWAPPED: &str = "1.2.840.113619.5.2";
+    let face = Face::new().await;
+    let stored = Object::new(CT, 1, GE_SWAPPED, 64);
+    face.store(std::slice::from_ref(&stored)).await;
+    // Its pixels are big endian: in a plain syntax they would be other pixels.
+    let mut requestor = face.connect(&get_proposals(&[CT], &[EXPLICIT, IMPLICIT])).await.unwrap();
+    let (received, end) = get(&mut requestor).await;
+    assert!(received.is_empty());
+    assert!(matches!(end, Err(ScuError::Status { status: 0xA702, .. })), "{end:?}");
+    requestor.release().await;
+    let mut requestor = face.connect(&get_proposals(&[CT], &[GE_SWAPPED])).await.unwrap();
+    let (received, end) = get(&mut requestor).await;
+    end.unwrap();
+    assert!(received == [by_name(&stored)], "as it is stored it goes to who knows the syntax");
+    requestor.release().await;
+}
+
+#[tokio::test]
 async fn a_get_that_is_cancelled_says_how_many_remain() {
     let face = Face::new().await;
     face.store(&(1..=5).map(|number| Object::new(CT, number, EXPLICIT, 64)).collect::<Vec<_>>()).await;
@@ -115,7 +142,7 @@ async fn a_move_takes_everything_to_the_destination_unchanged() {
 
 #[tokio::test]
 async fn a_move_to_nobody_says_so() {
-    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let face = Face::moving_to(&[("GONE", closed)]).await;
     face.store(&objects()).await;
     let class = sop_class::STUDY_ROOT_MOVE;
@@ -128,5 +155,98 @@ async fn a_move_to_nobody_says_so() {
     assert!(matches!(unknown, Err(ScuError::Status { status: 0xA801, .. })));
     let keyless = requestor.move_to(class, &identifier("SERIES"), &title("GONE"), |_, _| ()).await;
     assert!(matches!(keyless, Err(ScuError::Status { status: 0xA900, .. })));
+    requestor.release().await;
+}
+
+/// A destination that takes every object, and never answers a release. Answers how many came.
+async fn never_released(listener: TcpListener) -> usize {
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut association = Association::over(stream, End::Acceptor, deadlines()).unwrap();
+    association.event(Event::TransportIndication);
+    let Frame::Other(Pdu::AssociationRQ(request)) = association.frame().await.unwrap() else { panic!("a request") };
+    association.event(Event::AssociateRqPdu);
+    let ae_title = title("DEAF");
+    let acceptor = Acceptor { ae_title, any_called_title: true, full: false, no_stores: false, stopping: false };
+    let agreed = negotiate::answer(&request, &acceptor, 0).unwrap();
+    association.event(Event::AssociateAccept);
+    association.contexts = agreed.contexts;
+    association.write_pdu(&Pdu::AssociationAC(agreed.answer)).await.unwrap();
+    let (mut count, mut last) = (0, None);
+    loop {
+        // Any more frames are not answered, but read: a connection that is closed would be an answer too.
+        match association.frame().await {
+            Ok(Frame::Data(pdvs)) => {
+                for pdv in pdvs {
+                    let Some(piece) = association.piece(pdv).await.unwrap() else { continue };
+                    match piece {
+                        Received::Command { context, set, .. } => last = Some((context, set)),
+                        Received::Data { last: true, .. } => {
+                            let (context, set) = last.take().unwrap();
+                            let fine = crate::status::Status::new(0, "");
+                            association.send(context, &command::response(&set, &fine, false), None).await.unwrap();
+                            count += 1;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Ok(Frame::Other(Pdu::ReleaseRQ)) => {}
+            _ => return count,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_destination_that_never_answers_a_release_does_not_hold_up_the_final_response() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let face = Face::moving_to(&[("DEAF", listener.local_addr().unwrap())]).await;
+    face.store(&objects()).await;
+    let destination = tokio::spawn(never_released(listener));
+    let class = sop_class::STUDY_ROOT_MOVE;
+    let mut requestor = face.connect(&[Proposal::new(class, &[EXPLICIT])]).await.unwrap();
+    let (study, deaf) = (identifier("STUDY"), title("DEAF"));
+    let moving = requestor.move_to(class, &study, &deaf, |_, _| ());
+    tokio::time::timeout(Duration::from_secs(5), moving).await.expect("answered at once").unwrap();
+    requestor.release().await;
+    // ARTIM: then the association to the destination is given up too.
+    let count = tokio::time::timeout(Duration::from_secs(20), destination).await.expect("hung up").unwrap();
+    assert_eq!(count, objects().len());
+}
+
+#[tokio::test]
+async fn a_move_that_is_cancelled_ends_with_fe00_and_what_remains() {
+    let to = Face::with(ServiceSettings { ae_title: title("OTHER"), ..ServiceSettings::default() }, settings()).await;
+    let face = Face::moving_to(&[("OTHER", to.server.local_address())]).await;
+    face.store(&(1..=50).map(|number| Object::new(CT, number, EXPLICIT, 64)).collect::<Vec<_>>()[..1]).await;
+    let mut sender = face.connect(&[Object::new(CT, 1, EXPLICIT, 64).proposal()]).await.unwrap();
+    for number in 2..=50 {
+        assert_eq!(Object::new(CT, number, EXPLICIT, 64).send(&mut sender).await.unwrap().0, 0);
+    }
+    sender.release().await;
+    let class = sop_class::STUDY_ROOT_MOVE;
+    let mut requestor = face.connect(&[Proposal::new(class, &[IMPLICIT])]).await.unwrap();
+    let own = &mut requestor.association;
+    let bytes = write_data_set(&identifier("STUDY"), Encoding::ImplicitLe);
+    // Both in one write: the cancel is there before the first sub-operation ends.
+    let mut out = Vec::new();
+    let set = archive_model::write_command_set(&command::move_request(9, class, &title("OTHER")));
+    archive_upper_layer::frame::put_data(&mut out, 1, true, true, &set, 0);
+    archive_upper_layer::frame::put_data(&mut out, 1, false, true, &bytes, 0);
+    let set = archive_model::write_command_set(&command::cancel_request(9));
+    archive_upper_layer::frame::put_data(&mut out, 1, true, true, &set, 0);
+    own.write_all(&out).await.unwrap();
+    let last = loop {
+        let Received::Command { set, data, .. } = own.next().await.unwrap() else { panic!("a command") };
+        assert!(!data);
+        if command::status_code(&set) != Some(0xFF00) {
+            break set;
+        }
+    };
+    assert_eq!(command::status_code(&last), Some(0xFE00));
+    let number = |tag| last.integer(tag).unwrap();
+    let (done, rest) =
+        (number(tags::NUMBER_OF_COMPLETED_SUBOPERATIONS), number(tags::NUMBER_OF_REMAINING_SUBOPERATIONS));
+    assert!(done + rest == 50 && rest > 0, "{done} {rest}");
+    assert_eq!(to.instances().await.len() as i128, done);
     requestor.release().await;
 }

@@ -7,7 +7,7 @@ use crate::{
     command::{self, field},
     scu::{Proposal, ScuError},
 };
-use archive_model::{DataSet, VR, sop_class, tags, transfer_syntax, write_data_set};
+use archive_model::{DataSet, Element, VR, Value, sop_class, tags, transfer_syntax, write_data_set};
 use archive_service::ServiceSettings;
 
 #[tokio::test]
@@ -51,6 +51,39 @@ async fn what_was_stored_is_found_at_once_at_every_level() {
     let wrong = requestor.find(find, &identifier("PATIENT"), |_| ()).await;
     assert!(matches!(wrong, Err(ScuError::Status { status: 0xA900, .. })), "no patients below the study root");
     requestor.release().await;
+}
+
+#[tokio::test]
+async fn answers_come_in_the_character_sets_of_the_requestor_where_they_hold_every_letter() {
+    let face = Face::new().await;
+    let japanese = "Yamada^Tarou=山田^太郎=やまだ^たろう";
+    face.store(&[Object::new(CT, 1, EXPLICIT, 64)]).await;
+    let other = Face::new().await;
+    other.store(&[Object::of(japanese, CT, 1, EXPLICIT, 64)]).await;
+    let find = sop_class::STUDY_ROOT_FIND;
+    let latin: &[&str] = &["ISO_IR 100"];
+    let kanji: &[&str] = &["", "ISO 2022 IR 87"];
+    let utf: &[&str] = &["ISO_IR 192"];
+    for (face, name, asked, answered) in [
+        (&face, "Müller^Jörg", latin, latin),
+        (&face, "Müller^Jörg", kanji, utf),
+        (&face, "Müller^Jörg", &[], utf),
+        (&other, japanese, kanji, kanji),
+        (&other, japanese, latin, utf),
+        (&other, japanese, &["GB18030"], &["GB18030"]),
+    ] {
+        let mut requestor = face.connect(&[Proposal::new(find, &[EXPLICIT])]).await.unwrap();
+        let mut keys = identifier("STUDY");
+        keys.put_text(tags::PATIENT_NAME, VR::PN, "");
+        let words: Vec<String> = asked.iter().map(|word| (*word).to_owned()).collect();
+        keys.put(Element { tag: tags::SPECIFIC_CHARACTER_SET, vr: VR::CS, value: Value::Text(words) });
+        let mut answers = Vec::new();
+        requestor.find(find, &keys, |answer| answers.push(answer)).await.unwrap();
+        assert_eq!(answers.len(), 1);
+        assert_eq!(answers[0].text(tags::PATIENT_NAME), Some(name), "{asked:?}");
+        assert_eq!(answers[0].texts(tags::SPECIFIC_CHARACTER_SET), answered, "{asked:?}");
+        requestor.release().await;
+    }
 }
 
 #[tokio::test]

@@ -89,7 +89,7 @@ impl Face {
 
 pub(crate) fn settings() -> DimseSettings {
     let mut settings = DimseSettings { drain: Duration::from_millis(500), ..DimseSettings::default() };
-    settings.timeouts.artim = Duration::from_millis(500);
+    settings.deadlines.artim = Duration::from_millis(500);
     settings
 }
 
@@ -114,6 +114,11 @@ pub(crate) struct Object {
 impl Object {
     /// An image with `pixel_bytes` bytes of pixels in `syntax`.
     pub(crate) fn new(class: &'static str, number: usize, syntax: &'static str, pixel_bytes: usize) -> Self {
+        Self::of("Müller^Jörg", class, number, syntax, pixel_bytes)
+    }
+
+    /// An image of the patient `name`.
+    pub(crate) fn of(name: &str, class: &'static str, number: usize, syntax: &'static str, pixel_bytes: usize) -> Self {
         let instance = format!("{SERIES}.{number}");
         let mut set = DataSet::new();
         set.put_text(tags::SOP_CLASS_UID, VR::UI, class);
@@ -123,7 +128,7 @@ impl Object {
         set.put_text(tags::MODALITY, VR::CS, "CT");
         set.put_text(tags::STUDY_DATE, VR::DA, "20260102");
         set.put_text(tags::PATIENT_ID, VR::LO, "P1");
-        set.put_text(tags::PATIENT_NAME, VR::PN, "Müller^Jörg");
+        set.put_text(tags::PATIENT_NAME, VR::PN, name);
         set.put_text(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192");
         set.put_text(tags::INSTANCE_NUMBER, VR::IS, number.to_string());
         set.put(Element { tag: tags::ROWS, vr: VR::US, value: Value::Integers(vec![1]) });
