@@ -1,6 +1,7 @@
 """Three real processes, killed and started at will; load over STOW-RS with a history that knows *unknown*."""
 import hashlib
 import random
+import shutil
 import struct
 import subprocess
 import threading
@@ -29,7 +30,7 @@ class Node:
         log = open(self.cluster.folder / f"{self.name}.log", "ab")
         command = [BINARY, "serve", "--data", self.folder, "--name", self.name, "--segment-mib", "64", "--groups", "8"]
         command += ["--dimse", f"127.0.0.1:{self.dimse}", "--http", f"127.0.0.1:{self.http}"]
-        command += ["--peers", self.cluster.peers]
+        command += ["--peers", self.cluster.peers, *self.cluster.flags]
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
 
     def kill(self):
@@ -52,13 +53,26 @@ class Node:
         except requests.RequestException:
             return False
 
+    def lose(self):
+        """The machine is lost with its disk."""
+        self.kill()
+        shutil.rmtree(self.folder)
+
+    def is_whole(self):
+        """A voter in every group that misses nothing."""
+        if not self.ready():
+            return False
+        status = self.status()
+        own = next(node for node in status["nodes"] if node["name"] == self.name)
+        return own["missing_bytes"] is None and all(own["id"] in group["voter_ids"] for group in status["groups"])
+
     def applied(self):
         return {group["id"]: group["applied"] for group in self.status()["groups"]}
 
 
 class Cluster:
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, flags=()):
+        self.folder, self.flags = folder, [str(flag) for flag in flags]
         self.peers = ",".join(f"{name}=127.0.0.1:{free_port()}" for name in NAMES)
         self.nodes = [Node(self, name) for name in NAMES]
 

@@ -33,7 +33,7 @@ pub(crate) fn run(verb: ClusterVerb) -> Result<ExitCode, Failure> {
     }
 }
 
-async fn fetch(http: &str) -> Result<ClusterStatus, Failure> {
+pub(crate) async fn fetch(http: &str) -> Result<ClusterStatus, Failure> {
     let url = format!("{}/api/cluster", http.trim_end_matches('/'));
     let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
     let answer = client.get(&url).send().await.map_err(|error| {
@@ -76,6 +76,21 @@ fn describe(status: &ClusterStatus) -> String {
             node.name, node.peer_address, node.leads, node.lag_entries
         ));
     }
+    for node in &status.nodes {
+        if let Some(bytes) = node.missing_bytes {
+            line(format_args!(""));
+            let left = indicatif::HumanBytes(bytes);
+            line(format_args!(
+                "mirroring: {} pulls {left} more from its peers; until then it counts as no copy",
+                node.name
+            ));
+        }
+    }
+    let learning: Vec<_> = status.groups.iter().filter(|group| !group.learners.is_empty()).collect();
+    if let Some(group) = learning.first() {
+        line(format_args!(""));
+        line(format_args!("joining: {} is being brought up in {} groups", group.learners.join(", "), learning.len()));
+    }
     let leaderless: Vec<_> =
         status.groups.iter().filter(|group| group.leader.is_none()).map(|g| g.id.to_string()).collect();
     if !leaderless.is_empty() {
@@ -112,6 +127,7 @@ mod tests {
             last: None,
             committed: None,
             applied: None,
+            purged: None,
         };
         let status = ClusterStatus { groups: vec![group], ..ClusterStatus::default() };
         let text = describe(&status);

@@ -5,8 +5,10 @@ mod client;
 mod cluster;
 mod fetch;
 mod logging;
+mod node;
 mod serve;
 mod settings;
+mod watchdog;
 mod world;
 
 use clap::{Parser, Subcommand};
@@ -34,6 +36,11 @@ enum Verb {
     Find(client::FindFlags),
     /// Fetch a study or a series from an archive (C-GET).
     Get(fetch::GetFlags),
+    /// Manage the nodes of a cluster.
+    Node {
+        #[command(subcommand)]
+        verb: node::NodeVerb,
+    },
     /// Look at a cluster.
     Cluster {
         #[command(subcommand)]
@@ -47,6 +54,7 @@ fn main() -> ExitCode {
         Verb::Send(flags) => client::send(flags),
         Verb::Find(flags) => client::find(flags),
         Verb::Get(flags) => fetch::get(flags),
+        Verb::Node { verb } => node::run(verb),
         Verb::Cluster { verb } => cluster::run(verb),
     };
     match result {

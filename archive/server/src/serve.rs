@@ -11,13 +11,14 @@ use crate::{
     alone::Alone,
     logging,
     settings::{ServeFlags, Settings},
+    watchdog,
     world::{SystemClock, SystemSeed},
 };
 use archive_catalog::{Catalog, CatalogOptions};
 use archive_dimse::{Deadlines, DimseServer, DimseSettings};
 use archive_service::{Archive, ServiceSettings};
 use archive_web::{Health, Web, WebSettings};
-use raft_groups::{Identity, Node, NodeOptions};
+use raft_groups::{Identity, Node, NodeOptions, Retention};
 use raft_lanes::{FolderDisk, Lane, LaneMetrics, LaneOptions};
 use raft_types::{BoxFuture, Clock, Disk, Message, Propose, Refusal, Seed, Serve, StateMachine, Stream, Wire};
 use raft_wire::{Hello, TcpWire, WireOptions};
@@ -40,7 +41,7 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// A disk smaller than this gets small segments.
 const SMALL_DISK_BYTES: u64 = 64 << 30;
 /// The exit code after a disk or a group has failed: a supervisor should start the node again, once.
-const EXIT_FAILED: u8 = 70;
+pub(crate) const EXIT_FAILED: i32 = 70;
 
 pub(crate) fn run(flags: ServeFlags) -> Result<ExitCode, Failure> {
     let settings = flags.settle()?;
@@ -79,6 +80,13 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
     let options = NodeOptions {
         groups: settings.groups,
         registry: registry.clone(),
+        retention: Retention {
+            keep_bytes: settings.log_keep_bytes,
+            keep_for: settings.log_keep,
+            every: Retention::default().every.min(settings.log_keep),
+        },
+        replace_after: settings.replace_after,
+        mirror_bytes_per_second: settings.mirror_bytes_per_second,
         ..NodeOptions::new(identity, settings.peers.clone())
     };
     let machine: Arc<dyn StateMachine> = Arc::<Catalog>::clone(&catalog);
@@ -87,6 +95,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
     // Nobody but this line sets it.
     let _ = serve.0.set(node.serve());
 
+    let _watchdog = watchdog::start(lane.clone())?;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     tasks.spawn(until(stop.clone(), present(Arc::clone(&node), tcp.clone())));
     tasks.spawn(until(stop.clone(), checkpoint(Arc::clone(&catalog))));
@@ -131,7 +140,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
     if let Some(why) = failed {
         // What the disk holds is what counts: nothing that is still in memory may be answered for (trap 17).
         error!(why, "ending at once: the peers go on; see this log, then start the node again");
-        return Ok(ExitCode::from(EXIT_FAILED));
+        std::process::exit(EXIT_FAILED);
     }
     info!("stopping: running operations may end");
     archive.drain();
@@ -169,6 +178,14 @@ fn open(settings: &Settings, registry: &prometheus::Registry, clock: Arc<dyn Clo
     };
     let lane =
         Lane::open(log, clock, options).map_err(|error| format!("--data {}: {error}", settings.data.display()))?;
+    if identity.is_member() && lane.status().segments == 0 {
+        return Err(format!(
+            "--data {}: this node belongs to a cluster, but its log/ is empty: mount the disk that holds it; if it is \
+             lost, move the whole folder away and start with an empty one, so that the node is mirrored anew",
+            settings.data.display()
+        )
+        .into());
+    }
     let catalog = Catalog::open(&settings.data.join("catalog"), CatalogOptions::default())
         .map_err(|error| format!("--data {}: {}", settings.data.display(), crate::chain(&error)))?;
     Ok(Opened { store, identity, lane, catalog: Arc::new(catalog) })
@@ -305,6 +322,10 @@ impl Health for NodeHealth {
 
     fn ready(&self) -> Result<(), String> {
         if *self.0.ready().borrow() { Ok(()) } else { Err(self.0.status().phase) }
+    }
+
+    fn replace(&self, name: String) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move { self.0.replace(&name).await.map_err(|error| error.to_string()) })
     }
 }
 

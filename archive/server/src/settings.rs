@@ -130,6 +130,25 @@ pub(crate) struct ServeFlags {
     #[arg(long, env = "TRIPTYCH_SEGMENT_MIB", value_name = "MIB")]
     pub(crate) segment_mib: Option<u64>,
 
+    /// Log that every group keeps for nodes that were away, in MiB: who comes back within it catches up by log, who was
+    /// away longer gets the rows anew and pulls the images it misses. Default 256, bounds 1 to 1048576.
+    #[arg(long, env = "TRIPTYCH_LOG_KEEP_MIB", value_name = "MIB")]
+    pub(crate) log_keep_mib: Option<u64>,
+
+    /// Age up to which log is kept all the same, in seconds, unless there is more of it than `--log-keep-mib`.
+    /// Default 86400, bounds 1 to 31536000.
+    #[arg(long, env = "TRIPTYCH_LOG_KEEP_SECONDS", value_name = "SECONDS")]
+    pub(crate) log_keep_seconds: Option<u64>,
+
+    /// How long a node with an empty disk asks under the name of a known node before it takes its place by itself, in
+    /// seconds; `triptych node replace` does it at once. Default 600, bounds 5 to 2592000.
+    #[arg(long, env = "TRIPTYCH_REPLACE_AFTER_SECONDS", value_name = "SECONDS")]
+    pub(crate) replace_after_seconds: Option<u64>,
+
+    /// Images that a new or returning node pulls from its peers, in MiB a second at most; 0 is no limit. Default 0.
+    #[arg(long, env = "TRIPTYCH_MIRROR_MIB_PER_SECOND", value_name = "MIB")]
+    pub(crate) mirror_mib_per_second: Option<u64>,
+
     /// Least level of the log lines: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as
     /// `info,archive_dimse=debug`. Default `info`.
     #[arg(long, env = "TRIPTYCH_LOG", value_name = "FILTER")]
@@ -167,6 +186,10 @@ pub(crate) struct Settings {
     pub(crate) queries: u32,
     pub(crate) limits: Limits,
     pub(crate) segment_bytes: Option<u64>,
+    pub(crate) log_keep_bytes: u64,
+    pub(crate) log_keep: Duration,
+    pub(crate) replace_after: Duration,
+    pub(crate) mirror_bytes_per_second: Option<u64>,
     pub(crate) log: String,
     pub(crate) log_json: bool,
 }
@@ -232,6 +255,10 @@ impl ServeFlags {
             depth: self.depth.or(below.depth),
             elements: self.elements.or(below.elements),
             segment_mib: self.segment_mib.or(below.segment_mib),
+            log_keep_mib: self.log_keep_mib.or(below.log_keep_mib),
+            log_keep_seconds: self.log_keep_seconds.or(below.log_keep_seconds),
+            replace_after_seconds: self.replace_after_seconds.or(below.replace_after_seconds),
+            mirror_mib_per_second: self.mirror_mib_per_second.or(below.mirror_mib_per_second),
             log: self.log.or(below.log),
             log_format: self.log_format.or(below.log_format),
         }
@@ -247,8 +274,11 @@ impl ServeFlags {
             let names: Vec<_> = peers.keys().map(String::as_str).collect();
             return Err(bad("name", format!("`{name}` is not one of --peers ({})", names.join(", "))));
         }
-        if peers.len() == 2 {
-            let why = "two nodes survive no failure, since both are needed for a majority: give one, three or more";
+        if !matches!(peers.len(), 0 | 1 | 3) {
+            let why = match peers.len() {
+                2 => "two nodes survive no failure, since both are needed for a majority: give one or three",
+                _ => "this release forms clusters of three nodes: give one or three",
+            };
             return Err(bad("peers", why.into()));
         }
         let peer = self.peer.or_else(|| peers.get(&name).cloned()).unwrap_or_else(|| "127.0.0.1:7400".into());
@@ -295,6 +325,17 @@ impl ServeFlags {
                 .map(|mib| within("segment-mib", mib, 16, 4096))
                 .transpose()?
                 .map(|m| m << 20),
+            log_keep_bytes: within("log-keep-mib", self.log_keep_mib.unwrap_or(256), 1, 1 << 20)? << 20,
+            log_keep: seconds("log-keep-seconds", self.log_keep_seconds, 86_400, 1, 31_536_000)?,
+            replace_after: seconds("replace-after-seconds", self.replace_after_seconds, 600, 5, 2_592_000)?,
+            mirror_bytes_per_second: Some(within(
+                "mirror-mib-per-second",
+                self.mirror_mib_per_second.unwrap_or(0),
+                0,
+                1 << 20,
+            )?)
+            .filter(|mib| *mib > 0)
+            .map(|mib| mib << 20),
             log: self.log.unwrap_or_else(|| "info".into()),
             log_json: match self.log_format.as_deref() {
                 None | Some("text") => false,

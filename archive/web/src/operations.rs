@@ -4,7 +4,7 @@ use crate::{router::Shared, status::Problem};
 use archive_service::{ClusterStatus, Totals};
 use axum::{
     Json,
-    extract::State,
+    extract::{Path, State},
     http::{HeaderValue, StatusCode, header},
     response::{
         IntoResponse, Response,
@@ -51,6 +51,16 @@ pub(crate) async fn metrics(State(shared): State<Shared>) -> Response {
 
 pub(crate) async fn cluster(State(shared): State<Shared>) -> Json<ClusterStatus> {
     Json(shared.archive.status())
+}
+
+/// Gives a lost node up. The body is JSON, empty or not: a form of another site cannot send that unasked.
+pub(crate) async fn replace(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    Json(_): Json<Value>,
+) -> Result<StatusCode, Problem> {
+    let ordered = shared.health.replace(name).await;
+    ordered.map(|()| StatusCode::NO_CONTENT).map_err(|why| Problem::new(StatusCode::CONFLICT, why))
 }
 
 pub(crate) async fn totals(State(shared): State<Shared>) -> Result<Json<Value>, Problem> {

@@ -12,7 +12,7 @@ use axum::{
     extract::DefaultBodyLimit,
     http::{HeaderValue, Method, StatusCode, header},
     middleware,
-    routing::get,
+    routing::{get, post},
 };
 use std::{ops::Deref, sync::Arc};
 use tokio::sync::{Semaphore, watch};
@@ -81,6 +81,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/page/icon.svg", get(page::icon))
         .route("/api/cluster", get(operations::cluster))
         .route("/api/totals", get(operations::totals))
+        .route("/api/nodes/{name}/replace", post(operations::replace))
         .route("/api/events", get(operations::events))
         .route("/health/live", get(operations::live))
         .route("/health/ready", get(operations::ready))

@@ -29,7 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-/// How a node tells whether it lives and works.
+/// How a node tells whether it lives and works, and what an operator may order.
 pub trait Health: Send + Sync {
     /// Whether the process can go on; if not, it should be restarted.
     fn live(&self) -> bool;
@@ -38,6 +38,11 @@ pub trait Health: Send + Sync {
     /// # Errors
     /// Why not, and what it waits for.
     fn ready(&self) -> Result<(), String>;
+    /// Gives the node of this name up: the next empty disk under it takes its place.
+    ///
+    /// # Errors
+    /// Why it was not done, and what to do.
+    fn replace(&self, name: String) -> futures::future::BoxFuture<'_, Result<(), String>>;
 }
 
 /// Settings of the web face.

@@ -30,6 +30,10 @@ const STOW: &str = "multipart/related; type=\"application/dicom\"; boundary=B";
 struct Fine;
 
 impl Health for Fine {
+    fn replace(&self, name: String) -> futures::future::BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move { if name == "n2" { Ok(()) } else { Err(format!("there is no node called {name}")) } })
+    }
+
     fn live(&self) -> bool {
         true
     }

@@ -15,6 +15,7 @@ pub(crate) struct Metrics {
     pub(crate) hosted: IntGauge,
     pub(crate) transfers: IntCounter,
     pub(crate) installed: IntCounter,
+    pub(crate) purged: IntCounter,
     pub(crate) missing_bytes: IntGauge,
     pub(crate) pulled_bytes: IntCounter,
     pub(crate) repaired: IntCounter,
@@ -49,6 +50,7 @@ impl Metrics {
             leads: keep(registry, IntGauge::new("raft_groups_leads", "Groups that this node leads.")?)?,
             hosted: keep(registry, IntGauge::new("raft_groups_hosted", "Groups that this node keeps.")?)?,
             transfers: keep(registry, IntCounter::new("raft_groups_transfers_total", "Leaderships handed over.")?)?,
+            purged: keep(registry, IntCounter::new("raft_groups_purged_total", "Times that old log was let go of.")?)?,
             installed: keep(
                 registry,
                 IntCounter::new("raft_groups_snapshots_installed_total", "Groups whose rows came from a leader.")?,

@@ -115,10 +115,12 @@ impl Node {
                 }
             }
         };
-        if tokio::time::timeout(NOTED_WITHIN, noted).await.is_ok()
-            && let Err(error) = group.raft.trigger().purge_log(upto.index).await
-        {
-            tracing::debug!(group = %group.id, %error, "the log was not purged");
+        if tokio::time::timeout(NOTED_WITHIN, noted).await.is_err() {
+            return; // tried again at the next look
+        }
+        match group.raft.trigger().purge_log(upto.index).await {
+            Ok(()) => self.metrics.purged.inc(),
+            Err(error) => tracing::debug!(group = %group.id, %error, "the log was not purged"),
         }
     }
 }

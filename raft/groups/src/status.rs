@@ -40,6 +40,7 @@ impl Node {
                 last: self.lane.state(group.id).last,
                 committed: metrics.local_committed.as_ref().map(position),
                 applied: group.progress.applied(),
+                purged: self.lane.state(group.id).purged,
             });
         }
         let mut names: BTreeMap<String, (Option<NodeId>, String)> =
@@ -134,6 +135,7 @@ mod tests {
             last: None,
             committed: None,
             applied: None,
+            purged: None,
         }
     }
 

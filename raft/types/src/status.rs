@@ -81,4 +81,7 @@ pub struct GroupStatus {
     pub committed: Option<LogPosition>,
     /// Newest entry applied here.
     pub applied: Option<LogPosition>,
+    /// Newest entry that the log here has let go of.
+    #[serde(default)]
+    pub purged: Option<LogPosition>,
 }
