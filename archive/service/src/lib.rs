@@ -23,6 +23,7 @@ mod archive;
 mod convert;
 mod error;
 mod ingest;
+mod memory;
 mod metrics;
 mod query;
 mod read;
