@@ -41,15 +41,6 @@ pub enum Level {
     Instance,
 }
 
-/// Which information model asks (PS3.4 C.6.1, C.6.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Root {
-    /// Patients above studies.
-    Patient,
-    /// Patient attributes belong to the study.
-    Study,
-}
-
 /// What is returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Include {
@@ -61,13 +52,11 @@ pub enum Include {
     All,
 }
 
-/// A query.
+/// A query. Keys of upper levels may match more than one, and person names match without case and accents, always.
 #[derive(Debug, Clone)]
 pub struct Find {
     /// What is looked for.
     pub level: Level,
-    /// Which model asks.
-    pub root: Root,
     /// Keys: a value is matched, an empty one only returned.
     pub keys: DataSet,
     /// What is returned.
@@ -76,10 +65,6 @@ pub struct Find {
     pub limit: Option<u64>,
     /// So many are left out first.
     pub offset: u64,
-    /// Person names are always matched without case and accents; nothing more is done for this.
-    pub fuzzy: bool,
-    /// Keys of upper levels may match more than one.
-    pub relational: bool,
 }
 
 impl Find {

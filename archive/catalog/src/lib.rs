@@ -37,7 +37,7 @@ mod schema;
 pub use catalog::{Catalog, CatalogOptions, Totals};
 pub use command::{Admission, BlockPart, Command, InstanceHead, Outcome, Protocol, RefusedWhy, Source, UploadId};
 pub use error::CatalogError;
-pub use find::{Find, Include, Level, Root, Search};
+pub use find::{Find, Include, Level, Search};
 pub use head::{HeadError, instance_head};
 pub use keys::{KEYS, Key};
 pub use retrieve::{HeaderPages, Selection};

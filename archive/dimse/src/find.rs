@@ -8,13 +8,13 @@ use crate::{
 use archive_model::{
     DataSet, Element, Limits, Tag, VR, Value, read_data_set, sop_class, tags, transfer_syntax, write_data_set,
 };
-use archive_service::{Archive, Find, Freshness, Include, Level, Root};
+use archive_service::{Archive, Find, Freshness, Include, Level};
 
 /// Bytes of an identifier, at most.
 pub(crate) const IDENTIFIER_BYTES_MAX: usize = 1 << 20;
 
-/// Which model and levels a SOP class has (PS3.4 C.6).
-pub(crate) fn root(class: &str) -> Root {
+/// Whether patients stand above studies in the model of a SOP class (PS3.4 C.6).
+fn is_patient_root(class: &str) -> bool {
     let patient = [
         sop_class::PATIENT_ROOT_FIND,
         sop_class::PATIENT_ROOT_MOVE,
@@ -23,7 +23,7 @@ pub(crate) fn root(class: &str) -> Root {
         sop_class::PATIENT_STUDY_ONLY_MOVE,
         sop_class::PATIENT_STUDY_ONLY_GET,
     ];
-    if patient.contains(&class) { Root::Patient } else { Root::Study }
+    patient.contains(&class)
 }
 
 /// The level of an identifier (0008,0052).
@@ -43,7 +43,7 @@ pub(crate) fn level(class: &str, identifier: &DataSet) -> Result<Level, Status> 
     let only_studies =
         [sop_class::PATIENT_STUDY_ONLY_FIND, sop_class::PATIENT_STUDY_ONLY_MOVE, sop_class::PATIENT_STUDY_ONLY_GET]
             .contains(&class);
-    if (root(class) == Root::Study && level == Level::Patient) || (only_studies && level > Level::Study) {
+    if (!is_patient_root(class) && level == Level::Patient) || (only_studies && level > Level::Study) {
         let status = Status::new(status::MISMATCH, "the information model has no such level (0008,0052)");
         return Err(status.naming(tags::QUERY_RETRIEVE_LEVEL));
     }
@@ -98,16 +98,7 @@ pub(crate) async fn find(
         return Ok(status.naming(*missing));
     }
     let words = identifier.texts(tags::SPECIFIC_CHARACTER_SET).to_vec();
-    let find = Find {
-        level,
-        root: root(&agreed.abstract_syntax),
-        keys: identifier,
-        include: Include::Requested,
-        limit: None,
-        offset: 0,
-        fuzzy: false,
-        relational: agreed.relational,
-    };
+    let find = Find { level, keys: identifier, include: Include::Requested, limit: None, offset: 0 };
     let encoding = transfer_syntax(&agreed.transfer_syntax).encoding;
     let mut matches = match archive.find(find, Freshness::ReadIndex).await {
         Ok(matches) => matches,

@@ -117,6 +117,8 @@ mod tests {
             assert_eq!(code(later), OUT_OF_RESOURCES);
         }
         assert_eq!(code(StoreError::Mismatch { what: "SOP Class UID (0008,0016)" }), MISMATCH);
+        let syntax = archive_model::Uid::parse("implicit").map_err(StoreError::TransferSyntax);
+        assert_eq!(syntax.map_err(code), Err(SYNTAX_NOT_SUPPORTED));
         assert_eq!(code(StoreError::Refused { why: String::new() }), PROCESSING_FAILURE);
     }
 

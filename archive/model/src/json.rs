@@ -6,10 +6,14 @@
 //!
 //! Numbers that a JSON reader would change stay text (DS and IS that are not plain, SV and UV beyond 2^53).
 
-use crate::{DataSet, Element, Limits, Tag, VR, Value, tags};
+mod read;
+
+use crate::{DataSet, Element, Tag, VR, Value, tags};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use serde_json::{Map, Number, Value as Json};
+use serde_json::Number;
 use std::io::{self, Write};
+
+pub use read::{data_sets_from_json, from_json};
 
 /// One step from the root to an element inside of sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,148 +186,13 @@ fn write_float(out: &mut dyn Write, value: f64) -> io::Result<()> {
     }
 }
 
-/// The data set of a JSON object, or of an array with one.
-///
-/// # Errors
-/// For JSON that is not JSON, or not a data set; the message says where.
-pub fn from_json(bytes: &[u8], limits: &Limits) -> Result<DataSet, JsonError> {
-    let mut sets = data_sets_from_json(bytes, limits)?;
-    match sets.len() {
-        1 => Ok(sets.swap_remove(0)),
-        count => Err(malformed(None, format!("one data set was expected, not {count}"))),
-    }
-}
-
-/// The data sets of a JSON array, or the one of an object.
-///
-/// # Errors
-/// For JSON that is not JSON, or not data sets; the message says where.
-pub fn data_sets_from_json(bytes: &[u8], limits: &Limits) -> Result<Vec<DataSet>, JsonError> {
-    if bytes.len() as u64 > limits.header_bytes_max {
-        return Err(malformed(None, format!("the JSON is larger than {} bytes", limits.header_bytes_max)));
-    }
-    // serde_json itself refuses more than 128 levels, so that no input can exhaust the stack.
-    let json: Json = serde_json::from_slice(bytes).map_err(|error| malformed(None, format!("not JSON: {error}")))?;
-    match json {
-        Json::Object(map) => Ok(vec![data_set(&map, 0)?]),
-        Json::Array(sets) => sets
-            .iter()
-            .map(|set| match set {
-                Json::Object(map) => data_set(map, 0),
-                _ => Err(malformed(None, "an array of data sets holds something else")),
-            })
-            .collect(),
-        _ => Err(malformed(None, "a data set is a JSON object")),
-    }
-}
-
-fn malformed(tag: Option<Tag>, why: impl Into<String>) -> JsonError {
-    JsonError { tag, why: why.into() }
-}
-
-fn data_set(map: &Map<String, Json>, depth: usize) -> Result<DataSet, JsonError> {
-    if depth > DEPTH_MAX {
-        return Err(malformed(None, "sequences are nested more than 64 deep"));
-    }
-    let mut set = DataSet::new();
-    for (key, attribute) in map {
-        let tag = key_tag(key)
-            .ok_or_else(|| malformed(None, "a key is not a tag of eight hexadecimal digits, such as 00100010"))?;
-        let Json::Object(attribute) = attribute else {
-            return Err(malformed(Some(tag), "an attribute is a JSON object with `vr`"));
-        };
-        set.put(element(tag, attribute, depth)?);
-    }
-    Ok(set)
-}
-
-fn element(tag: Tag, attribute: &Map<String, Json>, depth: usize) -> Result<Element, JsonError> {
-    let vr = match attribute.get("vr").and_then(Json::as_str) {
-        Some(text) => text.parse::<VR>().map_err(|_| malformed(Some(tag), "its `vr` is not one of PS3.5"))?,
-        None => crate::scanner::dictionary_vr(tag, false),
-    };
-    if let Some(inline) = attribute.get("InlineBinary") {
-        let text = inline.as_str().ok_or_else(|| malformed(Some(tag), "`InlineBinary` is a text"))?;
-        let bytes = BASE64.decode(text).map_err(|_| malformed(Some(tag), "`InlineBinary` is not Base64"))?;
-        return Ok(Element { tag, vr, value: Value::Bytes(bytes.into()) });
-    }
-    if let Some(uri) = attribute.get("BulkDataURI").and_then(Json::as_str) {
-        let place = uri.split_once('-').and_then(|(offset, length)| Some((offset.parse().ok()?, length.parse().ok()?)));
-        let (offset, length) = place.ok_or_else(|| malformed(Some(tag), "a `BulkDataURI` cannot be followed here"))?;
-        return Ok(Element { tag, vr, value: Value::Bulk { offset, length } });
-    }
-    let values = match attribute.get("Value") {
-        None => return Ok(Element { tag, vr, value: Value::Empty }),
-        Some(Json::Array(values)) => values,
-        Some(_) => return Err(malformed(Some(tag), "`Value` is an array")),
-    };
-    let value = value(tag, vr, values, depth)?;
-    Ok(Element { tag, vr, value })
-}
-
-fn value(tag: Tag, vr: VR, values: &[Json], depth: usize) -> Result<Value, JsonError> {
-    let wrong = |what: &str| malformed(Some(tag), format!("a value of {vr} is {what}"));
-    if values.is_empty() {
-        return Ok(Value::Empty);
-    }
-    Ok(match vr {
-        VR::SQ => {
-            let item = |value: &Json| match value {
-                Json::Object(map) => data_set(map, depth + 1),
-                Json::Null => Ok(DataSet::new()),
-                _ => Err(wrong("a JSON object")),
-            };
-            Value::Items(values.iter().map(item).collect::<Result<_, _>>()?)
-        }
-        VR::US | VR::SS | VR::UL | VR::SL | VR::SV | VR::UV => {
-            let number = |value: &Json| match value {
-                Json::Number(number) => number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from)),
-                Json::String(text) => text.trim().parse().ok(),
-                _ => None,
-            };
-            let numbers = values.iter().map(|value| number(value).ok_or_else(|| wrong("an integer")));
-            Value::Integers(numbers.collect::<Result<_, _>>()?)
-        }
-        VR::FL | VR::FD => {
-            let number = |value: &Json| match value {
-                Json::Number(number) => number.as_f64(),
-                Json::String(text) => text.trim().parse().ok(),
-                _ => None,
-            };
-            let numbers = values.iter().map(|value| number(value).ok_or_else(|| wrong("a number")));
-            Value::Floats(numbers.collect::<Result<_, _>>()?)
-        }
-        VR::AT => {
-            let tag = |value: &Json| value.as_str().and_then(key_tag).ok_or_else(|| wrong("eight hexadecimal digits"));
-            Value::Tags(values.iter().map(tag).collect::<Result<_, _>>()?)
-        }
-        _ => {
-            let texts = values.iter().map(|value| text_of(vr, value).ok_or_else(|| wrong("a text")));
-            let texts: Vec<String> = texts.collect::<Result<_, _>>()?;
-            if texts.iter().all(String::is_empty) && texts.len() == 1 { Value::Empty } else { Value::Text(texts) }
-        }
-    })
-}
-
-fn text_of(vr: VR, value: &Json) -> Option<String> {
-    match value {
-        Json::Null => Some(String::new()),
-        Json::String(text) => Some(text.clone()),
-        Json::Number(number) => Some(number.to_string()),
-        Json::Object(name) if vr == VR::PN => {
-            let group = |key: &str| name.get(key).and_then(Json::as_str).unwrap_or_default();
-            let whole = format!("{}={}={}", group("Alphabetic"), group("Ideographic"), group("Phonetic"));
-            Some(whole.trim_end_matches('=').to_owned())
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Limits;
     use bytes::Bytes;
     use proptest::prelude::*;
+    use serde_json::{Map, Value as Json};
 
     fn texts(values: &[&str]) -> Value {
         Value::Text(values.iter().map(|text| (*text).to_owned()).collect())
@@ -361,9 +230,32 @@ mod tests {
         assert!(refused("{").contains("not JSON"));
         assert!(refused("[1]").contains("something else"));
         assert!(refused(r#"{"xyz":{}}"#).contains("eight hexadecimal digits"));
-        assert!(refused(r#"{"00280010":{"vr":"US","Value":["x"]}}"#).contains("an integer"));
+        assert_eq!(refused(r#"{"00280010":{"vr":"US","Value":["x"]}}"#), "00280010: a value of US is an integer");
+        assert_eq!(refused(r#"{"00280010":{"vr":"XX"}}"#), "00280010: its `vr` is not one of PS3.5");
+        for secret in [r#""DOE""#, r#"{"00100010":"DOE"}"#, r#"{"00100010":{"Value":"DOE"}}"#, r#"[["DOE"]]"#] {
+            assert!(!refused(secret).contains("DOE"), "a message names no value");
+        }
+        assert!(refused("{} {}").contains("not JSON"));
         let deep = format!("{}{}", r#"{"00081115":{"vr":"SQ","Value":["#.repeat(100_000), "]}}".repeat(100_000));
-        assert!(refused(&deep).contains("not JSON"), "100,000 levels do not exhaust the stack");
+        assert!(refused(&deep).contains("64 deep"), "100,000 levels do not exhaust the stack");
+        for deep in
+            [r#"{"00100010":"#, r#"{"00100010":{"Value":["#, r#"{"00100010":{"x":["#, "[", r#"{"00100010":{"vr":"#]
+        {
+            assert!(!refused(&deep.repeat(100_000)).is_empty());
+        }
+        let names = r#"{"00100010":{"Value":["#.to_owned() + &r#"{"Alphabetic":"#.repeat(100_000);
+        assert!(!refused(&names).is_empty());
+    }
+
+    /// A limit of the JSON reader stopped at 42.
+    #[test]
+    fn as_many_levels_are_read_as_are_written() {
+        let mut set = DataSet::new();
+        for _ in 0..DEPTH_MAX {
+            let items = Value::Items(vec![set]);
+            set = [Element { tag: tags::REQUEST_ATTRIBUTES_SEQUENCE, vr: VR::SQ, value: items }].into_iter().collect();
+        }
+        assert_eq!(from_json(&to_json(&set, &no_bulk), &Limits::default()), Ok(set));
     }
 
     fn element() -> impl Strategy<Value = Element> {

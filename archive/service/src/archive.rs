@@ -1,7 +1,8 @@
 //! The archive: what the two faces hold. Cheap to clone.
 
 use crate::{
-    ClusterStatus, Ingest, InstanceRow, Offer, Reading, RemoteAe, ServiceSettings, StoreError, Stored, metrics::Metrics,
+    ClusterStatus, Ingest, InstanceRow, Offer, Reading, RemoteAe, ServiceSettings, StoreError, Stored,
+    memory::IngestMemory, metrics::Metrics,
 };
 use archive_catalog::{Admission, Catalog};
 use archive_model::{AeTitle, Limits, Uid};
@@ -27,7 +28,7 @@ struct Inner {
     log: Arc<dyn Propose>,
     clock: Arc<dyn Clock>,
     settings: ServiceSettings,
-    ingest_budget: ByteBudget,
+    ingest_memory: IngestMemory,
     read_budget: ByteBudget,
     queries: Arc<Semaphore>,
     look_ups: Arc<Semaphore>,
@@ -50,7 +51,7 @@ impl Archive {
             catalog,
             log,
             clock,
-            ingest_budget: ByteBudget::new(settings.ingest_bytes_max.max(ServiceSettings::INGEST_BYTES_MIN)),
+            ingest_memory: IngestMemory::new(settings.ingest_bytes_max.max(ServiceSettings::INGEST_BYTES_MIN)),
             read_budget: ByteBudget::new(settings.read_bytes_max),
             queries: Arc::new(Semaphore::new(settings.queries_max.max(1))),
             look_ups: Arc::new(Semaphore::new(settings.queries_max.max(1))),
@@ -153,8 +154,8 @@ impl Archive {
         &self.inner.settings
     }
 
-    pub(crate) fn ingest_budget(&self) -> &ByteBudget {
-        &self.inner.ingest_budget
+    pub(crate) fn ingest_memory(&self) -> &IngestMemory {
+        &self.inner.ingest_memory
     }
 
     pub(crate) fn queries(&self) -> &Arc<Semaphore> {
@@ -182,7 +183,7 @@ impl Archive {
         };
         metrics.stored.with_label_values(&[admission]).inc();
         metrics.stored_bytes.with_label_values(&[protocol]).inc_by(length_bytes);
-        metrics.ingest_bytes.set(gauge(self.inner.ingest_budget.used()));
+        metrics.ingest_bytes.set(gauge(self.inner.ingest_memory.used()));
         if let Admission::Version { number } = stored.admission {
             tracing::warn!(study = %stored.study, instance = %stored.instance, number,
                 "other content under a known UID: kept as a version");

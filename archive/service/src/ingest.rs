@@ -12,19 +12,22 @@
 //! Crash points: before `PutSmall` or `Commit` is committed nothing is visible; blocks of an upload that was never
 //! committed are orphans, forgotten by `Abort`, which the drop of an unfinished upload proposes.
 //!
-//! Memory cannot be waited for in a circle:
+//! Memory (`memory.rs`) cannot be waited for in a circle:
 //! - a block in flight belongs to a task that needs nothing of us, and gives its permit back with the answer;
 //! - the first block asks for a little and grows with its bytes; a block that cannot grow is proposed as it is;
 //! - each later block asks for all it can need at once, when the block before it has been handed over, and for as
 //!   little as the first if that much does not come free.
 
-use crate::{Archive, StoreError};
+use crate::{
+    Archive, StoreError,
+    memory::{IngestPermit, Share},
+};
 use archive_catalog::{
     Admission, BlockPart, Command, HeadError, InstanceHead, Outcome, Source, UploadId, instance_head,
 };
 use archive_model::{Scanned, Scanner, Uid, tags, transfer_syntax};
 use bytes::Bytes;
-use raft_types::{BytePermit, GroupId, Versioned};
+use raft_types::{GroupId, Versioned};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -86,7 +89,8 @@ pub struct Ingest {
     scanner: Scanner,
     hasher: blake3::Hasher,
     block: Vec<u8>,
-    permit: Option<BytePermit>,
+    memory: Share,
+    permit: Option<IngestPermit>,
     length_bytes: u64,
     large: Option<Large>,
     validating: Duration,
@@ -107,10 +111,12 @@ struct Large {
 impl Ingest {
     pub(crate) fn new(archive: Archive, offer: Offer) -> Self {
         let scanner = Scanner::new(&transfer_syntax(&offer.transfer_syntax), &archive.settings().limits);
+        let memory = archive.ingest_memory().share(&offer.source.peer);
         Self {
             archive,
             offer,
             scanner,
+            memory,
             hasher: blake3::Hasher::new(),
             block: Vec::new(),
             permit: None,
@@ -154,7 +160,7 @@ impl Ingest {
         loop {
             let wanted = (self.block.len() + coming).min(BLOCK_BYTES);
             let held = match &self.permit {
-                Some(permit) => usize::try_from(permit.bytes()).unwrap_or(BLOCK_BYTES),
+                Some(permit) => permit.bytes(),
                 None => self.begin_block(wanted).await,
             };
             if wanted <= held || self.grow(wanted.max(2 * held).min(BLOCK_BYTES) - held).await? {
@@ -166,12 +172,11 @@ impl Ingest {
 
     /// A permit and a buffer for a block, before its first byte is kept; answers for how many bytes.
     async fn begin_block(&mut self, wanted: usize) -> usize {
-        let budget = self.archive.ingest_budget().clone();
         // A second block says that the object is large: its blocks are whole, and grow in no steps.
         let bytes = if self.large.is_some() { BLOCK_BYTES } else { wanted.max(FIRST_BYTES) };
-        let (bytes, permit) = match tokio::time::timeout(GROW_WAIT, budget.acquire(bytes as u64)).await {
+        let (bytes, permit) = match tokio::time::timeout(GROW_WAIT, self.memory.acquire(bytes)).await {
             Ok(permit) => (bytes, permit),
-            Err(_) => (FIRST_BYTES, budget.acquire(FIRST_BYTES as u64).await),
+            Err(_) => (FIRST_BYTES, self.memory.acquire(FIRST_BYTES).await),
         };
         self.permit = Some(permit);
         self.block.reserve_exact(bytes);
@@ -180,8 +185,7 @@ impl Ingest {
 
     /// Makes the block larger; `false` when it must be sent first, because memory is short.
     async fn grow(&mut self, more: usize) -> Result<bool, StoreError> {
-        let more_bytes = self.archive.ingest_budget().acquire(more as u64);
-        match tokio::time::timeout(GROW_WAIT, more_bytes).await {
+        match tokio::time::timeout(GROW_WAIT, self.memory.acquire(more)).await {
             Ok(more_bytes) => {
                 if let Some(permit) = self.permit.as_mut() {
                     permit.absorb(more_bytes);
@@ -201,7 +205,7 @@ impl Ingest {
     }
 
     /// The filled block, and the permit that its bytes need until the log has answered.
-    fn seal_block(&mut self) -> (Bytes, Option<BytePermit>) {
+    fn seal_block(&mut self) -> (Bytes, Option<IngestPermit>) {
         let mut block = std::mem::take(&mut self.block);
         self.hasher.update(&block);
         let mut permit = self.permit.take();
@@ -210,7 +214,7 @@ impl Ingest {
             block.shrink_to_fit();
         }
         if let Some(permit) = &mut permit {
-            permit.shrink(block.capacity() as u64);
+            permit.shrink(block.capacity());
         }
         (block.into(), permit)
     }
@@ -360,7 +364,7 @@ impl Large {
     }
 
     /// Starts the proposal of a block: it goes on while its sender waits for memory, and while we wait for its sender.
-    fn propose(&mut self, archive: &Archive, body: Bytes, permit: Option<BytePermit>) {
+    fn propose(&mut self, archive: &Archive, body: Bytes, permit: Option<IngestPermit>) {
         let (seq, group, upload) = (self.blocks_proposed, self.group, self.upload);
         self.blocks_proposed += 1;
         let own = archive.clone();
@@ -381,7 +385,7 @@ impl Large {
         archive: &Archive,
         head: InstanceHead,
         last: Bytes,
-        permit: Option<BytePermit>,
+        permit: Option<IngestPermit>,
     ) -> Result<Outcome, StoreError> {
         if archive.log().group_of(head.study.as_str().as_bytes()) != self.group {
             return Err(StoreError::Mismatch { what: "Study Instance UID (0020,000D)" });

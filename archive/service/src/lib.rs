@@ -23,6 +23,7 @@ mod archive;
 mod convert;
 mod error;
 mod ingest;
+mod memory;
 mod metrics;
 mod query;
 mod read;
@@ -34,7 +35,7 @@ mod tests;
 
 pub use archive::Archive;
 pub use archive_catalog::{
-    Admission, CatalogError, Find, Include, InstanceRow, Level, Protocol, Root, Selection, Source, Totals,
+    Admission, CatalogError, Find, Include, InstanceRow, Level, Protocol, Selection, Source, Totals,
 };
 pub use convert::{ConvertError, Converting};
 pub use error::{QueryError, StoreError};

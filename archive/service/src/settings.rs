@@ -21,7 +21,7 @@ pub struct ServiceSettings {
     pub remotes: BTreeMap<String, RemoteAe>,
     /// Limits of the pre-validator.
     pub limits: Limits,
-    /// Bytes that all stores together may hold. Default 128 MiB (a node of a large machine: 512 MiB), at least
+    /// Bytes that all stores together may hold, those of one sender three quarters of it. Default 128 MiB (a node of a large machine: 512 MiB), at least
     /// [`ServiceSettings::INGEST_BYTES_MIN`].
     pub ingest_bytes_max: u64,
     /// Bytes that all reads together may hold. Default 64 MiB.

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::{
-    Admission, Archive, Find, Freshness, Include, Ingest, Level, Offer, Protocol, Root, Selection, ServiceSettings,
-    Source, StoreError, Stored,
+    Admission, Archive, Find, Freshness, Include, Ingest, Level, Offer, Protocol, Selection, ServiceSettings, Source,
+    StoreError, Stored,
     testing::{LocalLog, archive},
 };
 use archive_model::{DataSet, Encoding, Invalid, Tag, Uid, VR, tags, write_data_set};
@@ -39,6 +39,13 @@ impl Bench {
         self.archive.store(offer(EXPLICIT)).await.unwrap()
     }
 
+    /// A store by the sender of that number, from a connection of its own.
+    async fn begin_from(&self, sender: usize, port: usize) -> Ingest {
+        let mut offer = offer(EXPLICIT);
+        offer.source.peer = format!("10.0.0.{sender}:{port}");
+        self.archive.store(offer).await.unwrap()
+    }
+
     async fn store(&self, object: &Bytes) -> Result<Stored, StoreError> {
         let mut ingest = self.begin().await;
         push(&mut ingest, object).await?;
@@ -56,7 +63,7 @@ impl Bench {
     }
 
     fn memory(&self) -> u64 {
-        self.archive.ingest_budget().used()
+        self.archive.ingest_memory().used()
     }
 }
 
@@ -141,8 +148,8 @@ async fn half_sent_objects_leave_room_for_others() {
     let bench = Bench::with_memory(16 * MIB);
     let slow = object("1.3", 1, 1000, 7);
     let mut half = Vec::new();
-    for _ in 0..200 {
-        let mut ingest = bench.begin().await;
+    for number in 0..200 {
+        let mut ingest = bench.begin_from(number, 1).await;
         in_time(ingest.push(slow.slice(..40))).await.unwrap();
         half.push(ingest);
     }
@@ -154,14 +161,38 @@ async fn half_sent_objects_leave_room_for_others() {
     assert_eq!(bench.memory(), 0);
 }
 
+/// It stops at three quarters of the memory, over all its connections.
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_ends_nothing_stops_only_itself() {
+    let bench = Bench::with_memory(16 * MIB);
+    let whole = object("1.3", 1, 5 * MIB, 7);
+    let mut sender = Box::pin(async {
+        let mut half = Vec::new();
+        for port in 1.. {
+            let mut ingest = bench.begin_from(1, port).await;
+            for at in (0..2 * MIB - PIECE).step_by(PIECE) {
+                ingest.push(whole.slice(at..at + PIECE)).await.unwrap();
+            }
+            half.push(ingest);
+        }
+    });
+    // An hour of waiting, which passes at once when nobody can go on.
+    assert!(tokio::time::timeout(Duration::from_secs(3600), &mut sender).await.is_err());
+    assert!(bench.memory() <= 12 * MIB as u64);
+    for number in 0..5 {
+        in_time(bench.store(&object("1.2", number, 5 * MIB, 7))).await.unwrap();
+    }
+    assert_eq!(bench.bytes("1.2").await.len(), 5);
+}
+
 /// All memory but that for one beginning is held by senders that say no more.
 #[tokio::test(start_paused = true)]
 async fn a_block_that_cannot_grow_is_sent_as_it_is() {
     let bench = Bench::with_memory(2 * MIB);
     let slow = object("1.3", 1, 1000, 7);
     let mut half = Vec::new();
-    for _ in 0..31 {
-        let mut ingest = bench.begin().await;
+    for number in 0..31 {
+        let mut ingest = bench.begin_from(number, 1).await;
         ingest.push(slow.slice(..40)).await.unwrap();
         half.push(ingest);
     }
@@ -257,16 +288,7 @@ fn studies() -> Find {
     let mut keys = DataSet::new();
     keys.put_text(tags::STUDY_INSTANCE_UID, VR::UI, "");
     keys.put_text(Tag(0x0009, 0x1010), VR::LO, "");
-    Find {
-        level: Level::Study,
-        root: Root::Study,
-        keys,
-        include: Include::Requested,
-        limit: None,
-        offset: 0,
-        fuzzy: false,
-        relational: false,
-    }
+    Find { level: Level::Study, keys, include: Include::Requested, limit: None, offset: 0 }
 }
 
 /// B5: each held one of the permits that every query and look-up needs, for as long as it did not read.

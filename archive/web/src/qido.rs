@@ -19,7 +19,7 @@ use archive_model::{
     matching::Pattern,
     tags,
 };
-use archive_service::{Find, Freshness, Include, Level, Matches, Root};
+use archive_service::{Find, Freshness, Include, Level, Matches};
 use axum::{
     body::Body,
     extract::{Path, State},
@@ -188,16 +188,7 @@ struct Asked {
 
 impl Asked {
     fn of(level: Level, parameters: &[(String, String)]) -> Result<Self, Problem> {
-        let find = Find {
-            level,
-            root: Root::Study,
-            keys: DataSet::new(),
-            include: Include::Default,
-            limit: None,
-            offset: 0,
-            fuzzy: false,
-            relational: true,
-        };
+        let find = Find { level, keys: DataSet::new(), include: Include::Default, limit: None, offset: 0 };
         let mut asked = Self { find, limit: None, fuzzy: false };
         let mut wanted = Vec::new();
         for (name, value) in parameters {
@@ -211,7 +202,6 @@ impl Asked {
                 _ => put_key(&mut asked.find.keys, &path(name)?, value)?,
             }
         }
-        asked.find.fuzzy = asked.fuzzy;
         for field in wanted.iter().filter(|field| !field.is_empty()) {
             if field.eq_ignore_ascii_case("all") {
                 asked.find.include = Include::All;

@@ -142,6 +142,8 @@ mod tests {
     #[test]
     fn an_outcome_that_is_not_known_is_worth_another_try() {
         assert_eq!(refusal(&StoreError::Unknown).status, StatusCode::SERVICE_UNAVAILABLE);
+        let syntax = archive_model::Uid::parse("implicit").map_err(StoreError::TransferSyntax);
+        assert_eq!(syntax.map_err(|error| refusal(&error).reason), Err(49442));
         assert_eq!(refusal(&StoreError::StudyMismatch), Refusal { reason: 43265, status: StatusCode::CONFLICT });
         let response = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "later").into_response();
         assert_eq!(response.headers()[header::RETRY_AFTER], "5");

@@ -3,8 +3,8 @@
 #![allow(dead_code)] // each test file uses its part
 
 use archive_catalog::{
-    BlockPart, Catalog, CatalogOptions, Command, Find, Include, InstanceHead, Level, Outcome, Protocol, Root, Search,
-    Source, UploadId, instance_head,
+    BlockPart, Catalog, CatalogOptions, Command, Find, Include, InstanceHead, Level, Outcome, Protocol, Search, Source,
+    UploadId, instance_head,
 };
 use archive_model::{DataSet, Element, Scanned, Tag, VR, Value, tags};
 use raft_types::{Committed, CommittedEntry, GroupId, LogPosition, StateMachine, Versioned};
@@ -133,16 +133,7 @@ pub(crate) fn head(header: &DataSet, length_bytes: u64, content: u8) -> Instance
 
 /// Everything at `level` that matches `keys`.
 pub(crate) fn query(level: Level, keys: &[Element]) -> Find {
-    Find {
-        level,
-        root: Root::Study,
-        keys: keys.iter().cloned().collect(),
-        include: Include::Requested,
-        limit: None,
-        offset: 0,
-        fuzzy: false,
-        relational: true,
-    }
+    Find { level, keys: keys.iter().cloned().collect(), include: Include::Requested, limit: None, offset: 0 }
 }
 
 /// A key that asks for an attribute.
