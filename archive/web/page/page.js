@@ -39,7 +39,6 @@ function bar(part, whole, label) {
     rect.setAttribute("class", kind);
     rect.setAttribute("width", String(width));
     rect.setAttribute("height", "6");
-    rect.setAttribute("rx", "2");
     svg.append(rect);
   }
   return svg;
@@ -157,8 +156,8 @@ async function studies() {
 
 function line(row) {
   const made = make("tr");
-  const cells = [name(row), text(row, "00100020"), date(row), text(row, "00080061"), text(row, "00081030")];
-  made.append(...cells.map((value) => make("td", value)));
+  made.append(make("td", name(row)), make("td", text(row, "00100020")), make("td", date(row), "plain"));
+  made.append(make("td", text(row, "00080061")), make("td", text(row, "00081030")));
   made.append(make("td", text(row, "00201206"), "number"), make("td", text(row, "00201208"), "number"));
   made.dataset.study = text(row, "0020000D");
   return made;
