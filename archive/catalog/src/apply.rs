@@ -490,7 +490,7 @@ struct Known {
     versions: u32,
 }
 
-fn read_applied(connection: &Connection, group: GroupId) -> Result<Applied, CatalogError> {
+pub(crate) fn read_applied(connection: &Connection, group: GroupId) -> Result<Applied, CatalogError> {
     let found = connection
         .prepare_cached("SELECT term, idx, m_term, m_idx, membership FROM applied WHERE grp = ?1")
         .step("prepare a position")?
@@ -512,7 +512,7 @@ fn applied_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Applied> {
     })
 }
 
-fn write_applied(connection: &Connection, group: GroupId, applied: &Applied) -> Result<(), CatalogError> {
+pub(crate) fn write_applied(connection: &Connection, group: GroupId, applied: &Applied) -> Result<(), CatalogError> {
     let Some(position) = applied.position else { return Ok(()) };
     let membership = applied.membership.as_ref();
     connection

@@ -3,13 +3,20 @@
 use crate::{
     apply,
     error::{CatalogError, Step},
+    export, import,
     pool::Pool,
     schema,
 };
+use bytes::Bytes;
 use parking_lot::Mutex;
-use raft_types::{Applied, Committed, GroupId, Outcome, StateMachine, StateMachineError};
+use raft_types::{
+    Applied, BodyRef, Committed, Exported, GroupId, LogPosition, Outcome, StateMachine, StateMachineError,
+};
 use rusqlite::Connection;
-use std::path::{Path, PathBuf};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 /// Settings of the catalogue.
 #[derive(Debug, Clone)]
@@ -111,9 +118,7 @@ impl Catalog {
     /// # Errors
     /// SQLite's.
     pub fn checkpoint(&self) -> Result<(), CatalogError> {
-        let mut wal = self.path.clone().into_os_string();
-        wal.push("-wal");
-        let grown = std::fs::metadata(wal).map_or(0, |wal| wal.len());
+        let grown = std::fs::metadata(self.wal()).map_or(0, |wal| wal.len());
         if grown < self.options.checkpoint_bytes {
             return Ok(());
         }
@@ -123,14 +128,91 @@ impl Catalog {
     }
 }
 
+fn failed(step: &str) -> impl FnOnce(CatalogError) -> StateMachineError {
+    let step = step.to_owned();
+    move |error| StateMachineError { step, source: Box::new(error) }
+}
+
+impl Catalog {
+    /// Positions that survive a power loss from now on.
+    fn make_safe(&self) -> Result<Vec<(GroupId, Applied)>, CatalogError> {
+        // What is committed by now is in the file of the write-ahead log, or already in the database, which SQLite syncs
+        // before it begins that file anew.
+        let applied = apply::all_applied(&*self.pool.reader()?)?;
+        for file in [self.wal(), self.path.clone()] {
+            match std::fs::File::open(&file) {
+                Ok(file) => file.sync_data()?,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(applied)
+    }
+
+    fn wal(&self) -> PathBuf {
+        let mut wal = self.path.clone().into_os_string();
+        wal.push("-wal");
+        wal.into()
+    }
+}
+
 impl StateMachine for Catalog {
     fn apply(&self, batch: &[Committed]) -> Result<Vec<Outcome>, StateMachineError> {
-        apply::apply(&mut self.writer.lock(), batch)
-            .map_err(|error| StateMachineError { step: "apply to the catalogue".into(), source: Box::new(error) })
+        apply::apply(&mut self.writer.lock(), batch).map_err(failed("apply to the catalogue"))
     }
 
     fn applied(&self) -> Result<Vec<(GroupId, Applied)>, StateMachineError> {
-        apply::all_applied(&self.writer.lock())
-            .map_err(|error| StateMachineError { step: "read the applied positions".into(), source: Box::new(error) })
+        apply::all_applied(&self.writer.lock()).map_err(failed("read the applied positions"))
+    }
+
+    fn settle(&self) -> Result<Vec<(GroupId, LogPosition)>, StateMachineError> {
+        let applied = self.make_safe().map_err(failed("sync the catalogue"))?;
+        Ok(applied.into_iter().filter_map(|(group, applied)| Some((group, applied.position?))).collect())
+    }
+
+    fn export(
+        &self,
+        group: GroupId,
+        sink: &mut dyn FnMut(Exported) -> ControlFlow<()>,
+    ) -> Result<(), StateMachineError> {
+        let reader = self.pool.reader().map_err(failed("export the rows of a group"))?;
+        export::export(&reader, group, sink).map_err(failed("export the rows of a group"))
+    }
+
+    fn import(
+        &self,
+        group: GroupId,
+        applied: &Applied,
+        pieces: &mut dyn FnMut() -> std::io::Result<Option<Bytes>>,
+    ) -> Result<(), StateMachineError> {
+        import::import(&mut self.writer.lock(), group, applied, pieces)
+            // The log is purged up to these rows next: they must not be lost with the power.
+            .and_then(|()| self.make_safe())
+            .map(|_| ())
+            .map_err(failed("import the rows of a group"))
+    }
+
+    fn bodies(&self, group: GroupId) -> Result<Vec<BodyRef>, StateMachineError> {
+        let bodies = || import::bodies(&*self.pool.reader()?, group);
+        bodies().map_err(failed("list the bodies of a group"))
+    }
+
+    fn incomplete(&self) -> Result<Vec<GroupId>, StateMachineError> {
+        let incomplete = || {
+            let reader = self.pool.reader()?;
+            let mut statement =
+                reader.prepare_cached("SELECT grp FROM incomplete ORDER BY grp").step("prepare incomplete groups")?;
+            let rows = statement.query_map([], |row| Ok(GroupId(row.get(0)?))).step("read incomplete groups")?;
+            rows.collect::<rusqlite::Result<_>>().step("read incomplete groups")
+        };
+        incomplete().map_err(failed("read which groups are incomplete"))
+    }
+
+    fn set_complete(&self, group: GroupId) -> Result<(), StateMachineError> {
+        let set = || {
+            let writer = self.writer.lock();
+            writer.execute("DELETE FROM incomplete WHERE grp = ?1", [group.0]).step("mark a group complete").map(|_| ())
+        };
+        set().map_err(failed("mark a group complete"))
     }
 }

@@ -1,6 +1,6 @@
 //! An instance as retrieval sees it, and the small encodings inside of rows.
 
-use crate::{BlockPart, error::CatalogError};
+use crate::{BlockPart, error::CatalogError, schema::SERIES_SHIFT};
 use archive_model::{DataSet, Element, Limits, Tag, Uid, VR, Value, json};
 use raft_types::GroupId;
 use serde::{Serialize, de::DeserializeOwned};
@@ -49,6 +49,11 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 
 pub(crate) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, CatalogError> {
     postcard::from_bytes(bytes).map_err(|error| CatalogError::Damaged(format!("{what}: {error}")))
+}
+
+/// The numbers of the instances of a series: from the first to before the second.
+pub(crate) fn ids_of(series: i64) -> (i64, i64) {
+    (series << SERIES_SHIFT, (series + 1) << SERIES_SHIFT)
 }
 
 pub(crate) fn uid(text: String) -> Result<Uid, CatalogError> {

@@ -34,6 +34,7 @@ CREATE TABLE study (
     modalities TEXT NOT NULL, n_series INTEGER NOT NULL, n_instances INTEGER NOT NULL, bytes INTEGER NOT NULL,
     patient_attrs BLOB NOT NULL, attrs BLOB NOT NULL);
 CREATE INDEX study_patient ON study (patient, uid);
+CREATE INDEX study_grp ON study (grp, uid);
 CREATE INDEX study_date ON study (date DESC, time DESC, uid);
 CREATE INDEX study_several ON study (several) WHERE several = 1;
 CREATE INDEX study_accession ON study (accession);
@@ -61,6 +62,7 @@ CREATE TABLE upload (
 CREATE TABLE ended_upload (
     grp INTEGER NOT NULL, idx INTEGER NOT NULL, upload BLOB NOT NULL, PRIMARY KEY (grp, upload)) WITHOUT ROWID;
 CREATE INDEX ended_upload_idx ON ended_upload (grp, idx);
+CREATE TABLE incomplete (grp INTEGER PRIMARY KEY);
 ";
 
 /// Instances of one series, at most: bits of `instance.id`.

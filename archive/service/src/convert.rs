@@ -165,7 +165,6 @@ mod tests {
                 called_ae: String::new(),
                 peer: String::new(),
             },
-            size_hint_bytes: None,
         };
         let mut ingest = archive.store(offer).await.unwrap();
         ingest.push(write_data_set(&set, Encoding::ImplicitLe).into()).await.unwrap();

@@ -352,7 +352,21 @@ impl Node {
         let applied = if id == GroupId::META {
             Applied::default() // rebuilt from its log
         } else {
-            self.applied_at_start.get(&id).cloned().unwrap_or_default()
+            let applied = self.applied_at_start.get(&id).cloned().unwrap_or_default();
+            match self.lane.state(id).purged {
+                Some(purged) if applied.position < Some(purged) => {
+                    if self.options.single() {
+                        let why = format!(
+                            "the catalogue is older than the log, which begins behind {purged}: restore catalog/ from a \
+                             copy of the same time"
+                        );
+                        return Err(failed(why));
+                    }
+                    self.set_phase(format!("rebuilding the rows of {id} from a peer"));
+                    self.rebuild_rows(id, purged).await
+                }
+                _ => applied,
+            }
         };
         let progress = Progress::new(applied.position);
         let machine = GroupMachine::new(id, Some(self.lane.clone()), sink, progress.clone(), &applied)

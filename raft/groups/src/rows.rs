@@ -24,7 +24,8 @@ use crate::{
 use bytes::Bytes;
 use openraft::{SnapshotMeta, alias::SnapshotMetaOf};
 use raft_types::{
-    Applied, Class, Disk, DiskFile, Exported, GroupId, Message, Refusal, StateMachine, Stream, Wire, WireError,
+    Applied, Class, Disk, DiskFile, Exported, GroupId, LogPosition, Message, Refusal, StateMachine, Stream, Wire,
+    WireError,
 };
 use std::{
     io::{self, IoSlice},
@@ -38,6 +39,8 @@ use tokio::sync::mpsc;
 
 /// Pieces that wait for the network while the export goes on.
 const PIECES_AHEAD: usize = 4;
+/// Before a replica is asked again for rows.
+const REBUILD_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 /// What spool files are called.
 const PREFIX: &str = "incoming-";
 /// Rows of so many groups may come in at the same time: each takes room on the disk twice for a while.
@@ -131,10 +134,30 @@ pub(crate) async fn send(
     let head = encode(&RowsCall { to, vote });
     let first = Message { method: method::ROWS_STREAM, group, head, bodies: Vec::new() };
     let mut stream = wire.open(peer, Class::Read, first).await?;
+    send_parts(&mut stream, peer, machine, blocking, group).await?;
+    match stream.receive().await? {
+        None => Err(lost("the peer took the rows and did not answer".into())),
+        Some(answer) => match decode("rows answer", &answer.head).map_err(|error| lost(error.to_string()))? {
+            RowsAnswer::Installed { vote } => Ok(vote),
+            RowsAnswer::Refused { code, reason } => {
+                Err(WireError::Refused { peer: peer.to_owned(), refusal: Refusal { code, reason } })
+            }
+        },
+    }
+}
+
+/// Sends an export as it is made.
+async fn send_parts(
+    stream: &mut Box<dyn Stream>,
+    peer: &str,
+    machine: Arc<dyn StateMachine>,
+    blocking: Blocking,
+    group: GroupId,
+) -> Result<(), WireError> {
     let mut exported = export(machine, blocking, group).await;
     let mut count = 0;
     while let Some(next) = exported.recv().await {
-        let (part, bodies) = match next.map_err(lost)? {
+        let (part, bodies) = match next.map_err(|why| WireError::Unreachable { peer: peer.to_owned(), why })? {
             Exported::At(applied) => {
                 (RowsPart::At { position: applied.position, membership: applied.membership }, Vec::new())
             }
@@ -146,16 +169,7 @@ pub(crate) async fn send(
         stream.send(Message { method: method::ROWS_STREAM, group, head: encode(&part), bodies }).await?;
     }
     let end = encode(&RowsPart::End { pieces: count });
-    stream.send(Message { method: method::ROWS_STREAM, group, head: end, bodies: Vec::new() }).await?;
-    match stream.receive().await? {
-        None => Err(lost("the peer took the rows and did not answer".into())),
-        Some(answer) => match decode("rows answer", &answer.head).map_err(|error| lost(error.to_string()))? {
-            RowsAnswer::Installed { vote } => Ok(vote),
-            RowsAnswer::Refused { code, reason } => {
-                Err(WireError::Refused { peer: peer.to_owned(), refusal: Refusal { code, reason } })
-            }
-        },
-    }
+    stream.send(Message { method: method::ROWS_STREAM, group, head: end, bodies: Vec::new() }).await
 }
 
 /// Runs the export where it may block; the channel holds it back when the network is slower.
@@ -220,12 +234,18 @@ impl Node {
     }
 
     async fn take_rows(&self, first: &Message, stream: &mut Box<dyn Stream>) -> Result<VoteRecord, Refusal> {
-        let malformed = |why: &str| refusal(code::MALFORMED, why);
         let call: RowsCall = decode("rows", &first.head).map_err(|error| refusal(code::MALFORMED, error))?;
         let group = self.group(first.group).ok_or_else(|| refusal(code::NO_GROUP, "the group is not open here"))?;
         if *group.raft.node_id() != call.to {
             return Err(refusal(code::OTHER_ID, format!("this node is {}, not {}", group.raft.node_id(), call.to)));
         }
+        let spool = self.spool_rows(group.id, stream).await?;
+        self.install_rows(group.id, call.vote, spool).await
+    }
+
+    /// Takes the parts of an export into a spool file.
+    async fn spool_rows(&self, group: GroupId, stream: &mut Box<dyn Stream>) -> Result<Spool, Refusal> {
+        let malformed = |why: &str| refusal(code::MALFORMED, why);
         let Ok(_place) = self.incoming.acquire().await else { return Err(refusal(code::STOPPED, "stopping")) };
         let mut spool = None;
         loop {
@@ -233,8 +253,8 @@ impl Node {
             let message = message.ok_or_else(|| malformed("the rows ended before their end"))?;
             match decode("rows", &message.head).map_err(|error| refusal(code::MALFORMED, error))? {
                 RowsPart::At { position, membership } => {
-                    let (disk, id) = (Arc::clone(&self.store), group.id);
-                    let open = move || Spool::new(disk, id, Applied { position, membership });
+                    let disk = Arc::clone(&self.store);
+                    let open = move || Spool::new(disk, group, Applied { position, membership });
                     let opened = self.options.blocking().run(open).await.map_err(|_| malformed("stopping"))?;
                     spool = Some(opened.map_err(|error| refusal(code::DISK_FULL, error))?);
                 }
@@ -250,12 +270,51 @@ impl Node {
                     spool = Some(written.map_err(|error| refusal(code::DISK_FULL, error))?);
                 }
                 RowsPart::End { pieces } => {
-                    let spool = spool.filter(|spool| spool.pieces.len() as u64 == pieces);
-                    let spool = spool.ok_or_else(|| malformed("not all rows came"))?;
-                    return self.install_rows(first.group, call.vote, spool).await;
+                    let spool = spool.filter(|spool: &Spool| spool.pieces.len() as u64 == pieces);
+                    return spool.ok_or_else(|| malformed("not all rows came"));
                 }
             }
         }
+    }
+
+    /// Serves a peer that has lost its rows.
+    pub(crate) async fn give_rows(self: Arc<Self>, from: String, group: GroupId, mut stream: Box<dyn Stream>) {
+        let (machine, blocking) = (Arc::clone(&self.machine), self.options.blocking());
+        if let Err(error) = send_parts(&mut stream, &from, machine, blocking, group).await {
+            tracing::warn!(%group, from, %error, "rows were not given");
+        }
+    }
+
+    /// The rows here are older than the log: the catalogue was lost, or its schema is a new one. Rows of any replica that
+    /// has applied at least what this log has purged take their place.
+    pub(crate) async fn rebuild_rows(&self, group: GroupId, purged: LogPosition) -> Applied {
+        loop {
+            let meta = self.meta.state();
+            let others = meta.replicas(group).iter().filter(|id| Some(**id) != self.raft_id());
+            for peer in others.filter_map(|id| meta.name_of(*id)).filter(|name| *name != self.name()) {
+                match self.pull_rows(group, purged, peer).await {
+                    Ok(applied) => {
+                        tracing::warn!(%group, peer, "the rows of a group were rebuilt from a peer");
+                        return applied;
+                    }
+                    Err(error) => tracing::info!(%group, peer, %error, "rows could not be had"),
+                }
+            }
+            tokio::time::sleep(REBUILD_PAUSE).await;
+        }
+    }
+
+    async fn pull_rows(&self, group: GroupId, purged: LogPosition, peer: &str) -> Result<Applied, String> {
+        let first = Message { method: method::ROWS_PULL, group, head: Bytes::new(), bodies: Vec::new() };
+        let mut stream = self.wire.open(peer, Class::Read, first).await.map_err(|error| error.to_string())?;
+        let spool = self.spool_rows(group, &mut stream).await.map_err(|refusal| refusal.reason)?;
+        if spool.applied.position.is_none_or(|at| at < purged) {
+            return Err(format!("it has applied only up to {:?}", spool.applied.position));
+        }
+        let (machine, applied) = (Arc::clone(&self.machine), spool.applied.clone());
+        let import = move || spool.import(group, &*machine);
+        self.options.blocking().run(import).await.map_err(|error| error.to_string())??;
+        Ok(applied)
     }
 
     async fn install_rows(&self, id: GroupId, vote: VoteRecord, spool: Spool) -> Result<VoteRecord, Refusal> {

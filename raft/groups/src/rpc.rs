@@ -29,6 +29,7 @@ pub(crate) mod method {
     pub(crate) const READ: u16 = 11;
     pub(crate) const ROWS_STREAM: u16 = 12;
     pub(crate) const COMPLETE: u16 = 13;
+    pub(crate) const ROWS_PULL: u16 = 14;
 }
 
 /// Codes of refusals.

@@ -426,3 +426,25 @@ async fn an_empty_disk_replaces_a_lost_one_and_becomes_a_voter_only_with_every_b
         assert!(why.contains("was replaced"), "{why}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_lost_its_rows_gets_them_from_a_peer_and_pulls_no_body_again() {
+    let mut world = World::new(41, &NAMES);
+    world.retention = KEEP_NOTHING;
+    world.start_all().await;
+    let mut written = Vec::new();
+    write_some(&world, "n1", "before", &mut written).await;
+    let last = written.clone();
+    until("the log is purged", &world, |world| {
+        last.iter().all(|(group, index, _)| is_purged(world, "n3", *group, *index))
+    })
+    .await;
+    let left = world.kill("n3", Unsynced::Dropped).await;
+    world.start("n3", Left { journal: Journal::default(), ..left }).await;
+    world.until_ready("n3").await;
+    world.holds("n3", &written).await;
+    until("n3 is complete", &world, |world| world.running["n3"].journal.incomplete().expect("in memory").is_empty())
+        .await;
+    write_some(&world, "n3", "after", &mut written).await;
+    world.holds("n3", &written).await;
+}

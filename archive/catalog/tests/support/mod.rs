@@ -80,8 +80,9 @@ impl Bench {
         let names: Vec<String> = tables.query_map([], |row| row.get(0)).expect("names").flatten().collect();
         let mut out = String::new();
         for name in names {
-            let mut rows = connection.prepare(&format!("SELECT * FROM {name} ORDER BY 1, 2, 3")).expect("a table");
-            let columns = rows.column_count();
+            let columns = connection.prepare(&format!("SELECT * FROM {name}")).expect("a table").column_count();
+            let order = if columns < 3 { "1" } else { "1, 2, 3" };
+            let mut rows = connection.prepare(&format!("SELECT * FROM {name} ORDER BY {order}")).expect("a table");
             let mut rows = rows.query([]).expect("rows");
             while let Some(row) = rows.next().expect("a row") {
                 let values = (0..columns).map(|at| format!("{:?}", row.get_ref(at).expect("a value")));
