@@ -21,7 +21,8 @@ class Server:
         assert BINARY.exists(), f"{BINARY} is missing: run `cargo build -p archive-server` first"
         self.folder, self.dimse, self.http = folder, free_port(), free_port()
         self.log = open(folder / "log", "ab")
-        command = [BINARY, "serve", "--data", folder / "data", "--name", name, "--segment-mib", "64"]
+        command = [BINARY, "serve", "--data", folder / "data", "--name", name]
+        command += [] if "--segment-mib" in flags else ["--segment-mib", "64"]
         command += ["--dimse", f"127.0.0.1:{self.dimse}", "--http", f"127.0.0.1:{self.http}", *flags]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
         self.url = f"http://127.0.0.1:{self.http}"
@@ -76,9 +77,9 @@ class Server:
         )
 
     def fetch(self, data_set):
-        """The stored data set's bytes, by WADO-RS."""
+        """The stored data set's bytes, by WADO-RS: in the encoding they came in, which without `as` may be another."""
         accept = {"Accept": "application/dicom; transfer-syntax=*"}
-        answer = requests.get(self.instance_url(data_set), headers=accept, timeout=30)
+        answer = requests.get(self.instance_url(data_set), headers=accept, params={"as": "received"}, timeout=30)
         assert answer.status_code == 200, answer.text
         return data_set_bytes(answer.content)
 

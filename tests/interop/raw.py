@@ -51,6 +51,11 @@ def element(group, number, value):
     return struct.pack("<HHI", group, number, len(value)) + value
 
 
+def long_element(group, number, value):
+    """An element of any length."""
+    return struct.pack("<HHI", group, number, len(value)) + value
+
+
 def command_set(*elements):
     body = b"".join(element(0, number, value) for number, value in elements)
     return element(0, 0, struct.pack("<I", len(body))) + body
@@ -71,6 +76,17 @@ def data_set(sop_class, instance, study="1.2.3.4", series="1.2.3.4.5", more=b"")
             + element(0x0020, 0x000D, study) + element(0x0020, 0x000E, series) + more)
 
 
+def explicit(data):
+    """An implicit data set whose elements are UIDs, or the patient's ID, in Explicit VR Little Endian."""
+    out, at = b"", 0
+    while at < len(data):
+        group, number, length = struct.unpack_from("<HHI", data, at)
+        vr = b"LO" if group == 0x0010 else b"UI"
+        out += struct.pack("<HH2sH", group, number, vr, length) + data[at + 8:at + 8 + length]
+        at += 8 + length
+    return out
+
+
 def parse_command(body):
     found, at = {}, 0
     while at < len(body):
@@ -83,8 +99,8 @@ def parse_command(body):
 class Raw:
     """A connection on which anything may be sent."""
 
-    def __init__(self, port, timeout=20):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+    def __init__(self, port, timeout=20, source="127.0.0.1"):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout, source_address=(source, 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self):

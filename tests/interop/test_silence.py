@@ -74,6 +74,15 @@ def test_associations_go_on_beside_a_hundred_that_never_begin(server):
             peer.socket.close()
 
 
+def test_six_hundred_silent_ones_of_one_address_keep_no_other_out(server):
+    peers = [raw.Raw(server.dimse, source="127.0.0.2") for _ in range(600)]
+    try:
+        store_ct(server)
+    finally:
+        for peer in peers:
+            peer.socket.close()
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -123,6 +123,8 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
     let web_settings = WebSettings {
         connections_max: size(settings.connections),
         connections_per_peer_max: size(settings.connections_per_peer),
+        // Half of the read budget: a reader holds up to 3 MiB.
+        readers_per_peer_max: usize::try_from(settings.read_bytes / (6 << 20)).unwrap_or(usize::MAX),
         body_timeout: settings.progress,
         write_timeout: settings.progress,
         drain_timeout: settings.drain,

@@ -4,6 +4,8 @@
 const PAGE_ROWS = 25;
 const byId = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
+// Between two looks at the studies that nobody asked for.
+const REFRESH_MS = 2000;
 let offset = 0;
 let asked = 0;
 
@@ -37,7 +39,6 @@ function bar(part, whole, label) {
     rect.setAttribute("class", kind);
     rect.setAttribute("width", String(width));
     rect.setAttribute("height", "6");
-    rect.setAttribute("rx", "2");
     svg.append(rect);
   }
   return svg;
@@ -107,6 +108,7 @@ function listen() {
     live.textContent = "live";
     showCluster(state.cluster);
     showTotals(state.totals);
+    heard(state.totals);
   });
   source.addEventListener("error", () => {
     live.dataset.state = "off";
@@ -128,52 +130,110 @@ function text(row, tag) {
 const name = (row) => text(row, "00100010").split("^").filter(Boolean).join(", ");
 const date = (row) => text(row, "00080020").replace(/^(\d{4})(\d{2})(\d{2})$/, "$1-$2-$3");
 
-function query() {
+// What was asked for last: what somebody is still typing is not.
+let wanted = new URLSearchParams();
+
+function read() {
   const form = new FormData(byId("search"));
-  const keys = new URLSearchParams({ limit: String(PAGE_ROWS + 1), offset: String(offset) });
-  keys.append("includefield", "00081030");
+  wanted = new URLSearchParams();
   for (const key of ["PatientName", "PatientID"]) {
     const value = form.get(key).trim();
-    if (value) keys.set(key, value.includes("*") || key === "PatientID" ? value : `${value}*`);
+    if (value) wanted.set(key, value.includes("*") || key === "PatientID" ? value : `${value}*`);
   }
   const [from, to] = ["from", "to"].map((key) => form.get(key).replaceAll("-", ""));
-  if (from || to) keys.set("StudyDate", from === to ? from : `${from}-${to}`);
-  return keys;
+  if (from || to) wanted.set("StudyDate", from === to ? from : `${from}-${to}`);
+}
+
+async function studies() {
+  const keys = new URLSearchParams(wanted);
+  keys.set("limit", String(PAGE_ROWS + 1));
+  keys.set("offset", String(offset));
+  keys.append("includefield", "00081030");
+  const response = await fetch(`dicom-web/studies?${keys}`, { headers: { Accept: "application/dicom+json" } });
+  if (response.ok) return response.json();
+  throw new Error(await response.text());
+}
+
+function line(row) {
+  const made = make("tr");
+  made.append(make("td", name(row)), make("td", text(row, "00100020")), make("td", date(row), "plain"));
+  made.append(make("td", text(row, "00080061")), make("td", text(row, "00081030")));
+  made.append(make("td", text(row, "00201206"), "number"), make("td", text(row, "00201208"), "number"));
+  made.dataset.study = text(row, "0020000D");
+  return made;
+}
+
+// Lines that are the same stay the same nodes, so that a selection, or where one reads, is not lost.
+function show(rows, fresh) {
+  const body = byId("rows");
+  const known = new Map([...body.children].map((node) => [node.dataset.study, node]));
+  const lines = rows.slice(0, PAGE_ROWS).map((row) => {
+    const made = line(row);
+    const old = known.get(made.dataset.study);
+    if (old && old.textContent === made.textContent && old.children.length === made.children.length) return old;
+    if (fresh) made.className = "changed";
+    return made;
+  });
+  const same = lines.length === body.children.length && lines.every((node, at) => node === body.children[at]);
+  if (!same) body.replaceChildren(...lines);
+  byId("answer").textContent = lines.length ? "" : offset ? "No older studies." : "No study matches.";
+  byId("place").textContent = lines.length ? `${count(offset + 1)} to ${count(offset + lines.length)}` : "";
+  byId("back").disabled = offset === 0;
+  byId("on").disabled = rows.length <= PAGE_ROWS;
 }
 
 async function search() {
   asked += 1;
   const mine = asked;
-  const answer = byId("answer");
-  answer.textContent = "searching …";
-  let rows = [];
-  let wrong = "";
+  byId("answer").textContent = "searching …";
   try {
-    const response = await fetch(`dicom-web/studies?${query()}`, { headers: { Accept: "application/dicom+json" } });
-    if (response.ok) rows = await response.json();
-    else wrong = await response.text();
-  } catch {
-    wrong = "This node does not answer. Try again, or open the page of another.";
+    const rows = await studies();
+    if (mine === asked) show(rows, false);
+  } catch (error) {
+    if (mine !== asked) return;
+    show([], false);
+    byId("answer").textContent = error instanceof TypeError
+      ? "This node does not answer. Try again, or open the page of another." : error.message;
   }
-  if (mine !== asked) return;
-  const more = rows.length > PAGE_ROWS;
-  const shown = rows.slice(0, PAGE_ROWS);
-  byId("rows").replaceChildren(...shown.map((row) => {
-    const line = make("tr");
-    const cells = [name(row), text(row, "00100020"), date(row), text(row, "00080061"), text(row, "00081030")];
-    line.append(...cells.map((value) => make("td", value)));
-    line.append(make("td", text(row, "00201206"), "number"), make("td", text(row, "00201208"), "number"));
-    return line;
-  }));
-  answer.textContent = wrong || (shown.length ? "" : offset ? "No older studies." : "No study matches.");
-  byId("place").textContent = shown.length ? `${count(offset + 1)} to ${count(offset + shown.length)}` : "";
-  byId("back").disabled = offset === 0;
-  byId("on").disabled = !more;
 }
 
-byId("search").addEventListener("submit", (event) => { event.preventDefault(); offset = 0; search(); });
-byId("search").addEventListener("reset", () => { offset = 0; setTimeout(search, 0); });
+// Looks again, unasked: what is shown stays until there is something else to show.
+async function refresh() {
+  const mine = asked;
+  const first = byId("rows").firstElementChild?.dataset.study;
+  try {
+    let rows = await studies();
+    // Newer studies came before those on this page: it moves with them.
+    const moved = offset > 0 ? rows.findIndex((row) => text(row, "0020000D") === first) : 0;
+    if (moved > 0 && mine === asked) {
+      offset += moved;
+      rows = await studies();
+    }
+    if (mine === asked) show(rows, true);
+  } catch {
+    // The next news will bring another look.
+  }
+}
+
+let seen;
+let waiting;
+
+function heard(totals) {
+  const now = JSON.stringify(totals);
+  const changed = seen !== undefined && seen !== now;
+  seen = now;
+  if (!changed || waiting) return;
+  waiting = setTimeout(() => {
+    waiting = undefined;
+    if (!document.hidden) refresh();
+  }, REFRESH_MS);
+}
+
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+byId("search").addEventListener("submit", (event) => { event.preventDefault(); offset = 0; read(); search(); });
+byId("search").addEventListener("reset", () => { offset = 0; setTimeout(() => { read(); search(); }, 0); });
 byId("back").addEventListener("click", () => { offset = Math.max(0, offset - PAGE_ROWS); search(); });
 byId("on").addEventListener("click", () => { offset += PAGE_ROWS; search(); });
 listen();
+read();
 search();

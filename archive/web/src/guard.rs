@@ -1,16 +1,23 @@
 //! What stands in front of every route: the length of URIs, the cap of requests, security headers, and the times.
 
-use crate::{router::Shared, status::Problem};
+use crate::{router::Shared, server::Peer, status::Problem};
 use axum::{
     body::Body,
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, Registry, core::Collector};
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Weak},
+    time::Instant,
+};
+use tokio::sync::Semaphore;
 
 /// Bytes of a URI: a list of 100 UIDs of 64 characters, encoded.
 const URI_BYTES_MAX: usize = 8 << 10;
@@ -86,8 +93,46 @@ pub(crate) async fn watch(State(shared): State<Shared>, request: Request, next: 
     response
 }
 
+/// Readers of images, by their address. Whoever asks for more than so many at a time waits in line behind himself: what
+/// he does not take would else hold the memory of all readers.
+pub(crate) struct Readers {
+    most: usize,
+    peers: Mutex<BTreeMap<IpAddr, Weak<Semaphore>>>,
+}
+
+impl Readers {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most: most.max(1), peers: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// The line of an address.
+    fn of(&self, peer: IpAddr) -> Arc<Semaphore> {
+        let mut peers = self.peers.lock();
+        if let Some(line) = peers.get(&peer).and_then(Weak::upgrade) {
+            return line;
+        }
+        // Lines in which nobody stands are gone: their number is that of connections.
+        peers.retain(|_, line| line.strong_count() > 0);
+        let line = Arc::new(Semaphore::new(self.most));
+        peers.insert(peer, Arc::downgrade(&line));
+        line
+    }
+}
+
+/// Whether the answer is made from images.
+fn reads_images(request: &Request) -> bool {
+    let route = request.extensions().get::<MatchedPath>().map_or("", |path| path.as_str());
+    request.method() == Method::GET && route.contains("{study}") && route.ends_with('}')
+}
+
 /// Lets so many requests run at the same time; each counts until its answer is sent.
 pub(crate) async fn cap(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().filter(|_| reads_images(&request)).map(|peer| peer.0.ip());
+    let turn = match peer {
+        // The line is never closed.
+        Some(peer) => shared.readers.of(peer).acquire_owned().await.ok(),
+        None => None,
+    };
     let Ok(permit) = Arc::clone(&shared.requests).try_acquire_owned() else {
         let what = "too many requests at the same time: try again in some seconds";
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, what).into_response();
@@ -95,7 +140,7 @@ pub(crate) async fn cap(State(shared): State<Shared>, request: Request, next: Ne
     let response = next.run(request).await;
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
-            let _held = &permit;
+            let _held = (&permit, &turn);
             frame
         }))
     })

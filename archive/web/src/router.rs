@@ -30,6 +30,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: guard::Metrics,
     /// Requests to the archive that run at the same time.
     pub(crate) requests: Arc<Semaphore>,
+    /// Readers of images, by address.
+    pub(crate) readers: guard::Readers,
     /// Pages that listen to events.
     pub(crate) listeners: Arc<Semaphore>,
     /// The newest state of the cluster, as JSON.

@@ -1,7 +1,7 @@
 //! The listener: connections, their time-outs, and their end.
 
 use crate::{
-    guard::Metrics,
+    guard::{Metrics, Readers},
     operations,
     pace::{Deadlines, Pace},
     router::{Parts, Shared, router},
@@ -56,6 +56,9 @@ pub struct WebSettings {
     pub connections_per_peer_max: usize,
     /// DICOMweb requests that run at the same time. Default 256.
     pub requests_max: usize,
+    /// Requests for images of one address that are answered at the same time; more wait. Each may hold 3 MiB of the
+    /// read budget: with 10 an address has at most half of its 64 MiB. Default 10.
+    pub readers_per_peer_max: usize,
     /// Pages that listen to events. Default 64.
     pub listeners_max: usize,
     /// Time for the head of a request, from the opening of the connection on. Default 10 s.
@@ -85,6 +88,7 @@ impl WebSettings {
             connections_max: 1024,
             connections_per_peer_max: 64,
             requests_max: 256,
+            readers_per_peer_max: 10,
             listeners_max: 64,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
@@ -170,6 +174,7 @@ pub(crate) fn share(
         archive,
         metrics: Metrics::new(&registry),
         requests: Arc::new(Semaphore::new(settings.requests_max)),
+        readers: Readers::new(settings.readers_per_peer_max),
         listeners: Arc::new(Semaphore::new(settings.listeners_max)),
         settings,
         health,

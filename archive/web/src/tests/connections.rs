@@ -57,11 +57,11 @@ async fn a_head_that_drips_is_hung_up_on() {
     web.shutdown().await;
 }
 
-#[tokio::test]
-async fn who_does_not_read_an_answer_does_not_keep_others_from_theirs() {
-    // Room for one reader: whoever stalls would hold it for ever.
-    let service = ServiceSettings { read_bytes_max: 2 << 20, ..ServiceSettings::default() };
-    let (web, _folder) = start(settings(), service).await;
+/// Asks for what [`store_large`] has stored.
+const ASK: &[u8] = b"GET /dicom-web/studies/1.2.3/series/1.2.3.1/instances/1.2.3.4 HTTP/1.1\r\nHost: h\r\nAccept: application/dicom\r\nConnection: close\r\n\r\n";
+
+/// Stores an instance of 32 MiB; answers its length.
+async fn store_large(web: &Web) -> usize {
     let large = {
         let mut data = data_set("1.2.3", "1.2.3.4", "DOE^JANE", 1);
         data.truncate(data.len() - 4096 - 12);
@@ -76,19 +76,46 @@ async fn who_does_not_read_an_answer_does_not_keep_others_from_theirs() {
     sender.write_all(head.as_bytes()).await.unwrap();
     sender.write_all(&large).await.unwrap();
     assert!(hung_up(&mut sender).await.starts_with(b"HTTP/1.1 200"));
+    large.len()
+}
 
-    let one = "/dicom-web/studies/1.2.3/series/1.2.3.1/instances/1.2.3.4";
-    let ask = format!("GET {one} HTTP/1.1\r\nHost: h\r\nAccept: application/dicom\r\nConnection: close\r\n\r\n");
+#[tokio::test]
+async fn who_does_not_read_an_answer_does_not_keep_others_from_theirs() {
+    // Room for one reader: whoever stalls would hold it for ever.
+    let service = ServiceSettings { read_bytes_max: 2 << 20, ..ServiceSettings::default() };
+    let (web, _folder) = start(settings(), service).await;
+    let length = store_large(&web).await;
     let mut stalled = Vec::new();
     for _ in 0..4 {
         let mut stream = TcpStream::connect(web.local_address()).await.unwrap();
-        stream.write_all(ask.as_bytes()).await.unwrap();
+        stream.write_all(ASK).await.unwrap();
         stalled.push(stream);
     }
     let mut reader = TcpStream::connect(web.local_address()).await.unwrap();
-    reader.write_all(ask.as_bytes()).await.unwrap();
-    assert!(hung_up(&mut reader).await.len() > large.len(), "the whole instance came");
+    reader.write_all(ASK).await.unwrap();
+    assert!(hung_up(&mut reader).await.len() > length, "the whole instance came");
     web.shutdown().await;
+}
+
+#[tokio::test]
+async fn who_does_not_read_waits_behind_himself() {
+    let face = Face::new();
+    face.store("/dicom-web/studies", &[file("1.2.3", "1.2.3.4")]).await;
+    let ask = |host: u8| {
+        let mut request = Request::get("/dicom-web/studies/1.2.3").header("host", "h").body(Body::empty()).unwrap();
+        request.extensions_mut().insert(crate::server::Peer(([127, 0, 0, host], 1000).into()));
+        face.router.clone().oneshot(request)
+    };
+    // The default: ten answers that are not read.
+    let mut unread = Vec::new();
+    for _ in 0..10 {
+        unread.push(ask(1).await.unwrap());
+    }
+    let mut eleventh = Box::pin(ask(1));
+    assert!(timeout(Duration::from_millis(300), &mut eleventh).await.is_err(), "its own line is full");
+    assert_eq!(timeout(PATIENCE, ask(2)).await.expect("another has its own").unwrap().status(), StatusCode::OK);
+    drop(unread.pop());
+    assert_eq!(timeout(PATIENCE, eleventh).await.expect("its turn").unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]
