@@ -124,11 +124,20 @@ impl Archive {
 
     /// The instances of a selection, in order of retrieval.
     ///
-    /// Committed rows stay readable without a majority; only an empty answer needs one, because it could be stale.
+    /// A committed instance never changes: one that is asked for by its UID and is here is answered at once, whoever leads.
+    /// What else a study has, its leader must say; without a majority the rows that are here are answered all the same,
+    /// and only an empty answer is none, because it could be stale.
     ///
     /// # Errors
     /// `NoQuorum` when nothing is found here and no majority can confirm it.
     pub async fn instances(&self, selection: Selection, freshness: Freshness) -> Result<Vec<InstanceRow>, QueryError> {
+        if !selection.instances.is_empty() {
+            let (catalog, wanted) = (Arc::clone(self.catalog()), selection.clone());
+            let rows = self.look_up(move || catalog.instances(&wanted)).await?;
+            if selection.instances.iter().all(|uid| rows.iter().any(|row| row.instance == *uid)) {
+                return Ok(rows);
+            }
+        }
         let fresh = self.refresh(&uids(&selection), freshness).await;
         let catalog = Arc::clone(self.catalog());
         let rows = self.look_up(move || catalog.instances(&selection)).await?;

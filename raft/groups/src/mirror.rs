@@ -16,7 +16,10 @@ use crate::{
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use raft_types::{BlockAddress, BodyRef, Class, GroupId, Message};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 /// Between two looks for incomplete groups.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -33,7 +36,7 @@ impl Node {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             self.repair_damaged().await;
-            let machine = Arc::clone(&self.machine);
+            let (machine, installs) = (Arc::clone(&self.machine), self.installs.load(Ordering::SeqCst));
             let incomplete = match self.options.blocking().run(move || machine.incomplete()).await {
                 Ok(Ok(groups)) => groups,
                 Ok(Err(error)) => {
@@ -49,7 +52,11 @@ impl Node {
                 }
             }
             todo.sort_unstable_by_key(|(bytes, group, _)| (*bytes, *group));
-            self.note_missing(todo.iter().map(|(bytes, ..)| bytes).sum());
+            if !todo.is_empty() {
+                self.note_missing(Some(todo.iter().map(|(bytes, ..)| bytes).sum()));
+            } else if installs == self.installs.load(Ordering::SeqCst) {
+                self.note_missing(None);
+            }
             for (bytes, group, missing) in todo {
                 if bytes > 0 {
                     tracing::info!(%group, bodies = missing.len(), bytes, "pulling what is missing");
@@ -79,9 +86,10 @@ impl Node {
         }
     }
 
-    fn note_missing(&self, bytes: u64) {
-        *self.missing.lock() = (bytes > 0).then_some(bytes);
-        self.metrics.missing_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    /// Bytes that some group misses; none when every group is complete. Some, though unknown, from before rows come in.
+    pub(crate) fn note_missing(&self, bytes: Option<u64>) {
+        *self.missing.lock() = bytes;
+        self.metrics.missing_bytes.set(i64::try_from(bytes.unwrap_or(0)).unwrap_or(i64::MAX));
     }
 
     async fn complete(&self, group: GroupId) {
@@ -102,7 +110,7 @@ impl Node {
             match pulled {
                 Some(bytes) => {
                     let left = self.missing.lock().unwrap_or(0).saturating_sub(bytes);
-                    self.note_missing(left);
+                    self.note_missing(Some(left));
                 }
                 None => failed += 1,
             }

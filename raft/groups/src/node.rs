@@ -29,7 +29,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -145,6 +145,8 @@ pub struct Node {
     /// Memory for bodies that are pulled.
     pub(crate) repair_budget: ByteBudget,
     pub(crate) next_pull: Mutex<Duration>,
+    /// Installs of rows, begun and ended: changed means that a look for incomplete groups is not to be trusted.
+    pub(crate) installs: AtomicU64,
     /// Bytes of bodies that are still pulled from peers.
     pub(crate) missing: Mutex<Option<u64>>,
     /// Empty disks that ask to join under a known name: name → disk, and since when.
@@ -226,7 +228,8 @@ impl Node {
             incoming: Semaphore::new(crate::rows::INCOMING_MAX),
             repair_budget: ByteBudget::new(REPAIR_BYTES_MAX),
             next_pull: Mutex::new(Duration::ZERO),
-            missing: Mutex::new(None),
+            installs: AtomicU64::new(0),
+            missing: Mutex::new((!incomplete.is_empty()).then_some(0)),
             asking: Mutex::new(BTreeMap::new()),
             damaged: Mutex::new(BTreeSet::new()),
             applier,

@@ -321,8 +321,13 @@ impl Node {
         let group = self.group(id).ok_or_else(|| refusal(code::NO_GROUP, "the group is not open here"))?;
         let meta = meta_of(&spool.applied).map_err(|error| refusal(code::MALFORMED, error))?;
         let snapshot = openraft::Snapshot { meta, snapshot: Rows::Spooled(spool) };
+        // In this order: the mirror must not take the group for complete in between.
+        self.installs.fetch_add(1, Ordering::SeqCst);
+        let missing = self.missing.lock().unwrap_or(0);
+        self.note_missing(Some(missing));
         let installed = group.raft.install_full_snapshot(Vote::from(vote), snapshot).await;
         let answer = installed.map_err(|error| refusal(code::STOPPED, error))?;
+        self.installs.fetch_add(1, Ordering::SeqCst);
         self.metrics.installed.inc();
         Ok(VoteRecord::from(&answer.vote))
     }
