@@ -399,23 +399,22 @@ impl Association {
 
     /// Writes a whole message, in one write.
     pub(crate) async fn send(&mut self, context: u8, command: &DataSet, data: Option<&[u8]>) -> Result<(), Ended> {
-        self.event(Event::DataRequest);
-        let mut out = std::mem::take(&mut self.gathered);
-        out.clear();
-        frame::put_data(&mut out, context, true, true, &write_command_set(command), self.pdu_bytes_max);
+        self.send_with_next(context, command);
         if let Some(data) = data {
-            frame::put_data(&mut out, context, false, true, data, self.pdu_bytes_max);
+            frame::put_data(&mut self.gathered, context, false, true, data, self.pdu_bytes_max);
         }
-        let result = self.write_all(&out).await;
-        self.gathered = out;
-        result
+        self.flush().await
+    }
+
+    /// A message without a data set that goes with whatever is written next: an answer for which nobody waits.
+    pub(crate) fn send_with_next(&mut self, context: u8, command: &DataSet) {
+        self.event(Event::DataRequest);
+        frame::put_data(&mut self.gathered, context, true, true, &write_command_set(command), self.pdu_bytes_max);
     }
 
     /// Begins a message whose data set follows by [`Association::send_piece`].
     pub(crate) async fn send_begin(&mut self, context: u8, command: &DataSet) -> Result<(), Ended> {
-        self.event(Event::DataRequest);
-        self.gathered.clear();
-        frame::put_data(&mut self.gathered, context, true, true, &write_command_set(command), self.pdu_bytes_max);
+        self.send_with_next(context, command);
         Ok(())
     }
 

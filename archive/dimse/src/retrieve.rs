@@ -20,7 +20,7 @@ use archive_service::{
 };
 use archive_upper_layer::negotiate::CONTEXTS_MAX;
 use bytes::Bytes;
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, task::Poll, time::Duration};
 
 /// Instances that failed and are named in the final identifier, at most: it stays below 1 MiB.
 const FAILED_NAMED_MAX: usize = 10_000;
@@ -61,14 +61,16 @@ pub(crate) async fn get(
         Err(status) => return refuse(shared, association, context, request, "get", &status).await,
     };
     let mut operation = Operation::new(context, request, rows.len());
-    for row in rows {
-        let sub = get_one(shared, association, &mut operation, &row).await?;
-        operation.done(shared, sub, &row);
+    let mut ahead = None;
+    for (number, row) in rows.iter().enumerate() {
+        let sub = get_one(shared, association, &mut operation, (row, rows.get(number + 1)), &mut ahead).await?;
+        operation.done(shared, sub, row);
         operation.hear(association).await?;
         if operation.cancelled {
             break;
         }
-        operation.pending(association).await?;
+        // The requestor reads on anyway: it goes with the next object, in one write.
+        association.send_with_next(operation.context, &operation.pending_set());
     }
     operation.finish(shared, association, "get").await
 }
@@ -195,10 +197,17 @@ impl<'a> Operation<'a> {
     /// Looks for a C-CANCEL without waiting.
     async fn hear(&mut self, association: &mut Association) -> Result<(), Ended> {
         let operation = command::message_id(self.request);
-        while let Ok(received) = tokio::time::timeout(Duration::ZERO, association.next()).await {
-            self.heard(association, received?, operation).await?;
+        loop {
+            let received = {
+                // Polled once: even a time-out of zero would wait for the clock's next millisecond.
+                let mut next = std::pin::pin!(association.next());
+                std::future::poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await
+            };
+            match received {
+                Poll::Ready(received) => self.heard(association, received?, operation).await?,
+                Poll::Pending => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     async fn heard(&mut self, association: &mut Association, received: Received, operation: u16) -> Result<(), Ended> {
@@ -216,9 +225,13 @@ impl<'a> Operation<'a> {
     }
 
     async fn pending(&self, association: &mut Association) -> Result<(), Ended> {
+        association.send(self.context, &self.pending_set(), None).await
+    }
+
+    fn pending_set(&self) -> DataSet {
         let mut set = command::response(self.request, &Status::new(status::PENDING, ""), false);
         command::put_counts(&mut set, self.counts, true);
-        association.send(self.context, &set, None).await
+        set
     }
 
     async fn finish(self, shared: &Shared, association: &mut Association, service: &str) -> Result<(), Ended> {
@@ -361,8 +374,13 @@ async fn send_object(
     (context, target): (u8, Option<String>),
     command: &DataSet,
     row: &InstanceRow,
+    begun: Option<Reading>,
 ) -> Result<bool, Ended> {
-    let mut sending = match Sending::of(&shared.archive, row, target.as_deref()).await {
+    let made = match (begun, &target) {
+        (Some(reading), None) => Ok(Sending::Stored(reading)),
+        _ => Sending::of(&shared.archive, row, target.as_deref()).await,
+    };
+    let mut sending = match made {
         Ok(sending) => sending,
         Err(error) => {
             tracing::warn!(instance = %row.instance, %error, "an instance cannot be sent");
@@ -393,25 +411,41 @@ async fn send_object(
     Ok(begun)
 }
 
-async fn get_one(
-    shared: &Shared,
-    association: &mut Association,
-    operation: &mut Operation<'_>,
-    row: &InstanceRow,
-) -> Result<Sub, Ended> {
+/// How C-GET can send an instance.
+fn way_to_get(association: &Association, row: &InstanceRow) -> Option<(u8, Option<String>)> {
     let accepted = association
         .contexts
         .iter()
         .filter(|(_, context)| context.we_request && context.abstract_syntax == row.sop_class.as_str())
         .map(|(id, context)| (*id, context.transfer_syntax.as_str()));
-    let Some(way) = fitting(row, accepted) else {
+    fitting(row, accepted)
+}
+
+/// One sub-operation of C-GET. While its answer is waited for, the instance `after` it is read ahead into `ahead`: by then
+/// this association holds no memory any more.
+async fn get_one(
+    shared: &Shared,
+    association: &mut Association,
+    operation: &mut Operation<'_>,
+    (row, after): (&InstanceRow, Option<&InstanceRow>),
+    ahead: &mut Option<Reading>,
+) -> Result<Sub, Ended> {
+    let begun = ahead.take();
+    let Some(way) = way_to_get(association, row) else {
         tracing::info!(instance = %row.instance, syntax = row.transfer_syntax, "no accepted context for an instance");
         return Ok(Sub::Failed);
     };
     let id = association.message_id();
     let set = command::store_request(id, row.sop_class.as_str(), row.instance.as_str(), None);
-    if !send_object(shared, association, way, &set, row).await? {
+    if !send_object(shared, association, way, &set, row, begun).await? {
         return Ok(Sub::Failed);
+    }
+    if let Some(after) = after
+        && let Some((_, None)) = way_to_get(association, after)
+    {
+        let mut reading = shared.archive.read(after, 0..after.length_bytes);
+        reading.begin();
+        *ahead = Some(reading);
     }
     // The answer to it; a cancel may come first.
     let cancelled = command::message_id(operation.request);
@@ -440,7 +474,7 @@ async fn move_one(
     let id = to.association.message_id();
     let originator = Some((title.as_str(), *message));
     let set = command::store_request(id, row.sop_class.as_str(), row.instance.as_str(), originator);
-    if !send_object(shared, &mut to.association, way, &set, row).await? {
+    if !send_object(shared, &mut to.association, way, &set, row, None).await? {
         return Ok(Sub::Failed);
     }
     let (status, _) = to.store_end().await?;

@@ -2,19 +2,18 @@
 
 use archive_catalog::InstanceRow;
 use bytes::Bytes;
-use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use raft_types::{BlockAddress, ByteBudget, BytePermit, Propose, ReadError};
 use std::{collections::VecDeque, ops::Range, sync::Arc};
-
-/// Blocks asked for before the first is taken: the next one is read while this one is sent.
-const READ_AHEAD: usize = 2;
+use tokio_util::task::AbortOnDropHandle;
 
 /// The bytes of one instance, or of a part of it, in order.
 pub struct Reading {
     log: Arc<dyn Propose>,
     budget: ByteBudget,
     todo: VecDeque<(BlockAddress, Range<u64>)>,
-    running: FuturesOrdered<BoxFuture<'static, Result<Bytes, ReadError>>>,
+    /// The block that is being read: the next one while this one is sent. One, so that nobody waits for memory with a later
+    /// block in hand.
+    running: Option<AbortOnDropHandle<Result<Bytes, ReadError>>>,
     length_bytes: u64,
 }
 
@@ -32,7 +31,7 @@ impl Reading {
             }
             start = end;
         }
-        Self { log, budget, todo, running: FuturesOrdered::new(), length_bytes: range.end.saturating_sub(range.start) }
+        Self { log, budget, todo, running: None, length_bytes: range.end.saturating_sub(range.start) }
     }
 
     /// How many bytes this reading yields in all.
@@ -43,21 +42,28 @@ impl Reading {
 
     /// The next piece, at most 1 MiB; `None` after the last. After an error the reading is over.
     pub async fn next(&mut self) -> Option<Result<Bytes, ReadError>> {
-        while self.running.len() < READ_AHEAD {
-            let Some((address, range)) = self.todo.pop_front() else { break };
-            let (log, budget) = (Arc::clone(&self.log), self.budget.clone());
-            self.running.push_back(Box::pin(async move {
-                let permit = budget.acquire(range.end - range.start).await;
-                let bytes = log.read(address, range).await?;
-                Ok(Bytes::from_owner(Held { bytes, _permit: permit }))
-            }));
-        }
-        let next = self.running.next().await?;
-        if next.is_err() {
-            self.todo.clear();
-            self.running = FuturesOrdered::new();
+        self.begin();
+        // A task that is gone was stopped with the runtime.
+        let next = self.running.take()?.await.unwrap_or(Err(ReadError::Stopped));
+        match &next {
+            Ok(_) => self.begin(),
+            Err(_) => self.todo.clear(),
         }
         Some(next)
+    }
+
+    /// Begins to read the next block, for when it is asked for.
+    pub fn begin(&mut self) {
+        if self.running.is_some() {
+            return;
+        }
+        let Some((address, range)) = self.todo.pop_front() else { return };
+        let (log, budget) = (Arc::clone(&self.log), self.budget.clone());
+        self.running = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let permit = budget.acquire(range.end - range.start).await;
+            let bytes = log.read(address, range).await?;
+            Ok(Bytes::from_owner(Held { bytes, _permit: permit }))
+        })));
     }
 
     /// All bytes at once, for parts that are known to be small (a frame).
