@@ -11,7 +11,7 @@ use archive_upper_layer::{
 use bytes::{Bytes, BytesMut};
 use std::{
     collections::{BTreeMap, VecDeque},
-    io,
+    io::{self, IoSlice},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -27,6 +27,8 @@ use tokio::{
 const READ_BYTES: usize = 256 << 10;
 /// Bytes gathered before they are written while an object is sent.
 const WRITE_BYTES: usize = 256 << 10;
+/// Fragments below this are copied together before they are written.
+const FRAGMENT_WORTH_A_PART: usize = 4096;
 
 /// How long the other end may take to close after the last PDU.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -379,15 +381,20 @@ impl Association {
 
     /// Writes whole PDUs. Dropped half-way it leaves the association torn.
     pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> Result<(), Ended> {
-        let mut rest = bytes;
+        self.write_parts(&mut [IoSlice::new(bytes)]).await
+    }
+
+    async fn write_parts(&mut self, mut parts: &mut [IoSlice<'_>]) -> Result<(), Ended> {
         self.torn = true;
-        while !rest.is_empty() {
+        // Empty ones in front would look like a peer that takes nothing.
+        IoSlice::advance_slices(&mut parts, 0);
+        while !parts.is_empty() {
             let since = Instant::now();
-            match timeout(self.leaving.left(self.deadlines.progress), self.write.write(rest)).await {
+            match timeout(self.leaving.left(self.deadlines.progress), self.write.write_vectored(parts)).await {
                 Ok(Ok(0)) => return Err(Ended::Lost(io::ErrorKind::WriteZero.into())),
                 Ok(Ok(count)) => {
                     self.leaving.went(count, since.elapsed());
-                    rest = &rest[count..];
+                    IoSlice::advance_slices(&mut parts, count);
                 }
                 Ok(Err(error)) => return Err(Ended::Lost(error)),
                 Err(_) => return Err(Ended::Silent(self.deadlines.progress)),
@@ -418,8 +425,32 @@ impl Association {
         Ok(())
     }
 
-    /// The next bytes of the data set.
+    /// The next bytes of the data set. They go out from where they are, between the heads of their PDUs, together with what
+    /// was gathered before them.
     pub(crate) async fn send_piece(&mut self, context: u8, piece: &[u8], last: bool) -> Result<(), Ended> {
+        let step = frame::fragment_bytes(self.pdu_bytes_max);
+        if piece.len() < FRAGMENT_WORTH_A_PART || step < FRAGMENT_WORTH_A_PART {
+            return self.gather_piece(context, piece, last).await;
+        }
+        let count = piece.len().div_ceil(step);
+        let head = |number: usize, bytes: &[u8]| {
+            frame::data_head(context, false, last && number + 1 == count, bytes.len() as u32)
+        };
+        let heads: Vec<_> = piece.chunks(step).enumerate().map(|(number, bytes)| head(number, bytes)).collect();
+        let mut front = std::mem::take(&mut self.gathered);
+        let mut parts = Vec::with_capacity(1 + 2 * count);
+        parts.push(IoSlice::new(&front));
+        for (head, fragment) in heads.iter().zip(piece.chunks(step)) {
+            parts.extend([IoSlice::new(head), IoSlice::new(fragment)]);
+        }
+        let result = self.write_parts(&mut parts).await;
+        front.clear();
+        self.gathered = front;
+        result
+    }
+
+    /// Small pieces, and those for peers that take small PDUs: copied, because a part each would cost more.
+    async fn gather_piece(&mut self, context: u8, piece: &[u8], last: bool) -> Result<(), Ended> {
         let step = frame::fragment_bytes(self.pdu_bytes_max);
         let mut pieces = piece.chunks(step).peekable();
         if pieces.peek().is_none() && last {

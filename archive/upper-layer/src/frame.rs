@@ -135,12 +135,15 @@ pub fn fragment_bytes(pdu_bytes_max: u32) -> usize {
 }
 
 fn put_fragment(out: &mut Vec<u8>, context: u8, command: bool, last: bool, bytes: &[u8]) {
-    let length = bytes.len() as u32;
-    out.extend_from_slice(&[P_DATA, 0]);
-    out.extend_from_slice(&(length + 6).to_be_bytes());
-    out.extend_from_slice(&(length + 2).to_be_bytes());
-    out.extend_from_slice(&[context, u8::from(command) | u8::from(last) << 1]);
+    out.extend_from_slice(&data_head(context, command, last, bytes.len() as u32));
     out.extend_from_slice(bytes);
+}
+
+/// What stands before a fragment of `length` bytes: the heads of a P-DATA-TF PDU and of its one PDV (PS3.8 §9.3.5).
+#[must_use]
+pub fn data_head(context: u8, command: bool, last: bool, length: u32) -> [u8; 12] {
+    let ([a, b, c, d], [e, f, g, h]) = ((length + 6).to_be_bytes(), (length + 2).to_be_bytes());
+    [P_DATA, 0, a, b, c, d, e, f, g, h, context, u8::from(command) | u8::from(last) << 1]
 }
 
 #[cfg(test)]
