@@ -23,7 +23,7 @@ use crate::{
 };
 use openraft::{Instant as _, Raft, async_runtime::watch::WatchReceiver};
 use parking_lot::{Mutex, RwLock};
-use raft_lanes::Lane;
+use raft_lanes::{Lane, Sabotage};
 use raft_types::{Applied, BlockAddress, ByteBudget, Clock, Disk, GroupId, NodeId, Seed, Serve, StateMachine, Wire};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,6 +39,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// Why a node does not start. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The log of a member is gone as a whole: under its raft id it would have forgotten its votes and what it acknowledged.
+    #[error(
+        "the log of this node is gone, but identity.json says that it is member {0} of a cluster: restore log/ from a copy of \
+         the same time, or move the data folder away and let the node be replaced"
+    )]
+    LogGone(NodeId),
     /// The catalogue did not answer, or is ahead of the log.
     #[error("{0}")]
     Catalogue(String),
@@ -172,6 +178,12 @@ impl Node {
         seed: Arc<dyn Seed>,
         store: Arc<dyn Disk>,
     ) -> Result<Arc<Self>, StartError> {
+        if let Some(id) = options.identity.raft_id.filter(|_| options.identity.is_member())
+            && lane.status().segments == 0
+            && !options.has(Sabotage::WipedMemberGoesOn)
+        {
+            return Err(StartError::LogGone(id));
+        }
         let metrics = Metrics::register(&options.registry).map_err(|error| StartError::Other(error.to_string()))?;
         let applied = {
             let machine = Arc::clone(&machine);
@@ -369,12 +381,13 @@ impl Node {
             }
         };
         let progress = Progress::new(applied.position);
-        let machine = GroupMachine::new(id, Some(self.lane.clone()), sink, progress.clone(), &applied)
+        let waits_for = (!self.options.has(Sabotage::ApplyBeforeDurable)).then(|| self.lane.clone());
+        let machine = GroupMachine::new(id, waits_for, sink, progress.clone(), &applied)
             .map_err(|error| failed(error.to_string()))?;
         let blocking = self.options.blocking();
         let (wire, machine_here) = (Arc::clone(&self.wire), Arc::clone(&self.machine));
         let network = Network { wire, lane: self.lane.clone(), group: id, blocking, machine: machine_here };
-        let log = crate::log_store::LogStore::new(self.lane.clone(), id, blocking);
+        let log = crate::log_store::LogStore::new(self.lane.clone(), id, blocking, self.options.sabotage);
         let config = self.options.raft_config().validate().map_err(|error| failed(error.to_string()))?;
         let raft = Raft::new(raft_id.0, Arc::new(config), network, log, machine)
             .await

@@ -8,6 +8,7 @@
 
 use crate::node::{Group, Node};
 use openraft::async_runtime::watch::WatchReceiver;
+use raft_lanes::Sabotage;
 use raft_types::{GroupId, LogPosition};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -78,7 +79,7 @@ impl Node {
                     samples.pop_front();
                 }
                 let Some(upto) = self.purgeable(samples) else { continue };
-                let upto = upto.min(*settled);
+                let upto = if self.options.has(Sabotage::PurgeBeforeSettled) { upto } else { upto.min(*settled) };
                 if self.lane.state(group.id).purged.is_none_or(|purged| purged < upto) {
                     self.purge(&group, upto).await;
                 }
