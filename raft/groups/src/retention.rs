@@ -9,7 +9,7 @@
 use crate::node::{Group, Node};
 use openraft::async_runtime::watch::WatchReceiver;
 use raft_lanes::Sabotage;
-use raft_types::{GroupId, LogPosition};
+use raft_types::{GroupId, LogPosition, StateMachine, StateMachineError};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
@@ -58,7 +58,9 @@ impl Node {
         loop {
             tokio::time::sleep(self.options.retention.every).await;
             let machine = Arc::clone(&self.machine);
-            let settled = match self.options.blocking().run(move || machine.settle()).await {
+            let hasty = self.options.has(Sabotage::PurgeBeforeSettled);
+            let settle = move || if hasty { applied_of(&*machine) } else { machine.settle() };
+            let settled = match self.options.blocking().run(settle).await {
                 Ok(Ok(settled)) => settled.into_iter().collect::<BTreeMap<_, _>>(),
                 Ok(Err(error)) => {
                     tracing::warn!(
@@ -79,7 +81,7 @@ impl Node {
                     samples.pop_front();
                 }
                 let Some(upto) = self.purgeable(samples) else { continue };
-                let upto = if self.options.has(Sabotage::PurgeBeforeSettled) { upto } else { upto.min(*settled) };
+                let upto = upto.min(*settled);
                 if self.lane.state(group.id).purged.is_none_or(|purged| purged < upto) {
                     self.purge(&group, upto).await;
                 }
@@ -122,4 +124,10 @@ impl Node {
             tracing::debug!(group = %group.id, %error, "the log was not purged");
         }
     }
+}
+
+/// What is applied, safe or not: for a bug on purpose.
+fn applied_of(machine: &dyn StateMachine) -> Result<Vec<(GroupId, LogPosition)>, StateMachineError> {
+    let applied = machine.applied()?;
+    Ok(applied.into_iter().filter_map(|(group, applied)| Some((group, applied.position?))).collect())
 }

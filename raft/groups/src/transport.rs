@@ -28,7 +28,13 @@ use openraft::{
 };
 use raft_lanes::Lane;
 use raft_types::{Class, DecodeError, GroupId, LogPosition, Message, StateMachine, Wire, WireError};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::task::JoinHandle;
 
 type Error = RPCError<Types>;
@@ -205,9 +211,16 @@ impl RaftNetworkV2<Types> for Connection {
             };
             let (mut send, receive) = stream.split();
             let (lane, group, to, blocking) = (self.lane.clone(), self.group, self.to, self.blocking);
+            let unanswered = Arc::new(AtomicU64::new(1)); // 1: until openraft says that it has nothing more to send
+            let owed = Arc::clone(&unanswered);
             let sender = tokio::spawn(async move {
                 let mut input = input;
-                while let Some(request) = input.next().await {
+                loop {
+                    let Some(request) = input.next().await else {
+                        owed.fetch_sub(1, Ordering::SeqCst);
+                        break;
+                    };
+                    owed.fetch_add(1, Ordering::SeqCst);
                     let (call, places) = append_call(to, &request);
                     let bodies = match fetch(blocking, &lane, group, places).await {
                         Ok(bodies) => bodies,
@@ -223,7 +236,7 @@ impl RaftNetworkV2<Types> for Connection {
                 }
                 // Dropping the sending half tells the peer that no more comes.
             });
-            let answers = Answers { receive: Some(receive), _sender: AbortOnDrop(sender) };
+            let answers = Answers { receive: Some(receive), unanswered, _sender: AbortOnDrop(sender) };
             Ok(stream::unfold(answers, Answers::next).boxed())
         })
     }
@@ -277,6 +290,8 @@ impl RaftNetworkV2<Types> for Connection {
 struct Answers {
     /// Gone after the last answer.
     receive: Option<Box<dyn raft_types::Stream>>,
+    /// Requests that are owed an answer; with none, an end is an end.
+    unanswered: Arc<AtomicU64>,
     _sender: AbortOnDrop,
 }
 
@@ -293,10 +308,13 @@ impl Answers {
         let receive = self.receive.as_mut()?;
         let answer = match receive.receive().await {
             Ok(Some(message)) => decode("append answer", &message.head).map_err(|error| malformed(&error)),
-            Ok(None) => {
+            Ok(None) if self.unanswered.load(Ordering::SeqCst) == 0 => {
                 self.receive = None;
                 return None;
             }
+            // Without an error openraft would go on with the last order of its core, though that may have failed, and the
+            // core may have purged what it names and decided on a snapshot: reading what is purged ends the group.
+            Ok(None) => Err(unreachable("the peer takes no entries now")),
             Err(error) => Err(wire_error(&error)),
         };
         let result = match answer {
@@ -306,8 +324,11 @@ impl Answers {
             Ok(AppendAnswer::Stopped) => Err(unreachable("the group has stopped there")),
             Err(error) => Err(error),
         };
-        if !matches!(result, Ok(Ok(_))) {
-            self.receive = None;
+        match result {
+            Ok(Ok(_)) => {
+                self.unanswered.fetch_sub(1, Ordering::SeqCst);
+            }
+            _ => self.receive = None,
         }
         Some((result, self))
     }

@@ -3,7 +3,7 @@
 use raft_groups::Node;
 use raft_lanes::Lane;
 use raft_types::{GroupId, LogPosition, Propose, StateMachine};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// One node.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +12,8 @@ pub struct NodeView {
     pub name: String,
     /// Its raft id, once it has one.
     pub raft_id: Option<u64>,
+    /// Whether its disk has failed: what it still has in memory was told to nobody.
+    pub failed: bool,
     /// Its groups, the meta group as 0.
     pub groups: BTreeMap<u32, GroupView>,
 }
@@ -59,13 +61,33 @@ impl NodeView {
             (status.id.0, view)
         };
         let groups = node.status().groups.into_iter().map(of).collect();
-        Self { name: name.to_owned(), raft_id: node.identity().borrow().raft_id.map(|id| id.0), groups }
+        let raft_id = node.identity().borrow().raft_id.map(|id| id.0);
+        Self { name: name.to_owned(), raft_id, failed: lane.status().failed.is_some(), groups }
     }
 
     /// Whether this node takes itself for the leader of `group`.
     #[must_use]
     pub fn leads(&self, group: u32) -> bool {
         self.groups.get(&group).is_some_and(|own| own.leader.as_deref() == Some(self.name.as_str()))
+    }
+}
+
+impl fmt::Display for NodeView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} (raft id {:?})", self.name, self.raft_id)?;
+        for (group, own) in &self.groups {
+            let at = |position: Option<LogPosition>| position.map_or_else(|| "-".to_owned(), |at| at.to_string());
+            let (purged, applied) = (at(own.purged), at(own.applied));
+            let (committed, last) = (at(own.committed), at(own.last));
+            let GroupView { term, leader, voters, learners, incomplete, .. } = own;
+            let leader = leader.as_deref().unwrap_or("nobody");
+            writeln!(
+                f,
+                "  g{group}: term {term}, led by {leader}, voters {voters:?}, {learners} learners, incomplete {incomplete}; \
+                 purged {purged}, applied {applied}, committed {committed}, last {last}"
+            )?;
+        }
+        Ok(())
     }
 }
 

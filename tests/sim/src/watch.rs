@@ -32,7 +32,7 @@ impl Watch {
         }
         for view in views {
             for (group, own) in &view.groups {
-                if let (Some(id), 1..) = (view.raft_id, own.term) {
+                if let (Some(id), 1.., false) = (view.raft_id, own.term, view.failed) {
                     self.terms.note(id, *group, own.term)?;
                 }
                 if let Some(leader) = &own.leader {
@@ -84,7 +84,7 @@ impl Watch {
                 self.durable.dies(id, group.0, durable);
             }
         }
-        for (group, own) in view.groups.iter().filter(|(_, own)| own.term > 0) {
+        for (group, own) in view.groups.iter().filter(|(_, own)| own.term > 0 && !view.failed) {
             self.terms.note(id, *group, own.term)?;
         }
         Ok(())

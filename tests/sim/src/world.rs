@@ -90,6 +90,7 @@ pub async fn play(run: Run) -> Result<usize, String> {
     let mut world = World::new(run);
     let result = world.live().await;
     let acknowledged = world.acknowledged().len();
+    let views: String = world.views().iter().map(ToString::to_string).collect();
     for place in &mut world.places {
         if let Some(running) = place.running.take() {
             running.stepper.abort();
@@ -97,7 +98,7 @@ pub async fn play(run: Run) -> Result<usize, String> {
     }
     result
         .map(|()| acknowledged)
-        .map_err(|broken| format!("{broken}\n\nREPRODUCE: make sim SEED={}\n\n{}", run.seed, world.story))
+        .map_err(|broken| format!("{broken}\n\nREPRODUCE: make sim SEED={}\n\n{}{views}", run.seed, world.story))
 }
 
 impl World {
@@ -182,12 +183,25 @@ impl World {
         let until = Instant::now() + duration;
         loop {
             self.watch.look(&self.views())?;
+            self.nobody_failed()?;
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
             sleep(left.min(LOOK_EVERY)).await;
         }
+    }
+
+    /// No process ends by itself but for its own disk.
+    fn nobody_failed(&self) -> Result<(), String> {
+        for (name, place) in NAMES.iter().zip(&self.places) {
+            let Some(running) = place.running.as_ref() else { continue };
+            let excused = place.rotten || place.disk.has_failed_a_sync();
+            if let Some(why) = running.handle.node.fatal().borrow().as_ref().filter(|_| !excused) {
+                return Err(format!("I12: {name} has failed: {why}"));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn views(&self) -> Vec<NodeView> {

@@ -1,4 +1,5 @@
-//! Runs of the simulation: `make sim SEED=7` repeats one, `make sim SEEDS=0..500` plays many.
+//! Runs of the simulation: `make sim SEED=7` repeats one, `make sim SEEDS=0..500` plays many; `SIM_LOG=raft_groups=debug`
+//! shows what the nodes say.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use triptych_sim::{plan::Run, world::play};
@@ -41,6 +42,9 @@ fn nothing_acknowledged_is_lost_in_the_second_half_of_the_seeds() {
 #[test]
 #[ignore = "seeds of choice: make sim SEED=… or make sim SEEDS=from..to"]
 fn chosen_seeds() {
+    if let Ok(filter) = std::env::var("SIM_LOG") {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
     let chosen = std::env::var("SIM_SEEDS").unwrap_or_else(|_| "1".into());
     let number = |text: &str| text.parse::<u64>().expect("SEED is a number, SEEDS are two: from..to");
     match chosen.split_once("..") {

@@ -108,7 +108,7 @@ impl World {
                 return Err(format!("I12: {} has failed: {why}", NAMES[node]));
             }
             if Instant::now() > until {
-                return Err(format!("I12: {} is not whole: {:#?}", NAMES[node], handle.node.status()));
+                return Err(format!("I12: {} is not whole", NAMES[node]));
             }
         }
         let Some((handle, lane)) = self.running(node) else { return Ok(()) };

@@ -46,7 +46,7 @@ mod tests {
             last: at(last),
             ..GroupView::default()
         };
-        NodeView { name: "n1".into(), raft_id: Some(1), groups: BTreeMap::from([(1, group)]) }
+        NodeView { name: "n1".into(), raft_id: Some(1), failed: false, groups: BTreeMap::from([(1, group)]) }
     }
 
     #[test]

@@ -40,7 +40,7 @@ mod tests {
     fn view(name: &str, id: u64, change: impl Fn(&mut GroupView)) -> NodeView {
         let mut group = GroupView { leader: Some("n1".into()), voters: vec![1, 2], ..GroupView::default() };
         change(&mut group);
-        NodeView { name: name.into(), raft_id: Some(id), groups: BTreeMap::from([(0, group)]) }
+        NodeView { name: name.into(), raft_id: Some(id), failed: false, groups: BTreeMap::from([(0, group)]) }
     }
 
     #[test]
