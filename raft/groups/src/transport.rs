@@ -333,3 +333,36 @@ impl Answers {
         Some((result, self))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream that the peer has ended.
+    struct Ended;
+
+    impl raft_types::Stream for Ended {
+        fn send(&mut self, _: Message) -> BoxFuture<'_, Result<(), WireError>> {
+            Box::pin(async { Ok(()) })
+        }
+        fn receive(&mut self) -> BoxFuture<'_, Result<Option<Message>, WireError>> {
+            Box::pin(async { Ok(None) })
+        }
+        fn split(self: Box<Self>) -> (Box<dyn raft_types::Stream>, Box<dyn raft_types::Stream>) {
+            (Box::new(Self), self)
+        }
+    }
+
+    #[tokio::test]
+    async fn an_append_stream_that_ends_with_answers_owed_is_an_error_and_ends_then() {
+        let answers = |unanswered| Answers {
+            receive: Some(Box::new(Ended)),
+            unanswered: Arc::new(AtomicU64::new(unanswered)),
+            _sender: AbortOnDrop(tokio::spawn(async {})),
+        };
+        assert!(answers(0).next().await.is_none());
+        let (answer, rest) = answers(1).next().await.expect("an error");
+        assert!(matches!(answer, Err(RPCError::Unreachable(_))), "{answer:?}");
+        assert!(rest.next().await.is_none());
+    }
+}

@@ -287,10 +287,9 @@ impl DiskFile for CrashFile {
 
     fn allocate(&self, length_bytes: u64) -> io::Result<()> {
         let inner = self.disk.lock();
-        if let Some(capacity) = inner.faults.capacity_bytes {
-            if inner.used_bytes() + length_bytes > capacity {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
+        let over = |capacity| inner.used_bytes() + length_bytes > capacity;
+        if inner.faults.capacity_bytes.is_some_and(over) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         drop(inner);
         self.set_len(length_bytes)

@@ -9,7 +9,7 @@ pub enum Sabotage {
     AnswerBeforeFsync,
     /// A failed fsync is taken for a good one.
     FsyncErrorIgnored,
-    /// Of what one fsync covers, the last is answered first.
+    /// With what an fsync covers, the newest that still waits is answered, before those that wait before it.
     CallbacksOutOfOrder,
     /// Recovery cuts the log at the first bad batch, whatever good ones lie behind it.
     TruncateAtFirstBadBatch,

@@ -105,7 +105,8 @@ impl LaneWriter {
         };
         self.complete(jobs, result);
         if sabotage::is(self.sabotage, Sabotage::CallbacksOutOfOrder) {
-            self.callbacks.reverse();
+            let newest = self.shared.state.lock().queue.back_mut().and_then(|job| job.done.take());
+            self.callbacks.extend(newest.map(|done| (done, Ok(()))));
         }
         for (done, result) in self.callbacks.drain(..) {
             done(result);

@@ -102,9 +102,8 @@ pub fn log_of(lane: &Lane, group: u32) -> Result<crate::invariants::log_matching
     let digest = |entry: &raft_lanes::ThinEntry| {
         let bytes = entry.head.iter().copied().chain([entry.kind]);
         // FNV-1a: any digest would do.
-        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash =
+            bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         hash ^ u64::from(entry.body_len)
     };
     Ok(entries.iter().map(|entry| (entry.position.index, (entry.position.term, digest(entry)))).collect())

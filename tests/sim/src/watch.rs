@@ -30,9 +30,10 @@ impl Watch {
             let known = self.committed.entry(*group).or_default();
             *known = (*known).max(own.committed.map_or(0, |at| at.index));
         }
-        for view in views {
+        // What a node whose disk has failed still has in memory was told to nobody, and goes with its process.
+        for view in views.iter().filter(|view| !view.failed) {
             for (group, own) in &view.groups {
-                if let (Some(id), 1.., false) = (view.raft_id, own.term, view.failed) {
+                if let (Some(id), 1..) = (view.raft_id, own.term) {
                     self.terms.note(id, *group, own.term)?;
                 }
                 if let Some(leader) = &own.leader {

@@ -160,8 +160,7 @@ impl World {
             let fault = Fault::draw(&self.chance, self.run.favour);
             self.tell(format_args!("{fault:?}"));
             let stop = Arc::new(AtomicBool::new(false));
-            let clients: Vec<_> =
-                (0..3).map(|_| tokio::spawn(self.office.clone().client(Arc::clone(&stop)))).collect();
+            let clients: Vec<_> = (0..3).map(|_| tokio::spawn(self.office.clone().client(Arc::clone(&stop)))).collect();
             let suffered = self.suffer(fault).await;
             stop.store(true, Ordering::SeqCst);
             for client in clients {
@@ -252,14 +251,6 @@ impl World {
         let lane = Lane::open(Arc::clone(&store), Arc::clone(&clock), lane_options)
             .map_err(|error| format!("{name}: {error}"))?;
         let raft_id = identity.raft_id;
-        let (stepping, chance, slow) = (lane.clone(), Arc::clone(&self.chance), Arc::clone(&self.places[number].slow));
-        let stepper = tokio::spawn(async move {
-            loop {
-                let longest_us = if slow.load(Ordering::SeqCst) { 500_000 } else { 8_000 };
-                sleep(Duration::from_micros(200 + chance.below(longest_us))).await;
-                stepping.step();
-            }
-        });
         let peers = NAMES.iter().map(|name| ((*name).to_owned(), format!("{name}:1"))).collect();
         let options = NodeOptions {
             groups: GROUPS,
@@ -278,6 +269,14 @@ impl World {
         if let Some(id) = raft_id {
             self.watch.opens(id.0, GROUPS, &lane)?;
         }
+        let (stepping, chance, slow) = (lane.clone(), Arc::clone(&self.chance), Arc::clone(&self.places[number].slow));
+        let stepper = tokio::spawn(async move {
+            loop {
+                let longest_us = if slow.load(Ordering::SeqCst) { 500_000 } else { 8_000 };
+                sleep(Duration::from_micros(200 + chance.below(longest_us))).await;
+                stepping.step();
+            }
+        });
         self.hub.up(name, node.serve());
         let handle = Handle { node, journal, dead: Arc::new(AtomicBool::new(false)) };
         self.office.nodes.lock()[number] = Some(handle.clone());

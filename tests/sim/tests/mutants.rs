@@ -18,7 +18,7 @@ const MUTANTS: [(Option<Sabotage>, Option<Family>); 12] = [
     (None, Some(Family::KillAll)), // every disk lies about its syncs
     (Some(Sabotage::AnswerBeforeFsync), Some(Family::KillAll)),
     (Some(Sabotage::FsyncErrorIgnored), Some(Family::SyncFails)),
-    (Some(Sabotage::CallbacksOutOfOrder), Some(Family::SlowDisk)),
+    (Some(Sabotage::CallbacksOutOfOrder), Some(Family::Restart)),
     (Some(Sabotage::TruncateAtFirstBadBatch), Some(Family::Rot)),
     (Some(Sabotage::VoteWithoutBarrier), Some(Family::Restart)),
     (Some(Sabotage::ApplyBeforeDurable), Some(Family::Restart)),

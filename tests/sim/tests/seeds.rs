@@ -30,13 +30,23 @@ fn seeds(from: u64, to: u64) -> usize {
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_in_the_first_half_of_the_seeds() {
-    seeds(0, 15);
+fn nothing_acknowledged_is_lost_in_the_first_quarter_of_the_seeds() {
+    seeds(0, 25);
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_in_the_second_half_of_the_seeds() {
-    seeds(15, 30);
+fn nothing_acknowledged_is_lost_in_the_second_quarter_of_the_seeds() {
+    seeds(25, 50);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_the_third_quarter_of_the_seeds() {
+    seeds(50, 75);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_the_last_quarter_of_the_seeds() {
+    seeds(75, 100);
 }
 
 #[test]

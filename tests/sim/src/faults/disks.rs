@@ -91,7 +91,8 @@ impl World {
 
     fn draw_place_to_rot(&self, node: usize, head: bool) -> Option<(String, u64)> {
         let disk = &self.places[node].disk;
-        let segments: Vec<String> = disk.list().ok()?.into_iter().filter(|name| batches(disk, name).len() > 2).collect();
+        let segments: Vec<String> =
+            disk.list().ok()?.into_iter().filter(|name| batches(disk, name).len() > 2).collect();
         let name = segments.get(self.chance.below(segments.len() as u64) as usize)?.clone();
         let batches = batches(disk, &name);
         let (first, last) = (batches[1], *batches.last()?);

@@ -35,8 +35,16 @@ impl World {
         self.places[node].disk.fail(self.sound());
         self.places[node].journal = Journal::default();
         self.places[node].rotten = false;
-        if self.run.sabotage == Some(Sabotage::WipedMemberGoesOn) {
-            copy_identity(&old, &self.places[node].disk);
+        copy_identity(&old, &self.places[node].disk);
+        if self.run.sabotage != Some(Sabotage::WipedMemberGoesOn) {
+            // First only the log is gone: under its raft id the node has forgotten what it said, and must not start.
+            match self.start(node).await {
+                Err(why) if why.contains("the log of this node is gone") => {}
+                Err(why) => return Err(why),
+                Ok(()) => return Err(format!("I10: {} goes on under its raft id without its log", NAMES[node])),
+            }
+            self.places[node].disk = CrashDisk::new();
+            self.places[node].disk.fail(self.sound());
         }
         self.pass(Duration::from_secs(seconds)).await?;
         self.start(node).await?;
@@ -45,9 +53,9 @@ impl World {
 
     /// A node that could not live with the rot in its log is replaced.
     pub(crate) async fn replace_rotten(&mut self) -> Result<(), String> {
-        for node in 0..NAMES.len() {
+        for (node, name) in NAMES.iter().enumerate() {
             if self.places[node].rotten && self.has_failed(node) {
-                self.tell(format_args!("{} is replaced for its rot", NAMES[node]));
+                self.tell(format_args!("{name} is replaced for its rot"));
                 self.kill(node, 0)?;
                 self.replace(node, 1).await?;
             }
@@ -90,13 +98,21 @@ impl World {
             for group in 1..=GROUPS {
                 let leader = self.views().into_iter().find(|view| view.leads(group));
                 let own = leader.as_ref().and_then(|leader| leader.groups.get(&group));
-                let Some(own) = own.filter(|own| own.learners == 0 && own.voters.len() == NAMES.len()) else { continue };
+                let Some(own) = own.filter(|own| own.learners == 0 && own.voters.len() == NAMES.len()) else {
+                    continue;
+                };
                 if id.is_some_and(|id| own.voters.contains(&id)) && votes_in.insert(group) {
                     let ends = |at: Option<raft_types::LogPosition>| at.map_or(0, |at| at.index);
                     let lag = ends(own.last).saturating_sub(ends(lane.state(GroupId(group)).last));
                     let incomplete = handle.journal.incomplete().unwrap_or_default().contains(&GroupId(group));
                     if as_learner {
-                        clean_voter::check(NAMES[node], group, missing(&handle.journal, &lane, group), incomplete, lag)?;
+                        clean_voter::check(
+                            NAMES[node],
+                            group,
+                            missing(&handle.journal, &lane, group),
+                            incomplete,
+                            lag,
+                        )?;
                     }
                 }
             }

@@ -10,7 +10,8 @@ pub fn check(history: &[Write], name: &str, held: &Held) -> Result<(), String> {
     for write in history {
         let Ended::Acknowledged(index) = write.ended else { continue };
         let entries = held.get(&write.group).map(Vec::as_slice).unwrap_or_default();
-        let found = entries.binary_search_by_key(&index, |(index, _)| *index).is_ok_and(|at| entries[at].1 == write.text);
+        let found =
+            entries.binary_search_by_key(&index, |(index, _)| *index).is_ok_and(|at| entries[at].1 == write.text);
         if !found {
             return Err(format!(
                 "I1: {} was acknowledged at {}/{index}, and {name} does not hold it",

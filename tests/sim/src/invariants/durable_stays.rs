@@ -26,7 +26,9 @@ impl Durable {
     ) -> Result<(), String> {
         let Some(durable) = self.0.get(&(raft_id, group)) else { return Ok(()) };
         if last.is_none_or(|last| last.index < durable.index) {
-            return Err(format!("I10: raft id {raft_id} had g{group} durable up to {durable}, and its log ends at {last:?}"));
+            return Err(format!(
+                "I10: raft id {raft_id} had g{group} durable up to {durable}, and its log ends at {last:?}"
+            ));
         }
         match term_at(durable.index) {
             Some(term) if term != durable.term => {

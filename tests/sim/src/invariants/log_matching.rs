@@ -17,7 +17,9 @@ impl Entries {
     pub fn note(&mut self, name: &str, group: u32, log: &Log) -> Result<(), String> {
         for (index, (term, digest)) in log {
             if self.0.entry((group, *index, *term)).or_insert(*digest) != digest {
-                return Err(format!("I10: {name} has other bytes at {group}/{index} of term {term} than were seen before"));
+                return Err(format!(
+                    "I10: {name} has other bytes at {group}/{index} of term {term} than were seen before"
+                ));
             }
         }
         Ok(())

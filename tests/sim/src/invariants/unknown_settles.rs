@@ -10,10 +10,8 @@ use std::collections::BTreeSet;
 /// # Errors
 /// Names the refused write that is there.
 pub fn check(history: &[Write], name: &str, held: &Held) -> Result<(), String> {
-    let texts: BTreeSet<(u32, &str)> = held
-        .iter()
-        .flat_map(|(group, entries)| entries.iter().map(|(_, text)| (*group, text.as_str())))
-        .collect();
+    let texts: BTreeSet<(u32, &str)> =
+        held.iter().flat_map(|(group, entries)| entries.iter().map(|(_, text)| (*group, text.as_str()))).collect();
     match history.iter().find(|write| write.ended == Ended::Refused && texts.contains(&(write.group, &write.text))) {
         Some(write) => Err(format!("I2: {} was refused, and {name} holds it", write.text)),
         None => Ok(()),
