@@ -330,6 +330,11 @@ impl World {
             }
             self.office.write_all(name, &handle, CONVERGE_WITHIN).await?;
         }
+        self.settle().await
+    }
+
+    /// All agree on leaders and members, and miss nothing.
+    async fn settle(&mut self) -> Result<(), String> {
         let until = Instant::now() + CONVERGE_WITHIN;
         while let Err(why) = serves_again::check(&self.views(), NAMES.len(), GROUPS) {
             if Instant::now() > until {
@@ -350,6 +355,8 @@ impl World {
             read.map_err(|error| format!("I12: {}: {error}", NAMES[number]))?;
             nodes.insert(NAMES[number].to_owned(), held(&running.handle.journal));
         }
+        // What came last may have come as rows, whose bodies are still on their way.
+        self.settle().await?;
         self.compare()?;
         let history = self.office.history.lock().clone();
         check(&history, &nodes)?;
