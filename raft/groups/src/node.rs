@@ -24,7 +24,7 @@ use crate::{
 use openraft::{Instant as _, Raft, async_runtime::watch::WatchReceiver};
 use parking_lot::{Mutex, RwLock};
 use raft_lanes::{Lane, Sabotage};
-use raft_types::{Applied, BlockAddress, ByteBudget, Clock, Disk, GroupId, NodeId, Seed, Serve, StateMachine, Wire};
+use raft_types::{Applied, ByteBudget, Clock, Disk, GroupId, NodeId, Seed, Serve, StateMachine, Wire};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -156,7 +156,7 @@ pub struct Node {
     /// Empty disks that ask to join under a known name: name → disk, and since when.
     pub(crate) asking: Mutex<BTreeMap<String, ([u8; 16], Duration)>>,
     /// Bodies here that failed their checksum and wait for a peer's copy.
-    pub(crate) damaged: Mutex<BTreeSet<BlockAddress>>,
+    pub(crate) damaged: crate::mirror::Damaged,
     applier: Arc<Applier>,
     applied_at_start: BTreeMap<GroupId, Applied>,
     ready: watch::Sender<bool>,
@@ -240,7 +240,7 @@ impl Node {
             next_pull: Mutex::new(Duration::ZERO),
             missing: Mutex::new(None),
             asking: Mutex::new(BTreeMap::new()),
-            damaged: Mutex::new(BTreeSet::new()),
+            damaged: crate::mirror::Damaged::default(),
             applier,
             applied_at_start,
             ready: watch::channel(false).0,
@@ -386,7 +386,8 @@ impl Node {
             .map_err(|error| failed(error.to_string()))?;
         let blocking = self.options.blocking();
         let (wire, machine_here) = (Arc::clone(&self.wire), Arc::clone(&self.machine));
-        let network = Network { wire, lane: self.lane.clone(), group: id, blocking, machine: machine_here };
+        let damaged = crate::mirror::Damaged::clone(&self.damaged);
+        let network = Network { wire, lane: self.lane.clone(), group: id, blocking, machine: machine_here, damaged };
         let log = crate::log_store::LogStore::new(self.lane.clone(), id, blocking, self.options.sabotage);
         let config = self.options.raft_config().validate().map_err(|error| failed(error.to_string()))?;
         let raft = Raft::new(raft_id.0, Arc::new(config), network, log, machine)

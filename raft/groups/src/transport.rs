@@ -5,6 +5,7 @@
 //! never pinned in RAM.
 
 use crate::{
+    mirror::{self, Damaged},
     options::Blocking,
     rows::{self, Rows},
     rpc::{AppendAnswer, TransferCall, VoteAnswer, VoteCall, append_call, method},
@@ -26,8 +27,8 @@ use openraft::{
         TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
-use raft_lanes::Lane;
-use raft_types::{Class, DecodeError, GroupId, LogPosition, Message, StateMachine, Wire, WireError};
+use raft_lanes::{Lane, LaneError};
+use raft_types::{BlockAddress, Class, DecodeError, GroupId, LogPosition, Message, StateMachine, Wire, WireError};
 use std::{
     sync::{
         Arc,
@@ -46,6 +47,7 @@ pub(crate) struct Network {
     pub(crate) group: GroupId,
     pub(crate) blocking: Blocking,
     pub(crate) machine: Arc<dyn StateMachine>,
+    pub(crate) damaged: Damaged,
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -71,6 +73,7 @@ impl Network {
             peer: node.addr.clone(),
             purpose,
             machine: Arc::clone(&self.machine),
+            damaged: Damaged::clone(&self.damaged),
         }
     }
 }
@@ -94,6 +97,7 @@ pub(crate) struct Connection {
     peer: String,
     purpose: Purpose,
     machine: Arc<dyn StateMachine>,
+    damaged: Damaged,
 }
 
 fn unreachable(why: impl ToString) -> Error {
@@ -144,12 +148,13 @@ impl Connection {
     }
 }
 
-/// The bodies of a message, in order: from RAM, or from the lane on a thread that may block.
+/// The bodies of a message, in order: from RAM, or from the lane on a thread that may block. One that is damaged is noted.
 async fn fetch(
     blocking: Blocking,
     lane: &Lane,
     group: GroupId,
     places: Vec<(LogPosition, Body)>,
+    damaged: &Damaged,
 ) -> Result<Vec<Bytes>, String> {
     let mut bodies = Vec::with_capacity(places.len());
     for (at, body) in places {
@@ -161,6 +166,9 @@ async fn fetch(
                     let lane = lane.clone();
                     let read = move || lane.body(group, at.index, Some(at.term), 0..u64::from(len));
                     let read = blocking.run(read).await.map_err(|error| error.to_string())?;
+                    if matches!(read, Err(LaneError::Damaged(_) | LaneError::Io(_))) {
+                        mirror::note(damaged, BlockAddress { group, index: at.index });
+                    }
                     read.map_err(|error| error.to_string())?
                 }
             },
@@ -179,7 +187,7 @@ impl RaftNetworkV2<Types> for Connection {
     ) -> Result<AppendEntriesResponse<Types>, Error> {
         let class = if rpc.entries.is_empty() { Class::Urgent } else { Class::Bulk };
         let (call, places) = append_call(self.to, &rpc);
-        let bodies = fetch(self.blocking, &self.lane, self.group, places).await.map_err(unreachable)?;
+        let bodies = fetch(self.blocking, &self.lane, self.group, places, &self.damaged).await.map_err(unreachable)?;
         let request = self.message(method::APPEND, encode(&call), bodies);
         let answer = self.call(class, request, option.soft_ttl()).await?;
         match decode("append answer", &answer.head).map_err(|error| malformed(&error))? {
@@ -211,6 +219,7 @@ impl RaftNetworkV2<Types> for Connection {
             };
             let (mut send, receive) = stream.split();
             let (lane, group, to, blocking) = (self.lane.clone(), self.group, self.to, self.blocking);
+            let damaged = Damaged::clone(&self.damaged);
             let unanswered = Arc::new(AtomicU64::new(1)); // 1: until openraft says that it has nothing more to send
             let owed = Arc::clone(&unanswered);
             let sender = tokio::spawn(async move {
@@ -222,7 +231,7 @@ impl RaftNetworkV2<Types> for Connection {
                     };
                     owed.fetch_add(1, Ordering::SeqCst);
                     let (call, places) = append_call(to, &request);
-                    let bodies = match fetch(blocking, &lane, group, places).await {
+                    let bodies = match fetch(blocking, &lane, group, places, &damaged).await {
                         Ok(bodies) => bodies,
                         Err(why) => {
                             tracing::warn!(%group, why, "a body for a peer could not be read");
