@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON := $(CURDIR)/target/venv/bin/python
 BINARY := $(CURDIR)/target/debug/triptych
 SEED ?= 1
+SEEDS ?= $(SEED)
 
 .PHONY: help run test check interop cluster demo bench sim golden fix
 
@@ -11,7 +12,7 @@ help:
 	@echo "make test   everything that must hold (installs what it needs)"
 	@echo "make demo   three nodes, real images, one killed, told in words"
 	@echo "make bench  measure beside other archives (installs what it needs)"
-	@echo "make sim    one simulated run: make sim SEED=3053"
+	@echo "make sim    one simulated run: make sim SEED=3053; many: make sim SEEDS=0..500"
 	@echo "make fix    format, and mend what clippy can mend"
 	@echo "make golden rewrite the golden files; git diff is the review"
 
@@ -43,7 +44,7 @@ bench:
 	tests/bench/run
 
 sim:
-	SIM_SEED=$(SEED) cargo nextest run -p triptych-sim --no-capture --run-ignored all one_seed
+	SIM_SEEDS=$(SEEDS) cargo nextest run -p triptych-sim --no-capture --run-ignored all chosen_seeds
 
 golden:
 	GOLDEN=1 cargo nextest run -p raft-lanes bytes_of_a_segment

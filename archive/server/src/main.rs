@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Blocks of 1 MiB come and go between threads: glibc's arenas keep four times what is in use, this one gives it back.
+/// Without transparent huge pages, which make 200 MiB out of an idle node's 20.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

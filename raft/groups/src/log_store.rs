@@ -13,7 +13,10 @@ use openraft::{
     entry::RaftEntry,
     storage::{IOFlushed, LogState, RaftLogStorage},
 };
-use raft_lanes::{Lane, LaneError};
+use raft_lanes::{
+    Lane, LaneError,
+    sabotage::{self, Sabotage},
+};
 use raft_types::GroupId;
 use std::{
     fmt::Debug,
@@ -49,11 +52,12 @@ pub(crate) struct LogStore {
     lane: Lane,
     group: GroupId,
     blocking: Blocking,
+    sabotage: Option<Sabotage>,
 }
 
 impl LogStore {
-    pub(crate) fn new(lane: Lane, group: GroupId, blocking: Blocking) -> Self {
-        Self { lane, group, blocking }
+    pub(crate) fn new(lane: Lane, group: GroupId, blocking: Blocking, sabotage: Option<Sabotage>) -> Self {
+        Self { lane, group, blocking, sabotage }
     }
 
     async fn read(&self, start: u64, end: u64, bytes_max: u64) -> Result<Vec<Entry>, io::Error> {
@@ -137,6 +141,9 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let record = encode(&VoteRecord::from(vote));
+        if sabotage::is(self.sabotage, Sabotage::VoteWithoutBarrier) {
+            return self.lane.save_vote(self.group, record, Box::new(|_| {})).map_err(io::Error::other);
+        }
         durably(|done| self.lane.save_vote(self.group, record, done)).await
     }
 

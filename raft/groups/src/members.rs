@@ -18,6 +18,7 @@ use crate::{
     types::{Types, decode, encode},
 };
 use openraft::{ChangeMembers, RaftMetrics, async_runtime::watch::WatchReceiver, impls::BasicNode};
+use raft_lanes::Sabotage;
 use raft_placement::MetaState;
 use raft_types::{Class, GroupId, Message, NodeId};
 use std::{
@@ -110,6 +111,9 @@ impl Node {
     async fn is_ready(&self, group: &Group, metrics: &RaftMetrics<Types>, id: u64, state: &MetaState) -> bool {
         if lag_of(metrics, id).is_none_or(|lag| lag > LAG_MAX) {
             return false;
+        }
+        if self.options.has(Sabotage::VoterBeforeComplete) {
+            return true;
         }
         let Some(peer) = state.name_of(NodeId(id)) else { return false };
         let head = encode(&CompleteCall { to: id });

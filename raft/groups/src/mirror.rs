@@ -15,8 +15,10 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use parking_lot::Mutex;
 use raft_types::{BlockAddress, BodyRef, Class, GroupId, Message};
 use std::{
+    collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -197,10 +199,16 @@ impl Node {
 
     /// Remembers that a body here is damaged; the mirror replaces it by a peer's copy.
     pub(crate) fn note_damaged(&self, address: BlockAddress) {
-        let mut damaged = self.damaged.lock();
-        if damaged.len() < DAMAGED_MAX {
-            damaged.insert(address);
-        }
+        note(&self.damaged, address);
+    }
+
+    /// Whether this node leads with an entry that nobody has committed yet: then no peer can give its body, the group can
+    /// not get past it, and only another leader can do without it.
+    fn is_stuck_at(&self, BlockAddress { group, index }: BlockAddress) -> bool {
+        self.group(group).is_some_and(|own| {
+            let applied = own.progress.applied().is_some_and(|applied| applied.index >= index);
+            own.leads() && !applied && self.led_by_a_majority(&own)
+        })
     }
 
     /// Replaces damaged copies here by sound ones from peers.
@@ -222,7 +230,21 @@ impl Node {
             tracing::warn!(block = %address, "a damaged body was replaced by a peer's copy");
         } else {
             tracing::error!(block = %address, "a damaged body here can be had from no peer now");
+            if self.is_stuck_at(address) {
+                self.fail(format!("{address} is damaged here and committed nowhere: the peers elect another leader"));
+            }
         }
+    }
+}
+
+/// Bodies here that failed their checksum and wait for a peer's copy.
+pub(crate) type Damaged = Arc<Mutex<BTreeSet<BlockAddress>>>;
+
+/// Notes a damaged body.
+pub(crate) fn note(damaged: &Damaged, address: BlockAddress) {
+    let mut damaged = damaged.lock();
+    if damaged.len() < DAMAGED_MAX {
+        damaged.insert(address);
     }
 }
 

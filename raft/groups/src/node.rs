@@ -23,8 +23,8 @@ use crate::{
 };
 use openraft::{Instant as _, Raft, async_runtime::watch::WatchReceiver};
 use parking_lot::{Mutex, RwLock};
-use raft_lanes::Lane;
-use raft_types::{Applied, BlockAddress, ByteBudget, Clock, Disk, GroupId, NodeId, Seed, Serve, StateMachine, Wire};
+use raft_lanes::{Lane, Sabotage};
+use raft_types::{Applied, ByteBudget, Clock, Disk, GroupId, NodeId, Seed, Serve, StateMachine, Wire};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -39,6 +39,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// Why a node does not start. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The log of a member is gone as a whole: under its raft id it would have forgotten its votes and what it acknowledged.
+    #[error(
+        "the log of this node is gone, but identity.json says that it is member {0} of a cluster: restore log/ from a copy of \
+         the same time, or move the data folder away and let the node be replaced"
+    )]
+    LogGone(NodeId),
     /// The catalogue did not answer, or is ahead of the log.
     #[error("{0}")]
     Catalogue(String),
@@ -152,7 +158,7 @@ pub struct Node {
     /// Empty disks that ask to join under a known name: name → disk, and since when.
     pub(crate) asking: Mutex<BTreeMap<String, ([u8; 16], Duration)>>,
     /// Bodies here that failed their checksum and wait for a peer's copy.
-    pub(crate) damaged: Mutex<BTreeSet<BlockAddress>>,
+    pub(crate) damaged: crate::mirror::Damaged,
     applier: Arc<Applier>,
     applied_at_start: BTreeMap<GroupId, Applied>,
     ready: watch::Sender<bool>,
@@ -174,6 +180,12 @@ impl Node {
         seed: Arc<dyn Seed>,
         store: Arc<dyn Disk>,
     ) -> Result<Arc<Self>, StartError> {
+        if let Some(id) = options.identity.raft_id.filter(|_| options.identity.is_member())
+            && lane.status().segments == 0
+            && !options.has(Sabotage::WipedMemberGoesOn)
+        {
+            return Err(StartError::LogGone(id));
+        }
         let metrics = Metrics::register(&options.registry).map_err(|error| StartError::Other(error.to_string()))?;
         let applied = {
             let machine = Arc::clone(&machine);
@@ -231,7 +243,7 @@ impl Node {
             installs: AtomicU64::new(0),
             missing: Mutex::new((!incomplete.is_empty()).then_some(0)),
             asking: Mutex::new(BTreeMap::new()),
-            damaged: Mutex::new(BTreeSet::new()),
+            damaged: crate::mirror::Damaged::default(),
             applier,
             applied_at_start,
             ready: watch::channel(false).0,
@@ -372,12 +384,14 @@ impl Node {
             }
         };
         let progress = Progress::new(applied.position);
-        let machine = GroupMachine::new(id, Some(self.lane.clone()), sink, progress.clone(), &applied)
+        let waits_for = (!self.options.has(Sabotage::ApplyBeforeDurable)).then(|| self.lane.clone());
+        let machine = GroupMachine::new(id, waits_for, sink, progress.clone(), &applied)
             .map_err(|error| failed(error.to_string()))?;
         let blocking = self.options.blocking();
         let (wire, machine_here) = (Arc::clone(&self.wire), Arc::clone(&self.machine));
-        let network = Network { wire, lane: self.lane.clone(), group: id, blocking, machine: machine_here };
-        let log = crate::log_store::LogStore::new(self.lane.clone(), id, blocking);
+        let damaged = crate::mirror::Damaged::clone(&self.damaged);
+        let network = Network { wire, lane: self.lane.clone(), group: id, blocking, machine: machine_here, damaged };
+        let log = crate::log_store::LogStore::new(self.lane.clone(), id, blocking, self.options.sabotage);
         let config = self.options.raft_config().validate().map_err(|error| failed(error.to_string()))?;
         let raft = Raft::new(raft_id.0, Arc::new(config), network, log, machine)
             .await

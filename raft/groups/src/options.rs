@@ -2,6 +2,7 @@
 
 use crate::{Identity, Retention};
 use prometheus::Registry;
+use raft_lanes::Sabotage;
 use std::{collections::BTreeMap, time::Duration};
 
 /// Settings of a node's groups.
@@ -27,6 +28,8 @@ pub struct NodeOptions {
     pub inline: bool,
     /// Where to count.
     pub registry: Registry,
+    /// A bug on purpose, for the simulation; none.
+    pub sabotage: Option<Sabotage>,
 }
 
 /// Raft's clocks. An election comes after the lease (`election_max`) plus a random time between the two.
@@ -67,7 +70,13 @@ impl NodeOptions {
             mirror_bytes_per_second: None,
             inline: false,
             registry: Registry::new(),
+            sabotage: None,
         }
+    }
+
+    /// Whether this bug is planted.
+    pub(crate) fn has(&self, this: Sabotage) -> bool {
+        raft_lanes::sabotage::is(self.sabotage, this)
     }
 
     pub(crate) fn single(&self) -> bool {
@@ -98,7 +107,7 @@ impl NodeOptions {
             enable_pre_vote: Some(true),
             // A leader that restarts must win an election: replication sends entries before the own disk has them, so
             // after a crash its followers may know more of its last term than it does itself (invariant G1).
-            enable_leader_restore: Some(false),
+            enable_leader_restore: Some(self.has(Sabotage::LeaderRestored)),
             // Writes that become one append, and so one batch of the lane: bounds its meta part.
             api_batch_capacity: 128,
             ..openraft::Config::default()

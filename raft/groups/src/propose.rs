@@ -161,7 +161,7 @@ impl Node {
 
     /// Whether a write would find a leader that has its majority: the own one was acknowledged of late, or another
     /// one's node was heard of late.
-    fn led_by_a_majority(&self, group: &Group) -> bool {
+    pub(crate) fn led_by_a_majority(&self, group: &Group) -> bool {
         let role = group.role();
         if role.leads {
             return role.voters.len() == 1 || role.quorum_age.is_some_and(|age| age < QUORUM_AGE_MAX);

@@ -8,7 +8,8 @@
 
 use crate::node::{Group, Node};
 use openraft::async_runtime::watch::WatchReceiver;
-use raft_types::{GroupId, LogPosition};
+use raft_lanes::Sabotage;
+use raft_types::{GroupId, LogPosition, StateMachine, StateMachineError};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
@@ -57,7 +58,9 @@ impl Node {
         loop {
             tokio::time::sleep(self.options.retention.every).await;
             let machine = Arc::clone(&self.machine);
-            let settled = match self.options.blocking().run(move || machine.settle()).await {
+            let hasty = self.options.has(Sabotage::PurgeBeforeSettled);
+            let settle = move || if hasty { applied_of(&*machine) } else { machine.settle() };
+            let settled = match self.options.blocking().run(settle).await {
                 Ok(Ok(settled)) => settled.into_iter().collect::<BTreeMap<_, _>>(),
                 Ok(Err(error)) => {
                     tracing::warn!(
@@ -123,4 +126,10 @@ impl Node {
             Err(error) => tracing::debug!(group = %group.id, %error, "the log was not purged"),
         }
     }
+}
+
+/// What is applied, safe or not: for a bug on purpose.
+fn applied_of(machine: &dyn StateMachine) -> Result<Vec<(GroupId, LogPosition)>, StateMachineError> {
+    let applied = machine.applied()?;
+    Ok(applied.into_iter().filter_map(|(group, applied)| Some((group, applied.position?))).collect())
 }

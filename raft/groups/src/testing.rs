@@ -24,8 +24,12 @@ pub struct Hub {
 #[derive(Default)]
 struct Inner {
     servers: BTreeMap<String, Arc<dyn Serve>>,
+    /// How often each name came up: what an earlier process of that name still says is not heard.
+    lives: BTreeMap<String, u64>,
     /// Messages from the first to the second are lost.
     cut: BTreeSet<(String, String)>,
+    /// Of a thousand calls, so many are lost, and so many arrive twice.
+    trouble: (u64, u64),
     streams: Vec<(String, String, CancellationToken)>,
     delay_max: Duration,
 }
@@ -37,10 +41,13 @@ impl Hub {
         Self { inner: Arc::new(Mutex::new(Inner { delay_max, ..Inner::default() })), seed }
     }
 
-    /// The wire of node `name`.
+    /// The wire of the next process of node `name`; the wire of the one before is dead.
     #[must_use]
     pub fn wire(&self, name: &str) -> Arc<dyn Wire> {
-        Arc::new(HubWire { hub: self.clone(), name: name.to_owned() })
+        let mut inner = self.inner.lock();
+        let life = inner.lives.entry(name.to_owned()).or_default();
+        *life += 1;
+        Arc::new(HubWire { hub: self.clone(), name: name.to_owned(), life: *life })
     }
 
     /// From now on `serve` answers for `name`.
@@ -52,6 +59,7 @@ impl Hub {
     pub fn down(&self, name: &str) {
         let mut inner = self.inner.lock();
         inner.servers.remove(name);
+        *inner.lives.entry(name.to_owned()).or_default() += 1;
         inner.streams.retain(|(from, to, broken)| {
             let concerned = from == name || to == name;
             if concerned {
@@ -74,9 +82,22 @@ impl Hub {
         });
     }
 
-    /// Every message arrives again.
+    /// Of a thousand calls, `lost` are lost on the way there or back, and `twice` of the urgent ones arrive twice.
+    pub fn trouble(&self, lost: u64, twice: u64) {
+        self.inner.lock().trouble = (lost, twice);
+    }
+
+    /// Every message arrives again, once.
     pub fn heal(&self) {
-        self.inner.lock().cut.clear();
+        let mut inner = self.inner.lock();
+        inner.cut.clear();
+        inner.trouble = (0, 0);
+    }
+
+    /// Whether the chance that `of` picks of the present trouble strikes now.
+    fn strikes(&self, of: impl FnOnce((u64, u64)) -> u64) -> bool {
+        let per_mille = of(self.inner.lock().trouble);
+        per_mille > 0 && self.seed.next() % 1000 < per_mille
     }
 
     fn pause(&self) -> Duration {
@@ -85,13 +106,25 @@ impl Hub {
     }
 
     /// The server of `to`, if a message from `from` arrives there now.
-    fn reach(&self, from: &str, to: &str) -> Result<Arc<dyn Serve>, WireError> {
+    fn reach(&self, (from, life): (&str, u64), to: &str) -> Result<Arc<dyn Serve>, WireError> {
+        if self.strikes(|(lost, _)| lost) {
+            return Err(lost(to));
+        }
         let inner = self.inner.lock();
+        if inner.lives.get(from) != Some(&life) {
+            return Err(lost(to)); // the dead say nothing
+        }
         if inner.cut.contains(&(from.to_owned(), to.to_owned())) {
             return Err(lost(to));
         }
         inner.servers.get(to).cloned().ok_or_else(|| lost(to))
     }
+}
+
+/// The term of a vote as [`raft_lanes::Lane::state`] answers it.
+#[must_use]
+pub fn term_of_vote(vote: &[u8]) -> Option<u64> {
+    crate::types::decode::<crate::types::VoteRecord>("vote", vote).ok().map(|vote| vote.term)
 }
 
 fn lost(peer: &str) -> WireError {
@@ -101,18 +134,27 @@ fn lost(peer: &str) -> WireError {
 struct HubWire {
     hub: Hub,
     name: String,
+    life: u64,
 }
 
 impl Wire for HubWire {
-    fn call(&self, peer: &str, _class: Class, request: Message) -> BoxFuture<'_, Result<Message, WireError>> {
+    fn call(&self, peer: &str, class: Class, request: Message) -> BoxFuture<'_, Result<Message, WireError>> {
         let peer = peer.to_owned();
         Box::pin(async move {
             tokio::time::sleep(self.hub.pause()).await;
-            let serve = self.hub.reach(&self.name, &peer)?;
+            let serve = self.hub.reach((&self.name, self.life), &peer)?;
+            let life = self.hub.inner.lock().lives.get(&peer).copied().unwrap_or_default();
+            if class == Class::Urgent && self.hub.strikes(|(_, twice)| twice) {
+                let (again, pause) = (Arc::clone(&serve).call(self.name.clone(), request.clone()), self.hub.pause());
+                tokio::spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    drop(again.await);
+                });
+            }
             // A served call goes on when the caller gives up.
             let served = tokio::spawn(serve.call(self.name.clone(), request)).await;
             tokio::time::sleep(self.hub.pause()).await;
-            self.hub.reach(&peer, &self.name)?;
+            self.hub.reach((&peer, life), &self.name)?;
             match served {
                 Ok(Ok(answer)) => Ok(answer),
                 Ok(Err(refusal)) => Err(WireError::Refused { peer, refusal }),
@@ -125,7 +167,7 @@ impl Wire for HubWire {
         let peer = peer.to_owned();
         Box::pin(async move {
             tokio::time::sleep(self.hub.pause()).await;
-            let serve = self.hub.reach(&self.name, &peer)?;
+            let serve = self.hub.reach((&self.name, self.life), &peer)?;
             let broken = CancellationToken::new();
             self.hub.inner.lock().streams.push((self.name.clone(), peer.clone(), broken.clone()));
             let ((to_peer, at_peer), (to_us, at_us)) = (mpsc::channel(64), mpsc::channel(64));

@@ -5,6 +5,7 @@
 //! never pinned in RAM.
 
 use crate::{
+    mirror::{self, Damaged},
     options::Blocking,
     rows::{self, Rows},
     rpc::{AppendAnswer, TransferCall, VoteAnswer, VoteCall, append_call, method},
@@ -26,9 +27,15 @@ use openraft::{
         TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
-use raft_lanes::Lane;
-use raft_types::{Class, DecodeError, GroupId, LogPosition, Message, StateMachine, Wire, WireError};
-use std::{sync::Arc, time::Duration};
+use raft_lanes::{Lane, LaneError};
+use raft_types::{BlockAddress, Class, DecodeError, GroupId, LogPosition, Message, StateMachine, Wire, WireError};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::task::JoinHandle;
 
 type Error = RPCError<Types>;
@@ -40,6 +47,7 @@ pub(crate) struct Network {
     pub(crate) group: GroupId,
     pub(crate) blocking: Blocking,
     pub(crate) machine: Arc<dyn StateMachine>,
+    pub(crate) damaged: Damaged,
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -65,6 +73,7 @@ impl Network {
             peer: node.addr.clone(),
             purpose,
             machine: Arc::clone(&self.machine),
+            damaged: Damaged::clone(&self.damaged),
         }
     }
 }
@@ -88,6 +97,7 @@ pub(crate) struct Connection {
     peer: String,
     purpose: Purpose,
     machine: Arc<dyn StateMachine>,
+    damaged: Damaged,
 }
 
 fn unreachable(why: impl ToString) -> Error {
@@ -138,12 +148,13 @@ impl Connection {
     }
 }
 
-/// The bodies of a message, in order: from RAM, or from the lane on a thread that may block.
+/// The bodies of a message, in order: from RAM, or from the lane on a thread that may block. One that is damaged is noted.
 async fn fetch(
     blocking: Blocking,
     lane: &Lane,
     group: GroupId,
     places: Vec<(LogPosition, Body)>,
+    damaged: &Damaged,
 ) -> Result<Vec<Bytes>, String> {
     let mut bodies = Vec::with_capacity(places.len());
     for (at, body) in places {
@@ -155,6 +166,9 @@ async fn fetch(
                     let lane = lane.clone();
                     let read = move || lane.body(group, at.index, Some(at.term), 0..u64::from(len));
                     let read = blocking.run(read).await.map_err(|error| error.to_string())?;
+                    if matches!(read, Err(LaneError::Damaged(_) | LaneError::Io(_))) {
+                        mirror::note(damaged, BlockAddress { group, index: at.index });
+                    }
                     read.map_err(|error| error.to_string())?
                 }
             },
@@ -173,7 +187,7 @@ impl RaftNetworkV2<Types> for Connection {
     ) -> Result<AppendEntriesResponse<Types>, Error> {
         let class = if rpc.entries.is_empty() { Class::Urgent } else { Class::Bulk };
         let (call, places) = append_call(self.to, &rpc);
-        let bodies = fetch(self.blocking, &self.lane, self.group, places).await.map_err(unreachable)?;
+        let bodies = fetch(self.blocking, &self.lane, self.group, places, &self.damaged).await.map_err(unreachable)?;
         let request = self.message(method::APPEND, encode(&call), bodies);
         let answer = self.call(class, request, option.soft_ttl()).await?;
         match decode("append answer", &answer.head).map_err(|error| malformed(&error))? {
@@ -205,11 +219,19 @@ impl RaftNetworkV2<Types> for Connection {
             };
             let (mut send, receive) = stream.split();
             let (lane, group, to, blocking) = (self.lane.clone(), self.group, self.to, self.blocking);
+            let damaged = Damaged::clone(&self.damaged);
+            let unanswered = Arc::new(AtomicU64::new(1)); // 1: until openraft says that it has nothing more to send
+            let owed = Arc::clone(&unanswered);
             let sender = tokio::spawn(async move {
                 let mut input = input;
-                while let Some(request) = input.next().await {
+                loop {
+                    let Some(request) = input.next().await else {
+                        owed.fetch_sub(1, Ordering::SeqCst);
+                        break;
+                    };
+                    owed.fetch_add(1, Ordering::SeqCst);
                     let (call, places) = append_call(to, &request);
-                    let bodies = match fetch(blocking, &lane, group, places).await {
+                    let bodies = match fetch(blocking, &lane, group, places, &damaged).await {
                         Ok(bodies) => bodies,
                         Err(why) => {
                             tracing::warn!(%group, why, "a body for a peer could not be read");
@@ -223,7 +245,7 @@ impl RaftNetworkV2<Types> for Connection {
                 }
                 // Dropping the sending half tells the peer that no more comes.
             });
-            let answers = Answers { receive: Some(receive), _sender: AbortOnDrop(sender) };
+            let answers = Answers { receive: Some(receive), unanswered, _sender: AbortOnDrop(sender) };
             Ok(stream::unfold(answers, Answers::next).boxed())
         })
     }
@@ -277,6 +299,8 @@ impl RaftNetworkV2<Types> for Connection {
 struct Answers {
     /// Gone after the last answer.
     receive: Option<Box<dyn raft_types::Stream>>,
+    /// Requests that are owed an answer; with none, an end is an end.
+    unanswered: Arc<AtomicU64>,
     _sender: AbortOnDrop,
 }
 
@@ -293,10 +317,13 @@ impl Answers {
         let receive = self.receive.as_mut()?;
         let answer = match receive.receive().await {
             Ok(Some(message)) => decode("append answer", &message.head).map_err(|error| malformed(&error)),
-            Ok(None) => {
+            Ok(None) if self.unanswered.load(Ordering::SeqCst) == 0 => {
                 self.receive = None;
                 return None;
             }
+            // Without an error openraft would go on with the last order of its core, though that may have failed, and the
+            // core may have purged what it names and decided on a snapshot: reading what is purged ends the group.
+            Ok(None) => Err(unreachable("the peer takes no entries now")),
             Err(error) => Err(wire_error(&error)),
         };
         let result = match answer {
@@ -306,9 +333,45 @@ impl Answers {
             Ok(AppendAnswer::Stopped) => Err(unreachable("the group has stopped there")),
             Err(error) => Err(error),
         };
-        if !matches!(result, Ok(Ok(_))) {
-            self.receive = None;
+        match result {
+            Ok(Ok(_)) => {
+                self.unanswered.fetch_sub(1, Ordering::SeqCst);
+            }
+            _ => self.receive = None,
         }
         Some((result, self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream that the peer has ended.
+    struct Ended;
+
+    impl raft_types::Stream for Ended {
+        fn send(&mut self, _: Message) -> BoxFuture<'_, Result<(), WireError>> {
+            Box::pin(async { Ok(()) })
+        }
+        fn receive(&mut self) -> BoxFuture<'_, Result<Option<Message>, WireError>> {
+            Box::pin(async { Ok(None) })
+        }
+        fn split(self: Box<Self>) -> (Box<dyn raft_types::Stream>, Box<dyn raft_types::Stream>) {
+            (Box::new(Self), self)
+        }
+    }
+
+    #[tokio::test]
+    async fn an_append_stream_that_ends_with_answers_owed_is_an_error_and_ends_then() {
+        let answers = |unanswered| Answers {
+            receive: Some(Box::new(Ended)),
+            unanswered: Arc::new(AtomicU64::new(unanswered)),
+            _sender: AbortOnDrop(tokio::spawn(async {})),
+        };
+        assert!(answers(0).next().await.is_none());
+        let (answer, rest) = answers(1).next().await.expect("an error");
+        assert!(matches!(answer, Err(RPCError::Unreachable(_))), "{answer:?}");
+        assert!(rest.next().await.is_none());
     }
 }

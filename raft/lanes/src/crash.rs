@@ -36,6 +36,8 @@ struct Inner {
     live: BTreeMap<String, Arc<Mutex<Body>>>,
     durable: BTreeMap<String, Arc<Mutex<Body>>>,
     faults: Faults,
+    /// A sync has failed since the faults were set.
+    sync_failed: bool,
 }
 
 /// Failures to come.
@@ -43,6 +45,8 @@ struct Inner {
 pub struct Faults {
     /// So many syncs succeed, the next fails, as do all after it.
     pub syncs_left: Option<u64>,
+    /// Only one sync fails: those after it succeed, and what the failed one should have written stays lost.
+    pub syncs_recover: bool,
     /// So many writes succeed, the next fails, as do all after it.
     pub writes_left: Option<u64>,
     /// Bytes that all files may reserve together.
@@ -57,6 +61,18 @@ struct Body {
     durable: Vec<u8>,
     /// Sectors written since the last sync.
     dirty: std::collections::BTreeSet<usize>,
+}
+
+impl Body {
+    /// Makes what was written since the last sync durable, and nothing else: most of a segment is older.
+    fn sync(&mut self) {
+        self.durable.resize(self.live.len(), 0);
+        for sector in std::mem::take(&mut self.dirty) {
+            let start = (sector * SECTOR_BYTES).min(self.live.len());
+            let end = (start + SECTOR_BYTES).min(self.live.len());
+            self.durable[start..end].copy_from_slice(&self.live[start..end]);
+        }
+    }
 }
 
 struct CrashFile {
@@ -104,13 +120,27 @@ impl CrashDisk {
             let body = Body { live: bytes.clone(), durable: bytes, dirty: Default::default() };
             after.insert(name.clone(), Arc::new(Mutex::new(body)));
         }
-        let inner = Inner { durable: after.clone(), live: after, faults: Faults::default() };
+        let inner = Inner { durable: after.clone(), live: after, ..Inner::default() };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
     /// Failures from now on.
     pub fn fail(&self, faults: Faults) {
-        self.inner.lock().faults = faults;
+        let mut inner = self.inner.lock();
+        inner.faults = faults;
+        inner.sync_failed = false;
+    }
+
+    /// Whether a sync has failed since [`CrashDisk::fail`].
+    #[must_use]
+    pub fn has_failed_a_sync(&self) -> bool {
+        self.inner.lock().sync_failed
+    }
+
+    /// Bytes of all files.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.inner.lock().used_bytes()
     }
 
     /// Flips bits of a file, as rot does: both in what is read and in what is durable.
@@ -157,7 +187,7 @@ impl Disk for CrashDisk {
     fn replace(&self, name: &str, contents: &[u8]) -> io::Result<()> {
         let mut inner = self.inner.lock();
         inner.faults.take_write()?;
-        inner.faults.take_sync()?;
+        inner.take_sync()?;
         let body = Body { live: contents.to_vec(), durable: contents.to_vec(), dirty: Default::default() };
         let body = Arc::new(Mutex::new(body));
         inner.live.insert(name.to_owned(), Arc::clone(&body));
@@ -167,7 +197,7 @@ impl Disk for CrashDisk {
 
     fn sync_names(&self) -> io::Result<()> {
         let mut inner = self.inner.lock();
-        inner.faults.take_sync()?;
+        inner.take_sync()?;
         inner.durable = inner.live.clone();
         Ok(())
     }
@@ -175,15 +205,28 @@ impl Disk for CrashDisk {
     fn space(&self) -> io::Result<DiskSpace> {
         let inner = self.inner.lock();
         let total_bytes = inner.faults.capacity_bytes.unwrap_or(1 << 40);
-        let used: u64 = inner.live.values().map(|body| body.lock().live.len() as u64).sum();
-        Ok(DiskSpace { free_bytes: total_bytes.saturating_sub(used), total_bytes })
+        Ok(DiskSpace { free_bytes: total_bytes.saturating_sub(inner.used_bytes()), total_bytes })
+    }
+}
+
+impl Inner {
+    fn used_bytes(&self) -> u64 {
+        self.live.values().map(|body| body.lock().live.len() as u64).sum()
+    }
+
+    fn take_sync(&mut self) -> io::Result<()> {
+        let taken = take(&mut self.faults.syncs_left, "injected: fsync failed");
+        if taken.is_err() {
+            self.sync_failed = true;
+            if self.faults.syncs_recover {
+                self.faults.syncs_left = None;
+            }
+        }
+        taken
     }
 }
 
 impl Faults {
-    fn take_sync(&mut self) -> io::Result<()> {
-        take(&mut self.syncs_left, "injected: fsync failed")
-    }
     fn take_write(&mut self) -> io::Result<()> {
         take(&mut self.writes_left, "injected: write failed")
     }
@@ -228,28 +271,25 @@ impl DiskFile for CrashFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        // A failed sync turns pages clean without writing them: the next one would succeed and prove nothing.
-        let lies = {
+        let (taken, lies) = {
             let mut disk = self.disk.lock();
-            disk.faults.take_sync()?;
-            disk.faults.syncs_lie
+            (disk.take_sync(), disk.faults.syncs_lie)
         };
-        if lies {
-            return Ok(());
-        }
         let mut body = self.body.lock();
-        body.durable = body.live.clone();
-        body.dirty.clear();
-        Ok(())
+        if taken.is_err() {
+            // A failed sync turns pages clean without writing them: the next one would succeed and prove nothing.
+            body.dirty.clear();
+        } else if !lies {
+            body.sync();
+        }
+        taken
     }
 
     fn allocate(&self, length_bytes: u64) -> io::Result<()> {
         let inner = self.disk.lock();
-        if let Some(capacity) = inner.faults.capacity_bytes {
-            let used: u64 = inner.live.values().map(|body| body.lock().live.len() as u64).sum();
-            if used + length_bytes > capacity {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
+        let over = |capacity| inner.used_bytes() + length_bytes > capacity;
+        if inner.faults.capacity_bytes.is_some_and(over) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         drop(inner);
         self.set_len(length_bytes)

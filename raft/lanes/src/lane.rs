@@ -173,7 +173,7 @@ pub(crate) enum Rows {
 impl Lane {
     /// Opens the lane that lies on `disk`, recovering what a crash left. Reads no bodies but those of the last batch.
     pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, options: LaneOptions) -> Result<Self, OpenError> {
-        let recovered = recover::recover(&*disk, &options.identity)?;
+        let recovered = recover::recover(&*disk, &options)?;
         let space = disk.space().map_err(|source| OpenError::Io { step: "ask for free space".into(), source })?;
         let state = State {
             queue: VecDeque::new(),

@@ -36,6 +36,7 @@ mod metrics;
 mod options;
 mod read;
 mod recover;
+pub mod sabotage;
 mod segment;
 mod writer;
 
@@ -45,4 +46,5 @@ pub use lane::{Done, Entry, GroupState, Lane, LaneStatus, ThinEntry};
 pub use metrics::LaneMetrics;
 pub use options::{LaneOptions, Writer};
 pub use recover::OpenError;
+pub use sabotage::Sabotage;
 pub use segment::Identity;

@@ -1,6 +1,6 @@
 //! Settings of a lane.
 
-use crate::{LaneMetrics, segment::Identity};
+use crate::{LaneMetrics, Sabotage, segment::Identity};
 
 /// Settings of a lane.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct LaneOptions {
     pub writer: Writer,
     /// Where to count.
     pub metrics: Option<LaneMetrics>,
+    /// A bug on purpose, for the simulation; none.
+    pub sabotage: Option<Sabotage>,
 }
 
 impl LaneOptions {
@@ -30,6 +32,7 @@ impl LaneOptions {
             cache_bytes: 16 << 20,
             writer: Writer::Thread,
             metrics: None,
+            sabotage: None,
         }
     }
 }

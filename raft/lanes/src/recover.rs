@@ -12,6 +12,8 @@ use crate::{
     format::{BadHeader, PAGE_BYTES},
     group::Group,
     lane::{Held, Rows},
+    options::LaneOptions,
+    sabotage::{self, Sabotage},
     segment::{self, GroupCheckpoint, Identity, Scan, Segment, SegmentError},
     writer::Next,
 };
@@ -67,8 +69,9 @@ pub(crate) struct Recovered {
     pub(crate) next: Next,
 }
 
-pub(crate) fn recover(disk: &dyn Disk, identity: &Identity) -> Result<Recovered, OpenError> {
-    let files = open_all(disk, identity)?;
+pub(crate) fn recover(disk: &dyn Disk, options: &LaneOptions) -> Result<Recovered, OpenError> {
+    let files = open_all(disk, &options.identity)?;
+    let cuts_rot = sabotage::is(options.sabotage, Sabotage::TruncateAtFirstBadBatch);
     let mut found = Recovered {
         groups: BTreeMap::new(),
         written: BTreeMap::new(),
@@ -88,6 +91,7 @@ pub(crate) fn recover(disk: &dyn Disk, identity: &Identity) -> Result<Recovered,
         if let Some(first) = first
             && let Some(chain) = chain
             && (first.sequence != chain.0 + 1 || first.previous_crc != chain.1)
+            && !cuts_rot
         {
             let why =
                 format!("{} starts behind batch {}, but the log ends at {}", segment.name, first.sequence - 1, chain.0);
@@ -105,7 +109,7 @@ pub(crate) fn recover(disk: &dyn Disk, identity: &Identity) -> Result<Recovered,
         }
         let Scan { directory, last, rot_at, written_to, checkpoints } =
             segment::scan(segment, chain, followed).map_err(damaged(segment))?;
-        if let Some(at) = rot_at {
+        if let Some(at) = rot_at.filter(|_| !cuts_rot) {
             return Err(OpenError::Damaged(format!(
                 "{}: the batch at {at} is bad, but a later one is good",
                 segment.name
@@ -117,7 +121,9 @@ pub(crate) fn recover(disk: &dyn Disk, identity: &Identity) -> Result<Recovered,
             segment.file.set_len(written_to).map_err(io_error(step("cut the reserved space of")))?;
         }
         let Some(last) = last else { continue }; // no batch ever became durable here
-        check(&found.groups, &checkpoints, segment)?;
+        if !cuts_rot {
+            check(&found.groups, &checkpoints, segment)?;
+        }
         // The page cache may hold a batch that was never synced: sync before anyone calls it durable.
         segment.file.sync().map_err(io_error(step("sync")))?;
         for own in directory.table() {

@@ -11,6 +11,7 @@ use crate::{
     lane::{Done, Held, Job, Rows, Shared},
     metrics::LaneMetrics,
     options::LaneOptions,
+    sabotage::{self, Sabotage},
     segment::{self, Segment},
 };
 use raft_types::GroupId;
@@ -45,6 +46,7 @@ pub(crate) struct LaneWriter {
     /// A purge beyond the end leaves a gap, and a directory has none: the next entries go to a new segment.
     gap: bool,
     callbacks: Vec<(Done, io::Result<()>)>,
+    sabotage: Option<Sabotage>,
 }
 
 struct Active {
@@ -70,6 +72,7 @@ impl LaneWriter {
             written,
             gap: false,
             callbacks: Vec::new(),
+            sabotage: options.sabotage,
         }
     }
 
@@ -101,6 +104,10 @@ impl LaneWriter {
             None => self.write(&jobs),
         };
         self.complete(jobs, result);
+        if sabotage::is(self.sabotage, Sabotage::CallbacksOutOfOrder) {
+            let newest = self.shared.state.lock().queue.back_mut().and_then(|job| job.done.take());
+            self.callbacks.extend(newest.map(|done| (done, Ok(()))));
+        }
         for (done, result) in self.callbacks.drain(..) {
             done(result);
         }
@@ -149,8 +156,14 @@ impl LaneWriter {
         if self.gap || !self.fits(room) {
             self.roll(room)?;
         }
+        let late = sabotage::is(self.sabotage, Sabotage::AnswerBeforeFsync);
+        if late {
+            self.sync()?;
+        }
         let placed = self.write_batch(&records)?;
-        self.sync()?;
+        if !late {
+            self.sync()?;
+        }
         let tickets = jobs.iter().flat_map(|job| job.tickets.iter().copied());
         self.publish(&placed, tickets);
         Ok(())
@@ -204,7 +217,10 @@ impl LaneWriter {
     fn sync(&self) -> io::Result<()> {
         let Some(active) = &self.active else { return Ok(()) };
         let started = Instant::now();
-        active.segment.file.sync()?;
+        match active.segment.file.sync() {
+            Err(_) if sabotage::is(self.sabotage, Sabotage::FsyncErrorIgnored) => {}
+            synced => synced?,
+        }
         if let Some(metrics) = &self.metrics {
             metrics.fsync_seconds.observe(started.elapsed().as_secs_f64());
         }

@@ -3,14 +3,23 @@
 //!
 //! ```text
 //!   seed ─► plan: workload and faults ─► world: nodes over crash disks and the hub ─► history
-//!                                              │ faults end, everything converges        │
-//!                                              ▼                                         ▼
+//!                                              │ safety: faults, and a watch that looks at every node all the time
+//!                                              │ liveness: faults end, everything converges, new writes are taken
+//!                                              ▼
 //!                                         what every node holds ───────────────────► oracle
 //! ```
 //!
 //! The seed decides workload, faults, delays, torn sectors and fsync times. openraft draws its election time-outs by
 //! itself, so a seed gives the same story, but not the same instants: a failure is printed with its whole story.
+//!
+//! What must hold is in `invariants`, one a file, under the ids of the reliability plan (I1 … I12). What goes wrong is in
+//! `faults`. That the harness sees anything at all is proven by bugs on purpose (`raft_lanes::Sabotage`).
 
+pub mod client;
+pub mod faults;
+pub mod invariants;
 pub mod oracle;
 pub mod plan;
+pub mod view;
+pub mod watch;
 pub mod world;

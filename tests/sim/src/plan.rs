@@ -1,6 +1,7 @@
 //! What happens in a run, drawn from its seed.
 
 use parking_lot::Mutex;
+use raft_lanes::Sabotage;
 use raft_types::Seed;
 use rand::{RngCore, SeedableRng};
 
@@ -27,6 +28,78 @@ impl Seed for Chance {
     }
 }
 
+/// What a run is made of, beside its seed.
+#[derive(Debug, Clone, Copy)]
+pub struct Run {
+    /// Decides everything but openraft's own time-outs.
+    pub seed: u64,
+    /// Faults that are drawn.
+    pub faults: usize,
+    /// Half of the faults are of this family.
+    pub favour: Option<Family>,
+    /// A bug on purpose in a node.
+    pub sabotage: Option<Sabotage>,
+    /// A bug on purpose below the nodes: syncs succeed and make nothing durable.
+    pub disks_lie: bool,
+}
+
+impl Run {
+    /// A run of `seed` without any bug on purpose.
+    #[must_use]
+    pub fn new(seed: u64, faults: usize) -> Self {
+        Self { seed, faults, favour: None, sabotage: None, disks_lie: false }
+    }
+}
+
+/// A family of faults, and how often it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// [`Fault::Kill`]
+    Kill,
+    /// [`Fault::KillAll`]
+    KillAll,
+    /// [`Fault::Restart`]
+    Restart,
+    /// [`Fault::Isolate`]
+    Isolate,
+    /// [`Fault::OneWay`]
+    OneWay,
+    /// [`Fault::Trouble`]
+    Trouble,
+    /// [`Fault::SlowDisk`]
+    SlowDisk,
+    /// [`Fault::SyncFails`]
+    SyncFails,
+    /// [`Fault::SmallDisk`]
+    SmallDisk,
+    /// [`Fault::Rot`]
+    Rot,
+    /// [`Fault::Lose`]
+    Lose,
+    /// [`Fault::LoseRows`]
+    LoseRows,
+    /// [`Fault::Calm`]
+    Calm,
+}
+
+/// Families by weight.
+#[rustfmt::skip]
+const FAMILIES: [(Family, u64); 13] = [
+    (Family::Kill, 4),
+    (Family::KillAll, 2),
+    (Family::Restart, 3),
+    (Family::Isolate, 3),
+    (Family::OneWay, 2),
+    (Family::Trouble, 2),
+    (Family::SlowDisk, 2),
+    (Family::SyncFails, 2),
+    (Family::SmallDisk, 1),
+    (Family::Rot, 1),
+    (Family::Lose, 1),
+    (Family::LoseRows, 1),
+    (Family::Calm, 1),
+];
+
 /// One thing that goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -44,6 +117,17 @@ pub enum Fault {
         /// As above, for all.
         unsynced: u64,
     },
+    /// A node whose disk is slow dies and starts again at once: before anybody noticed.
+    Restart {
+        /// Which.
+        node: usize,
+        /// As above.
+        unsynced: u64,
+        /// How long its disk is slow before.
+        slow_ms: u64,
+        /// A node that dies first, so that the other one dies while it elects.
+        during_election_of: Option<usize>,
+    },
     /// A node is cut off from both others.
     Isolate {
         /// Which.
@@ -60,12 +144,58 @@ pub enum Fault {
         /// Seconds.
         seconds: u64,
     },
+    /// Some messages are lost, some arrive twice.
+    Trouble {
+        /// So many of a thousand are lost.
+        lost: u64,
+        /// So many of a thousand urgent ones arrive twice.
+        twice: u64,
+        /// Seconds.
+        seconds: u64,
+    },
     /// A node's disk takes up to half a second for an fsync.
     SlowDisk {
         /// Which.
         node: usize,
         /// Seconds.
         seconds: u64,
+    },
+    /// An fsync fails, once; the process is ended for it, and the next one starts.
+    SyncFails {
+        /// Which.
+        node: usize,
+        /// So many more succeed.
+        after: u64,
+        /// As above.
+        unsynced: u64,
+    },
+    /// A node's disk is full, and has room again.
+    SmallDisk {
+        /// Which.
+        node: usize,
+        /// Room that is left, in bytes.
+        room: u64,
+        /// Seconds.
+        seconds: u64,
+    },
+    /// A bit of a node's log flips while the node is down.
+    Rot {
+        /// Which.
+        node: usize,
+        /// In the head of a batch, or anywhere.
+        head: bool,
+    },
+    /// A machine is lost: an empty one under its name replaces it.
+    Lose {
+        /// Which.
+        node: usize,
+        /// Seconds until the empty one starts.
+        seconds: u64,
+    },
+    /// A node's rows are lost, and its log is not.
+    LoseRows {
+        /// Which.
+        node: usize,
     },
     /// Nothing for some seconds.
     Calm {
@@ -77,16 +207,47 @@ pub enum Fault {
 impl Fault {
     /// The next fault.
     #[must_use]
-    pub fn draw(chance: &Chance) -> Self {
+    pub fn draw(chance: &Chance, favour: Option<Family>) -> Self {
+        let family = match favour {
+            Some(family) if chance.below(2) == 0 => family,
+            _ => {
+                let mut at = chance.below(FAMILIES.iter().map(|(_, weight)| weight).sum());
+                let found = FAMILIES.iter().find(|(_, weight)| match at.checked_sub(*weight) {
+                    Some(left) => {
+                        at = left;
+                        false
+                    }
+                    None => true,
+                });
+                found.map_or(Family::Calm, |(family, _)| *family)
+            }
+        };
+        Self::of(family, chance)
+    }
+
+    fn of(family: Family, chance: &Chance) -> Self {
         let node = chance.below(3) as usize;
-        let seconds = 1 + chance.below(6);
-        match chance.below(10) {
-            0..=3 => Self::Kill { node, unsynced: chance.below(3), seconds },
-            4 => Self::KillAll { unsynced: chance.below(3) },
-            5 | 6 => Self::Isolate { node, seconds },
-            7 => Self::OneWay { from: node, to: (node + 1 + chance.below(2) as usize) % 3, seconds },
-            8 => Self::SlowDisk { node, seconds },
-            _ => Self::Calm { seconds },
+        let other = (node + 1 + chance.below(2) as usize) % 3;
+        let (unsynced, seconds) = (chance.below(3), 1 + chance.below(6));
+        match family {
+            Family::Kill => Self::Kill { node, unsynced, seconds },
+            Family::KillAll => Self::KillAll { unsynced },
+            Family::Restart => Self::Restart {
+                node,
+                unsynced,
+                slow_ms: 500 + chance.below(2_500),
+                during_election_of: (chance.below(2) == 0).then_some(other),
+            },
+            Family::Isolate => Self::Isolate { node, seconds },
+            Family::OneWay => Self::OneWay { from: node, to: other, seconds },
+            Family::Trouble => Self::Trouble { lost: chance.below(200), twice: chance.below(300), seconds },
+            Family::SlowDisk => Self::SlowDisk { node, seconds },
+            Family::SyncFails => Self::SyncFails { node, after: chance.below(40), unsynced: chance.below(2) },
+            Family::SmallDisk => Self::SmallDisk { node, room: (4 + chance.below(56)) << 20, seconds },
+            Family::Rot => Self::Rot { node, head: chance.below(2) == 0 },
+            Family::Lose => Self::Lose { node, seconds },
+            Family::LoseRows => Self::LoseRows { node },
+            Family::Calm => Self::Calm { seconds },
         }
     }
 }

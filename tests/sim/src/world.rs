@@ -1,26 +1,28 @@
-//! Three nodes, their disks and their wire.
+//! Three nodes, their disks and their wire: how they start, die and become well again.
 
 use crate::{
-    oracle::{Ended, Held, Write, check},
-    plan::{Chance, Fault},
+    client::{Handle, Office, body},
+    invariants::serves_again,
+    oracle::{Ended, Held, check},
+    plan::{Chance, Fault, Run},
+    view::NodeView,
+    watch::Watch,
 };
-use bytes::Bytes;
-use parking_lot::Mutex;
 use raft_groups::{
-    Identity, Node, NodeOptions,
+    Identity, Node, NodeOptions, Retention,
     testing::{Hub, Journal},
 };
 use raft_lanes::{
-    Lane, LaneOptions, Writer,
+    Lane, LaneError, LaneOptions, Writer,
     crash::{CrashDisk, Faults, Unsynced},
 };
-use raft_types::{Clock, Command, Disk, GroupId, Propose, ProposeError, Seed, StateMachine};
+use raft_types::{Clock, Disk, GroupId, Propose, Seed, StateMachine};
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -34,7 +36,9 @@ pub const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 /// Data groups of the simulated cluster.
 pub const GROUPS: u32 = 3;
 /// How long everything may take to be well again once faults have ended (I12 of the design: 10 s; catching up comes on top).
-const CONVERGE_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const CONVERGE_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks at all nodes.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 struct Time(Instant);
 
@@ -47,43 +51,35 @@ impl Clock for Time {
     }
 }
 
-struct Running {
-    node: Arc<Node>,
-    lane: Lane,
-    journal: Arc<Journal>,
+pub(crate) struct Running {
+    pub(crate) handle: Handle,
+    pub(crate) lane: Lane,
     stepper: JoinHandle<()>,
 }
 
 /// One node's place: its disk outlives its processes.
-struct Place {
-    disk: CrashDisk,
+pub(crate) struct Place {
+    pub(crate) disk: CrashDisk,
     /// The rows that the next process finds.
-    journal: Journal,
-    running: Option<Running>,
-    slow: Arc<AtomicBool>,
+    pub(crate) journal: Journal,
+    pub(crate) running: Option<Running>,
+    pub(crate) slow: Arc<AtomicBool>,
+    /// A bit of its log has flipped: it may fail because of that, and is replaced then.
+    pub(crate) rotten: bool,
 }
 
 /// The world of one run.
 pub struct World {
-    chance: Arc<Chance>,
+    pub(crate) run: Run,
+    pub(crate) chance: Arc<Chance>,
     clock: Arc<Time>,
-    hub: Hub,
-    places: Vec<Place>,
-    history: Arc<Mutex<Vec<Write>>>,
+    pub(crate) hub: Hub,
+    pub(crate) places: Vec<Place>,
+    pub(crate) office: Office,
+    pub(crate) watch: Watch,
+    retention: Retention,
+    mirror_bytes_per_second: Option<u64>,
     story: String,
-    next_text: Arc<AtomicU64>,
-    disks_lie: bool,
-}
-
-/// Options of a run.
-#[derive(Debug, Clone, Copy)]
-pub struct Run {
-    /// Decides everything but openraft's own time-outs.
-    pub seed: u64,
-    /// Faults that are drawn.
-    pub faults: usize,
-    /// A sabotage: syncs succeed and make nothing durable.
-    pub disks_lie: bool,
 }
 
 /// Plays one run; answers how many writes were acknowledged.
@@ -91,156 +87,188 @@ pub struct Run {
 /// # Errors
 /// The broken invariant, and the story that led to it.
 pub async fn play(run: Run) -> Result<usize, String> {
-    let mut world = World::new(run.seed, run.disks_lie);
-    let result = world.live(run.faults).await;
-    let acknowledged =
-        world.history.lock().iter().filter(|write| matches!(write.ended, Ended::Acknowledged(_))).count();
+    let mut world = World::new(run);
+    let result = world.live().await;
+    let acknowledged = world.acknowledged().len();
+    let views: String = world.views().iter().map(ToString::to_string).collect();
+    for place in &mut world.places {
+        if let Some(running) = place.running.take() {
+            running.stepper.abort();
+        }
+    }
     result
         .map(|()| acknowledged)
-        .map_err(|broken| format!("{broken}\n\nREPRODUCE: make sim SEED={}\n\n{}", run.seed, world.story))
+        .map_err(|broken| format!("{broken}\n\nREPRODUCE: make sim SEED={}\n\n{}{views}", run.seed, world.story))
 }
 
 impl World {
-    fn new(seed: u64, disks_lie: bool) -> Self {
-        let chance = Arc::new(Chance::new(seed));
+    fn new(run: Run) -> Self {
+        let chance = Arc::new(Chance::new(run.seed));
         let delay = Duration::from_millis(1 + chance.below(20));
         let hub = Hub::new(Arc::<Chance>::clone(&chance), delay);
-        let place = |_| {
-            let disk = CrashDisk::new();
-            disk.fail(Faults { syncs_lie: disks_lie, ..Faults::default() });
-            Place { disk, journal: Journal::default(), running: None, slow: Arc::new(AtomicBool::new(false)) }
+        // Half of the seeds purge whatever they may, so that only rows and the mirror help who was away.
+        let retention = match chance.below(2) {
+            0 => Retention::default(),
+            _ => Retention {
+                every: Duration::from_secs(2),
+                keep_bytes: chance.below(40_000),
+                keep_for: Duration::from_secs(chance.below(20)),
+            },
         };
-        Self {
-            chance,
+        let place = |_| Place {
+            disk: CrashDisk::new(),
+            journal: Journal::default(),
+            running: None,
+            slow: Arc::new(AtomicBool::new(false)),
+            rotten: false,
+        };
+        let mut world = Self {
+            run,
             clock: Arc::new(Time(Instant::now())),
             hub,
             places: (0..NAMES.len()).map(place).collect(),
-            history: Arc::new(Mutex::new(Vec::new())),
+            office: Office::new(Arc::clone(&chance), GROUPS),
+            watch: Watch::default(),
+            mirror_bytes_per_second: (chance.below(2) == 0).then(|| 100_000 + chance.below(1_000_000)),
+            chance,
+            retention,
             story: String::new(),
-            next_text: Arc::new(AtomicU64::new(0)),
-            disks_lie,
+        };
+        for number in 0..NAMES.len() {
+            world.places[number].disk.fail(world.sound());
         }
+        world.tell(format_args!("{retention:?}"));
+        world
     }
 
-    fn tell(&mut self, what: std::fmt::Arguments<'_>) {
-        let at = self.clock.now();
-        // Writing to a String cannot fail.
-        let _ = writeln!(self.story, "{:8.3} {what}", at.as_secs_f64());
+    /// A disk without faults but those of the run.
+    pub(crate) fn sound(&self) -> Faults {
+        Faults { syncs_lie: self.run.disks_lie, ..Faults::default() }
     }
 
-    async fn live(&mut self, faults: usize) -> Result<(), String> {
+    pub(crate) fn tell(&mut self, what: std::fmt::Arguments<'_>) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.story, "{:9.3} s  {what}", self.clock.now().as_secs_f64());
+    }
+
+    async fn live(&mut self) -> Result<(), String> {
         for node in 0..NAMES.len() {
             self.start(node).await?;
         }
         self.converge().await?;
-        let stop = Arc::new(AtomicBool::new(false));
-        for _ in 0..faults {
-            let clients = self.clients(&stop);
-            let fault = Fault::draw(&self.chance);
+        for _ in 0..self.run.faults {
+            let fault = Fault::draw(&self.chance, self.run.favour);
             self.tell(format_args!("{fault:?}"));
-            self.suffer(fault).await?;
+            let stop = Arc::new(AtomicBool::new(false));
+            let clients: Vec<_> = (0..3).map(|_| tokio::spawn(self.office.clone().client(Arc::clone(&stop)))).collect();
+            let suffered = self.suffer(fault).await;
             stop.store(true, Ordering::SeqCst);
             for client in clients {
                 // A client only ever ends by itself; its writes have deadlines.
                 client.await.map_err(|error| format!("a client panicked: {error}"))??;
             }
-            stop.store(false, Ordering::SeqCst);
+            suffered?;
+            self.replace_rotten().await?;
+            self.compare()?;
         }
         self.hub.heal();
-        for node in 0..NAMES.len() {
-            self.places[node].slow.store(false, Ordering::SeqCst);
-            if self.places[node].running.is_none() {
-                self.start(node).await?;
-            }
-        }
         self.tell(format_args!("faults have ended"));
         self.converge().await?;
         self.verify().await
     }
 
-    /// Clients for the nodes that run now: each writes, and reads back what it wrote at some other node.
-    fn clients(&self, stop: &Arc<AtomicBool>) -> Vec<JoinHandle<Result<(), String>>> {
-        let nodes: Vec<(Arc<Node>, Arc<Journal>)> = self
-            .places
-            .iter()
-            .filter_map(|place| place.running.as_ref())
-            .map(|running| (Arc::clone(&running.node), Arc::clone(&running.journal)))
-            .collect();
-        let client = |_| {
-            let (stop, nodes) = (Arc::clone(stop), nodes.clone());
-            let (chance, history, texts) =
-                (Arc::clone(&self.chance), Arc::clone(&self.history), Arc::clone(&self.next_text));
-            tokio::spawn(async move {
-                while !stop.load(Ordering::SeqCst) && !nodes.is_empty() {
-                    let group = 1 + chance.below(u64::from(GROUPS)) as u32;
-                    let text = format!("w{}", texts.fetch_add(1, Ordering::SeqCst));
-                    let (node, _) = &nodes[chance.below(nodes.len() as u64) as usize];
-                    let ended = write(node, group, &text).await;
-                    history.lock().push(Write { group, text: text.clone(), ended });
-                    if let Ended::Acknowledged(index) = ended {
-                        let (other, journal) = &nodes[chance.below(nodes.len() as u64) as usize];
-                        read_back(other, journal, group, index, &text).await?;
-                    }
-                    sleep(Duration::from_millis(chance.below(200))).await;
-                }
-                Ok(())
-            })
-        };
-        (0..3).map(client).collect()
+    /// Time passes, under watch.
+    pub(crate) async fn pass(&mut self, duration: Duration) -> Result<(), String> {
+        let until = Instant::now() + duration;
+        loop {
+            self.watch.look(&self.views())?;
+            self.nobody_failed()?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            sleep(left.min(LOOK_EVERY)).await;
+        }
     }
 
-    async fn suffer(&mut self, fault: Fault) -> Result<(), String> {
-        match fault {
-            Fault::Kill { node, unsynced, seconds } => {
-                self.kill(node, unsynced);
-                sleep(Duration::from_secs(seconds)).await;
-                self.start(node).await?;
-                sleep(Duration::from_secs(2)).await;
+    /// No process ends by itself but for its own disk.
+    fn nobody_failed(&self) -> Result<(), String> {
+        for (name, place) in NAMES.iter().zip(&self.places) {
+            let Some(running) = place.running.as_ref() else { continue };
+            let excused = place.rotten || place.disk.has_failed_a_sync();
+            if let Some(why) = running.handle.node.fatal().borrow().as_ref().filter(|_| !excused) {
+                return Err(format!("I12: {name} has failed: {why}"));
             }
-            Fault::KillAll { unsynced } => {
-                for node in 0..NAMES.len() {
-                    self.kill(node, unsynced);
-                }
-                sleep(Duration::from_secs(1)).await;
-                for node in 0..NAMES.len() {
-                    self.start(node).await?;
-                }
-                sleep(Duration::from_secs(4)).await;
-            }
-            Fault::Isolate { node, seconds } => {
-                for other in (0..NAMES.len()).filter(|other| *other != node) {
-                    self.hub.cut(NAMES[node], NAMES[other]);
-                    self.hub.cut(NAMES[other], NAMES[node]);
-                }
-                sleep(Duration::from_secs(seconds)).await;
-                self.hub.heal();
-            }
-            Fault::OneWay { from, to, seconds } => {
-                self.hub.cut(NAMES[from], NAMES[to]);
-                sleep(Duration::from_secs(seconds)).await;
-                self.hub.heal();
-            }
-            Fault::SlowDisk { node, seconds } => {
-                self.places[node].slow.store(true, Ordering::SeqCst);
-                sleep(Duration::from_secs(seconds)).await;
-                self.places[node].slow.store(false, Ordering::SeqCst);
-            }
-            Fault::Calm { seconds } => sleep(Duration::from_secs(seconds)).await,
         }
         Ok(())
     }
 
-    async fn start(&mut self, number: usize) -> Result<(), String> {
+    pub(crate) fn views(&self) -> Vec<NodeView> {
+        (0..NAMES.len()).filter_map(|number| self.view(number)).collect()
+    }
+
+    pub(crate) fn view(&self, number: usize) -> Option<NodeView> {
+        let running = self.places[number].running.as_ref()?;
+        Some(NodeView::of(NAMES[number], &running.handle.node, &running.lane, &*running.handle.journal))
+    }
+
+    fn compare(&mut self) -> Result<(), String> {
+        let nodes: Vec<_> = NAMES
+            .iter()
+            .zip(&self.places)
+            .filter_map(|(name, place)| {
+                let running = place.running.as_ref()?;
+                Some((*name, &running.lane, &*running.handle.journal))
+            })
+            .collect();
+        self.watch.compare(GROUPS, &nodes)
+    }
+
+    /// What was acknowledged until now: (group, index, text).
+    pub(crate) fn acknowledged(&self) -> Vec<(u32, u64, String)> {
+        let history = self.office.history.lock();
+        let acknowledged = |write: &crate::oracle::Write| match write.ended {
+            Ended::Acknowledged(index) => Some((write.group, index, write.text.clone())),
+            _ => None,
+        };
+        history.iter().filter_map(acknowledged).collect()
+    }
+
+    pub(crate) async fn start(&mut self, number: usize) -> Result<(), String> {
         let name = NAMES[number];
-        let disk = self.places[number].disk.clone();
-        let store: Arc<dyn Disk> = Arc::new(disk);
+        let store: Arc<dyn Disk> = Arc::new(self.places[number].disk.clone());
         let identity =
             Identity::load_or_create(&*store, name, &*self.chance).map_err(|error| format!("{name}: {error}"))?;
         let clock: Arc<dyn Clock> = Arc::<Time>::clone(&self.clock);
-        let options =
-            LaneOptions { segment_bytes: 1 << 20, writer: Writer::Stepped, ..LaneOptions::new(identity.of_lane()) };
-        let lane =
-            Lane::open(Arc::clone(&store), Arc::clone(&clock), options).map_err(|error| format!("{name}: {error}"))?;
+        let lane_options = LaneOptions {
+            segment_bytes: 1 << 20,
+            // Little stays in RAM, so that reads meet the disk.
+            cache_bytes: 64 << 10,
+            writer: Writer::Stepped,
+            sabotage: self.run.sabotage,
+            ..LaneOptions::new(identity.of_lane())
+        };
+        let lane = Lane::open(Arc::clone(&store), Arc::clone(&clock), lane_options)
+            .map_err(|error| format!("{name}: {error}"))?;
+        let raft_id = identity.raft_id;
+        let peers = NAMES.iter().map(|name| ((*name).to_owned(), format!("{name}:1"))).collect();
+        let options = NodeOptions {
+            groups: GROUPS,
+            inline: true,
+            retention: self.retention,
+            replace_after: Duration::from_secs(3),
+            mirror_bytes_per_second: self.mirror_bytes_per_second,
+            sabotage: self.run.sabotage,
+            ..NodeOptions::new(identity, peers)
+        };
+        let journal = Arc::new(std::mem::take(&mut self.places[number].journal));
+        let machine: Arc<dyn StateMachine> = Arc::<Journal>::clone(&journal);
+        let seed: Arc<dyn Seed> = Arc::<Chance>::clone(&self.chance);
+        let node = Node::start(options, lane.clone(), self.hub.wire(name), machine, clock, seed, store).await;
+        let node = node.map_err(|error| format!("{name}: {error}"))?;
+        if let Some(id) = raft_id {
+            self.watch.opens(id.0, GROUPS, &lane)?;
+        }
         let (stepping, chance, slow) = (lane.clone(), Arc::clone(&self.chance), Arc::clone(&self.places[number].slow));
         let stepper = tokio::spawn(async move {
             loop {
@@ -249,21 +277,19 @@ impl World {
                 stepping.step();
             }
         });
-        let peers = NAMES.iter().map(|name| ((*name).to_owned(), format!("{name}:1"))).collect();
-        let options = NodeOptions { groups: GROUPS, inline: true, ..NodeOptions::new(identity, peers) };
-        let journal = Arc::new(std::mem::take(&mut self.places[number].journal));
-        let machine: Arc<dyn StateMachine> = Arc::<Journal>::clone(&journal);
-        let seed: Arc<dyn Seed> = Arc::<Chance>::clone(&self.chance);
-        let node = Node::start(options, lane.clone(), self.hub.wire(name), machine, clock, seed, store).await;
-        let node = node.map_err(|error| format!("{name}: {error}"))?;
         self.hub.up(name, node.serve());
-        self.places[number].running = Some(Running { node, lane, journal, stepper });
+        let handle = Handle { node, journal, dead: Arc::new(AtomicBool::new(false)) };
+        self.office.nodes.lock()[number] = Some(handle.clone());
+        self.places[number].running = Some(Running { handle, lane, stepper });
         Ok(())
     }
 
     /// The process dies at once; its disk loses what `unsynced` says.
-    fn kill(&mut self, number: usize, unsynced: u64) {
-        let Some(dead) = self.places[number].running.take() else { return };
+    pub(crate) fn kill(&mut self, number: usize, unsynced: u64) -> Result<(), String> {
+        let view = self.view(number);
+        let Some(dead) = self.places[number].running.take() else { return Ok(()) };
+        dead.handle.dead.store(true, Ordering::SeqCst);
+        self.office.nodes.lock()[number] = None;
         self.hub.down(NAMES[number]);
         let unsynced = match unsynced {
             0 => Unsynced::Dropped,
@@ -271,13 +297,14 @@ impl World {
             _ => Unsynced::Kept,
         };
         let left = self.places[number].disk.crash(unsynced, &*self.chance);
-        left.fail(Faults { syncs_lie: self.disks_lie, ..Faults::default() });
+        left.fail(self.sound());
         self.places[number].disk = left;
-        self.places[number].journal = dead.journal.survivor(unsynced != Unsynced::Kept);
+        self.places[number].journal = dead.handle.journal.survivor(unsynced != Unsynced::Kept);
         dead.stepper.abort();
+        let noted = view.map_or(Ok(()), |view| self.watch.dies(&view, &dead.lane));
         // What is still in flight of it goes to a disk that nobody will read, until it has stopped.
         tokio::spawn(async move {
-            let stop = dead.node.shutdown();
+            let stop = dead.handle.node.shutdown();
             let drain = async {
                 loop {
                     dead.lane.step();
@@ -286,69 +313,86 @@ impl World {
             };
             tokio::select! { () = stop => {}, () = drain => {} }
         });
+        noted
     }
 
-    /// Every node is ready, and takes a write for every group.
-    async fn converge(&self) -> Result<(), String> {
-        for (number, place) in self.places.iter().enumerate() {
-            let Some(running) = &place.running else { continue };
-            let mut ready = running.node.ready();
+    /// Every node is ready, and takes a write for every group; all agree on leaders and members.
+    pub(crate) async fn converge(&mut self) -> Result<(), String> {
+        for (number, name) in NAMES.iter().enumerate() {
+            let Some(running) = &self.places[number].running else { continue };
+            let handle = running.handle.clone();
+            let mut ready = handle.node.ready();
             if timeout(CONVERGE_WITHIN, ready.wait_for(|ready| *ready)).await.is_err() {
-                return Err(format!("I12: {} is not ready: {:?}", NAMES[number], running.node.status().phase));
+                return Err(format!("I12: {name} is not ready: {:?}", handle.node.status().phase));
             }
-            if let Some(why) = running.node.fatal().borrow().clone() {
-                return Err(format!("I12: {} has failed: {why}", NAMES[number]));
+            if let Some(why) = handle.node.fatal().borrow().clone() {
+                return Err(format!("I12: {name} has failed: {why}"));
             }
-            for group in 1..=GROUPS {
-                let text = format!("w{}", self.next_text.fetch_add(1, Ordering::SeqCst));
-                let until = Instant::now() + CONVERGE_WITHIN;
-                loop {
-                    let ended = write(&running.node, group, &text).await;
-                    self.history.lock().push(Write { group, text: text.clone(), ended });
-                    match ended {
-                        Ended::Acknowledged(_) => break,
-                        _ if Instant::now() > until => {
-                            return Err(format!("I12: {} takes no write for g{group}: {ended:?}", NAMES[number]));
-                        }
-                        // The same text again: whatever came of the first try, it is the same write to the oracle.
-                        _ => {
-                            self.history.lock().pop();
-                        }
-                    }
-                }
+            self.office.write_all(name, &handle, CONVERGE_WITHIN).await?;
+        }
+        self.settle().await
+    }
+
+    /// All agree on leaders and members, and miss nothing.
+    async fn settle(&mut self) -> Result<(), String> {
+        let until = Instant::now() + CONVERGE_WITHIN;
+        while let Err(why) = serves_again::check(&self.views(), NAMES.len(), GROUPS) {
+            if Instant::now() > until {
+                return Err(why);
             }
+            self.pass(LOOK_EVERY).await?;
         }
         Ok(())
     }
 
-    /// All nodes have applied all of it, and the oracle is content.
+    /// All nodes have applied all of it, the oracle is content, and every body is on every disk.
     async fn verify(&mut self) -> Result<(), String> {
         let mut nodes = BTreeMap::new();
         for (number, place) in self.places.iter().enumerate() {
             let Some(running) = &place.running else { continue };
             let groups: Vec<GroupId> = (1..=GROUPS).map(GroupId).collect();
-            running.node.read_index(groups).await.map_err(|error| format!("I12: {}: {error}", NAMES[number]))?;
-            nodes.insert(NAMES[number].to_owned(), held(&running.journal));
+            let read = running.handle.node.read_index(groups).await;
+            read.map_err(|error| format!("I12: {}: {error}", NAMES[number]))?;
+            nodes.insert(NAMES[number].to_owned(), held(&running.handle.journal));
         }
-        let history = self.history.lock().clone();
+        // What came last may have come as rows, whose bodies are still on their way.
+        self.settle().await?;
+        self.compare()?;
+        let history = self.office.history.lock().clone();
         check(&history, &nodes)?;
-        self.verify_blocks(&history).await
+        for number in 0..NAMES.len() {
+            self.repair_all(number).await?;
+        }
+        Ok(())
     }
 
-    /// The bytes of every acknowledged block, on every node.
-    async fn verify_blocks(&self, history: &[Write]) -> Result<(), String> {
-        for (number, place) in self.places.iter().enumerate() {
-            let Some(running) = &place.running else { continue };
-            for write in history {
-                let Ended::Acknowledged(index) = write.ended else { continue };
-                let address = raft_types::BlockAddress { group: GroupId(write.group), index };
-                let body = body(&write.text);
-                let read = running.node.read(address, 0..body.len() as u64).await;
-                match read {
-                    Ok(bytes) if bytes == body => {}
-                    Ok(_) => return Err(format!("I1: {} serves other bytes for {}", NAMES[number], write.text)),
-                    Err(error) => return Err(format!("I1: {} does not serve {}: {error}", NAMES[number], write.text)),
+    /// Reads every acknowledged body from the node's own lane; one that is damaged there must be repaired by that.
+    pub(crate) async fn repair_all(&mut self, number: usize) -> Result<(), String> {
+        let name = NAMES[number];
+        let until = Instant::now() + CONVERGE_WITHIN;
+        for (group, index, text) in self.acknowledged() {
+            loop {
+                let Some(running) = &self.places[number].running else { return Ok(()) };
+                let (expected, group) = (body(&text), GroupId(group));
+                match running.lane.body(group, index, None, 0..expected.len() as u64) {
+                    Ok(bytes) if bytes == expected => break,
+                    Ok(_) => return Err(format!("I1: {name} has other bytes for {text} at {group}/{index}")),
+                    Err(LaneError::Damaged(_)) if self.places[number].rotten && Instant::now() < until => {
+                        // The reader gets it from a peer, and that mends it.
+                        let address = raft_types::BlockAddress { group, index };
+                        let read = running.handle.node.read(address, 0..expected.len() as u64).await;
+                        if read.is_ok_and(|bytes| bytes != expected) {
+                            return Err(format!("I1: {name} serves other bytes for {text} at {address}"));
+                        }
+                    }
+                    // Acknowledged by the others just now: this node has it later.
+                    Err(LaneError::Absent { .. }) if Instant::now() < until => {}
+                    Err(error) => return Err(format!("I1: {name} does not have {text} at {group}/{index}: {error}")),
                 }
+                if running.handle.node.fatal().borrow().is_some() {
+                    return Ok(()); // it is replaced
+                }
+                self.pass(LOOK_EVERY).await?;
             }
         }
         Ok(())
@@ -362,33 +406,4 @@ fn held(journal: &Journal) -> Held {
         commands.into_iter().map(|command| (command.position.index, told(&command.head))).collect()
     };
     (1..=GROUPS).map(|group| (group, commands(group))).collect()
-}
-
-/// The bytes of a block follow from its text.
-fn body(text: &str) -> Bytes {
-    let length = 1_000 + text.len() * 700;
-    text.bytes().cycle().take(length).collect::<Vec<u8>>().into()
-}
-
-async fn write(node: &Node, group: u32, text: &str) -> Ended {
-    let command = Command { head: Bytes::from(text.to_owned()), body: body(text) };
-    match node.propose(GroupId(group), command, Duration::from_secs(4)).await {
-        Ok(proposed) => Ended::Acknowledged(proposed.address.index),
-        Err(ProposeError::NoQuorum { .. } | ProposeError::DiskFull | ProposeError::TooLarge { .. }) => Ended::Refused,
-        Err(ProposeError::Unknown { .. } | ProposeError::Stopped) => Ended::Unknown,
-    }
-}
-
-/// I4: after the acknowledgement a read index at any node that answers finds it.
-async fn read_back(node: &Node, journal: &Journal, group: u32, index: u64, text: &str) -> Result<(), String> {
-    if node.read_index(vec![GroupId(group)]).await.is_err() {
-        return Ok(()); // a node without a majority says so instead of answering
-    }
-    let commands = journal.commands(GroupId(group));
-    let found = commands.iter().any(|command| command.position.index == index && command.head == text.as_bytes());
-    if found {
-        Ok(())
-    } else {
-        Err(format!("I4: {text} at {group}/{index} was acknowledged and is not seen elsewhere"))
-    }
 }

@@ -1,0 +1,36 @@
+//! Bugs on purpose, one at a time: a harness that is worth its name finds each of them (`tests/sim`).
+//!
+//! Nothing but a test sets one, and each stands at one place, behind [`is`].
+
+/// A bug that is planted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sabotage {
+    /// A batch is answered when it is written; only the next one syncs it.
+    AnswerBeforeFsync,
+    /// A failed fsync is taken for a good one.
+    FsyncErrorIgnored,
+    /// With what an fsync covers, the newest that still waits is answered, before those that wait before it.
+    CallbacksOutOfOrder,
+    /// Recovery cuts the log at the first bad batch, whatever good ones lie behind it.
+    TruncateAtFirstBadBatch,
+    /// A vote is answered before it is durable.
+    VoteWithoutBarrier,
+    /// A follower applies what its own disk may still lose.
+    ApplyBeforeDurable,
+    /// A read index is answered without asking anyone.
+    ReadIndexAtOnce,
+    /// A leader that restarts leads on without an election.
+    LeaderRestored,
+    /// A learner votes as soon as it is there, complete or not.
+    VoterBeforeComplete,
+    /// A member whose log is gone goes on under its raft id.
+    WipedMemberGoesOn,
+    /// The log is purged beyond what the rows would keep at a power loss.
+    PurgeBeforeSettled,
+}
+
+/// Whether `planted` is this bug.
+#[must_use]
+pub fn is(planted: Option<Sabotage>, this: Sabotage) -> bool {
+    planted == Some(this)
+}
