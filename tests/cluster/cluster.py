@@ -1,4 +1,4 @@
-"""Three real processes, killed and started at will; load over STOW-RS with a history that knows *unknown*."""
+"""Three real processes, killed and started at will; load by C-STORE and STOW-RS with a history that knows *unknown*."""
 import hashlib
 import random
 import shutil
@@ -7,8 +7,12 @@ import subprocess
 import threading
 import time
 import uuid
+from io import BytesIO
 
 import requests
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE
 from triptych import BINARY, data_set_bytes, free_port
 
 NAMES = ["n1", "n2", "n3"]
@@ -168,6 +172,25 @@ class Instance:
         # 503 covers both "nothing was written" and "nobody knows".
         return "unknown" if answer.status_code in (202, 409, 503) else "failed"
 
+    def store_by_dimse(self, node):
+        """The same by C-STORE."""
+        entity = AE(ae_title="LOAD")
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 20
+        entity.add_requested_context(CT, ExplicitVRLittleEndian)
+        association = entity.associate("127.0.0.1", node.dimse, ae_title="TRIPTYCH")
+        if not association.is_established:
+            return "failed"  # nothing was sent
+        try:
+            status = association.send_c_store(dcmread(BytesIO(self.file)))
+        except (RuntimeError, ValueError):
+            return "unknown"
+        finally:
+            if association.is_established:
+                association.release()
+        code = status.Status if "Status" in status else None
+        # No answer, or out of resources: nobody knows.
+        return "ok" if code == 0 else "unknown" if code is None or code & 0xFF00 == 0xA700 else "failed"
+
     def held(self, node):
         """Its bytes at `node`; None when it is not there."""
         url = f"{node.web}/studies/{self.study}/series/{self.series}/instances/{self.uid}"
@@ -179,7 +202,7 @@ class Instance:
 
 
 class Load:
-    """Workers that store at random live nodes, and remember how each store ended."""
+    """Workers that store at random live nodes, by C-STORE and by STOW-RS in turn, and remember how each store ended."""
 
     def __init__(self, cluster, seed, workers=3):
         self.cluster, self.seed = cluster, seed
@@ -198,7 +221,8 @@ class Load:
                 continue
             instance = Instance(self.seed, f"{worker}-{number // 5}", number)
             number += 1
-            ended = instance.store(chance.choice(live))
+            store = instance.store if number % 2 else instance.store_by_dimse
+            ended = store(chance.choice(live))
             with self.lock:
                 self.history.append((instance, ended))
                 if ended == "ok":

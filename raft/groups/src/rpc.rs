@@ -287,3 +287,46 @@ pub(crate) fn append_request(call: AppendCall, bodies: Vec<Bytes>) -> Result<App
         entries,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::decode;
+
+    fn hex<T: Serialize>(value: &T) -> String {
+        encode(value).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// What nodes of one release say to those of the next: changed bytes need a new version and both read.
+    #[test]
+    fn the_bytes_of_messages_are_those_of_version_1() {
+        let at = LogPosition { term: 3, index: 300 };
+        let vote = VoteRecord { term: 5, node: 2, committed: true };
+        let hello = Hello {
+            name: "n1".into(),
+            node_uuid: [0x11; 16],
+            cluster_id: Some([0x22; 16]),
+            id: Some(NodeId(7)),
+            declines: true,
+            retired: vec![[0x33; 16]],
+            missing: Some(9),
+        };
+        let (ones, twos, threes) = ("11".repeat(16), "22".repeat(16), "33".repeat(16));
+        assert_eq!(hex(&hello), format!("01026e31{ones}01{twos}01070101{threes}0109"));
+        assert_eq!(hex(&VoteCall { to: 7, vote, last: Some(at), transfer: true }), "01070502010103ac0201");
+        assert_eq!(hex(&VoteAnswer { vote, granted: true, last: None }), "010502010100");
+        let entry = EntryRecord { position: at, kind: 1, head: Bytes::from_static(b"h"), body_len: 128 };
+        let append = AppendCall { to: 7, vote, previous: None, commit: Some(at), entries: vec![entry] };
+        assert_eq!(hex(&append), "0107050201000103ac020103ac020101688001");
+        assert_eq!(hex(&AppendAnswer::Flushed(Some(at))), "01000103ac02");
+        assert_eq!(hex(&TransferCall { to: 7, leader: 8, from: vote, last: None }), "01070805020100");
+        assert_eq!(hex(&ProposeCall { head: Bytes::from_static(b"c"), deadline_ms: 1 }), "01016301");
+        assert_eq!(hex(&ReadCall { index: 1, start: 2, end: 3 }), "01010203");
+        assert_eq!(hex(&RowsCall { to: 7, vote }), "0107050201");
+        assert_eq!(hex(&RowsPart::At { position: Some(at), membership: None }), "01000103ac0200");
+        assert_eq!(hex(&RowsPart::End { pieces: 4 }), "010204");
+        assert_eq!(hex(&RowsAnswer::Installed { vote }), "0100050201");
+        assert_eq!(hex(&CompleteAnswer { complete: true, applied: Some(at) }), "01010103ac02");
+        assert_eq!(decode::<Hello>("hello", &encode(&hello)), Ok(hello));
+    }
+}

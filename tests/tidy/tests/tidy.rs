@@ -175,3 +175,22 @@ fn every_dependency_has_its_line_of_justification() {
         );
     }
 }
+
+/// Every relative link of the documents leads somewhere.
+#[test]
+fn no_document_has_a_dead_link() {
+    let root = root();
+    let mut dead = Vec::new();
+    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "raft/lanes/DESIGN.md", "raft/wire/DESIGN.md"] {
+        let text = std::fs::read_to_string(root.join(document)).unwrap_or_else(|error| panic!("{document}: {error}"));
+        let here = root.join(document);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap_or_default();
+            let outside = link.starts_with("http") || target.is_empty();
+            if !outside && !here.with_file_name("").join(target).exists() {
+                dead.push(format!("{document} links to {link}, which is not there: write it, or take the link away"));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "{}", dead.join("\n"));
+}
