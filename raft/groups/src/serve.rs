@@ -1,7 +1,7 @@
 //! What this node answers when a peer calls.
 
 use crate::{
-    node::{Group, Node},
+    node::{Group, Node, PeerView},
     propose::Attempt,
     rpc::{
         AppendAnswer, AppendCall, CompleteAnswer, CompleteCall, ConfirmAnswer, ConfirmCall, Hello, Join, Joined,
@@ -205,9 +205,8 @@ fn parse<'a, T: serde::Deserialize<'a>>(what: &'static str, head: &'a [u8]) -> R
 
 impl Serve for Server {
     fn call(self: Arc<Self>, from: String, request: Message) -> BoxFuture<'static, Result<Message, Refusal>> {
-        if let Some(peer) = self.node.peers.lock().get_mut(&from) {
-            peer.at = self.node.clock.now();
-        }
+        let heard = PeerView { at: self.node.clock.now(), declines: false, missing: None };
+        self.node.peers.lock().entry(from.clone()).or_insert(heard).at = heard.at;
         Box::pin(async move { self.answer(&from, request).await })
     }
 

@@ -182,7 +182,7 @@ fn no_document_has_a_dead_link() {
     let root = root();
     let mut dead = Vec::new();
     for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "raft/lanes/DESIGN.md", "raft/wire/DESIGN.md"] {
-        let text = std::fs::read_to_string(root.join(document)).unwrap_or_else(|error| panic!("{document}: {error}"));
+        let text = fs::read_to_string(root.join(document)).unwrap_or_else(|error| panic!("{document}: {error}"));
         let here = root.join(document);
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let target = link.split('#').next().unwrap_or_default();
