@@ -42,8 +42,8 @@ struct Sample {
     bytes: u64,
 }
 
-/// Samples of one group that are remembered: the oldest of them is where purging can start.
-const SAMPLES_MAX: usize = 1024;
+/// Samples of one group that are remembered; beyond it every second one goes, so that they reach as far back.
+const SAMPLES_MAX: usize = 512;
 /// How long a snapshot, which is a moment and nothing else, may take to be noted.
 const NOTED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -76,33 +76,14 @@ impl Node {
                     continue;
                 };
                 let samples = history.entry(group.id).or_default();
-                samples.push_back(Sample { at: self.clock.now(), position, bytes: group.progress.bytes() });
-                if samples.len() > SAMPLES_MAX {
-                    samples.pop_front();
-                }
-                let Some(upto) = self.purgeable(samples) else { continue };
+                remember(samples, Sample { at: self.clock.now(), position, bytes: group.progress.bytes() });
+                let Some(upto) = purgeable(samples, self.options.retention) else { continue };
                 let upto = upto.min(*settled);
                 if self.lane.state(group.id).purged.is_none_or(|purged| purged < upto) {
                     self.purge(&group, upto).await;
                 }
             }
         }
-    }
-
-    /// Up to where the log is old enough, or long enough behind.
-    fn purgeable(&self, samples: &mut VecDeque<Sample>) -> Option<LogPosition> {
-        let keep = self.options.retention;
-        let newest = *samples.back()?;
-        let mut upto = None;
-        while let Some(oldest) = samples.front().copied() {
-            let old = newest.at.saturating_sub(oldest.at) >= keep.keep_for;
-            if !old && newest.bytes.saturating_sub(oldest.bytes) < keep.keep_bytes {
-                break;
-            }
-            upto = Some(oldest.position);
-            samples.pop_front();
-        }
-        upto
     }
 
     async fn purge(&self, group: &Group, upto: LogPosition) {
@@ -132,4 +113,65 @@ impl Node {
 fn applied_of(machine: &dyn StateMachine) -> Result<Vec<(GroupId, LogPosition)>, StateMachineError> {
     let applied = machine.applied()?;
     Ok(applied.into_iter().filter_map(|(group, applied)| Some((group, applied.position?))).collect())
+}
+
+fn remember(samples: &mut VecDeque<Sample>, sample: Sample) {
+    samples.push_back(sample);
+    if samples.len() > SAMPLES_MAX {
+        let mut number = 0;
+        samples.retain(|_| {
+            number += 1;
+            number % 2 == 1 // the oldest stays
+        });
+    }
+}
+
+/// Up to where the log is old enough, or long enough behind.
+fn purgeable(samples: &mut VecDeque<Sample>, keep: Retention) -> Option<LogPosition> {
+    let newest = *samples.back()?;
+    let mut upto = None;
+    while let Some(oldest) = samples.front().copied() {
+        let old = newest.at.saturating_sub(oldest.at) >= keep.keep_for;
+        if !old && newest.bytes.saturating_sub(oldest.bytes) < keep.keep_bytes {
+            break;
+        }
+        upto = Some(oldest.position);
+        samples.pop_front();
+    }
+    upto
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A day of looks every 30 s is more samples than are remembered.
+    #[test]
+    fn log_is_purged_at_its_age_however_many_looks_that_is() {
+        let keep = Retention::default();
+        let (mut samples, mut purged) = (VecDeque::new(), None);
+        for look in 0..4_000_u64 {
+            let at = Duration::from_secs(30 * look);
+            remember(&mut samples, Sample { at, position: LogPosition { term: 1, index: look }, bytes: look });
+            if let Some(upto) = purgeable(&mut samples, keep) {
+                let age = at - Duration::from_secs(30 * upto.index);
+                assert!(age >= keep.keep_for && age < keep.keep_for * 2, "{age:?}");
+                purged = Some(upto);
+            }
+        }
+        assert!(purged.is_some(), "33 hours of looks and nothing is a day old");
+        assert!(samples.len() <= SAMPLES_MAX);
+    }
+
+    #[test]
+    fn more_bytes_than_are_kept_are_purged_before_their_age() {
+        let keep = Retention { keep_bytes: 100, ..Retention::default() };
+        let mut samples = VecDeque::new();
+        let sample = |index, bytes| Sample { at: Duration::ZERO, position: LogPosition { term: 1, index }, bytes };
+        remember(&mut samples, sample(1, 0));
+        remember(&mut samples, sample(2, 60));
+        assert_eq!(purgeable(&mut samples, keep), None);
+        remember(&mut samples, sample(3, 130));
+        assert_eq!(purgeable(&mut samples, keep), Some(LogPosition { term: 1, index: 1 }));
+    }
 }
