@@ -103,7 +103,7 @@ fn describe(status: &ClusterStatus) -> String {
     text
 }
 
-fn failures(survives: u32) -> String {
+pub(crate) fn failures(survives: u32) -> String {
     match survives {
         0 => "no further failure: bring the missing nodes back".into(),
         1 => "1 more failure".into(),

@@ -70,7 +70,7 @@ async fn watch(http: &str, name: &str, before: &ClusterStatus) -> Result<ExitCod
         });
         if voter_in == status.groups.len() && missing == 0 {
             bar.finish_and_clear();
-            println!("{name} holds everything: the cluster survives {} more failures", status.survives_failures);
+            println!("{name} holds everything: the cluster survives {}", cluster::failures(status.survives_failures));
             return Ok(ExitCode::SUCCESS);
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
