@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod connections;
+mod deletes;
 mod encodings;
 
 use crate::{
