@@ -38,5 +38,5 @@ async fn a_delete_that_is_not_sure_says_so() {
     assert_eq!(delete(&face, SERIES).await.status, StatusCode::SERVICE_UNAVAILABLE);
     face.log.set_quorum(true);
     assert_eq!(face.get(SERIES, &[]).await.status, StatusCode::OK, "nothing was deleted");
-    assert_eq!(delete(&face, "/dicom-web/studies/1.02.3").await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(delete(&face, "/dicom-web/studies/1.x").await.status, StatusCode::BAD_REQUEST);
 }
