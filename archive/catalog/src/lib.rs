@@ -34,6 +34,7 @@ mod levels;
 mod pool;
 mod retrieve;
 mod row;
+pub mod sabotage;
 mod schema;
 
 pub use catalog::{Catalog, CatalogOptions, Totals};
