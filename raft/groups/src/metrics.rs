@@ -73,7 +73,7 @@ impl Metrics {
                 let options = Opts::new("raft_groups_invariant_violations_total", help);
                 let violations = keep(registry, IntCounterVec::new(options, &["invariant"])?)?;
                 // There from the start, so that an alert on it means what it says.
-                for invariant in ["bounds", "never_back", "one_leader", "terms_grow"] {
+                for invariant in ["bounds", "follower_keeps", "never_back", "one_leader", "terms_grow"] {
                     violations.with_label_values(&[invariant]).inc_by(0);
                 }
                 violations

@@ -4,6 +4,7 @@
 //! They are pure: over positions that were read, and over what was seen before.
 
 pub mod bounds;
+pub mod follower_keeps;
 pub mod never_back;
 pub mod one_leader;
 pub mod terms_grow;
@@ -41,6 +42,7 @@ pub struct GroupView {
 pub(crate) struct OwnWatch {
     terms: terms_grow::Terms,
     leaders: one_leader::Leaders,
+    followers: follower_keeps::Followers,
     before: BTreeMap<u32, GroupView>,
 }
 
@@ -92,7 +94,13 @@ impl Node {
                 last: state.last,
                 ..GroupView::default()
             };
-            for (invariant, why) in broken(watch, id.0, self.name(), group.id.0, &view) {
+            let mut found = broken(watch, id.0, self.name(), group.id.0, &view);
+            for (follower, matched) in metrics.borrow_watched().replication.iter().flatten() {
+                let index = matched.as_ref().map_or(0, |at| at.index);
+                let kept = watch.followers.note(group.id.0, role.term, *follower, index);
+                found.extend(kept.err().map(|why| ("follower_keeps", why)));
+            }
+            for (invariant, why) in found {
                 self.metrics.violations.with_label_values(&[invariant]).inc();
                 tracing::error!(invariant, why, "AN INVARIANT IS BROKEN: keep this node's log and data, and report it");
             }
