@@ -111,6 +111,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
         ..ServiceSettings::default()
     };
     let archive = Archive::new(Arc::clone(&catalog), log, clock, service, &registry);
+    tasks.spawn(until(stop.clone(), archive.clone().forget_orphans()));
     let dimse_settings = DimseSettings {
         associations_max: size(settings.associations),
         associations_per_peer_max: size(settings.associations_per_peer),
