@@ -23,7 +23,11 @@ impl Node {
         for group in self.all_groups() {
             let role = group.role();
             let leader = role.leader.and_then(|leader| self.name_of(&role, leader));
-            seats.count(group.id, &role.configs, meta.replicas(group.id), &group.members());
+            let wanted: BTreeSet<u64> = match group.id {
+                GroupId::META => meta.meta_voters().iter().map(|id| id.0).collect(),
+                id => meta.replicas(id).iter().map(|id| id.0).collect(),
+            };
+            seats.count(group.id, &role.configs, &wanted, &group.members());
             if let Some(leader) = &leader {
                 *leads.entry(leader.clone()).or_default() += 1;
             }
@@ -130,7 +134,7 @@ struct Seats {
 }
 
 impl Seats {
-    fn count(&mut self, group: GroupId, configs: &[BTreeSet<u64>], wanted: &[NodeId], members: &BTreeSet<u64>) {
+    fn count(&mut self, group: GroupId, configs: &[BTreeSet<u64>], wanted: &BTreeSet<u64>, members: &BTreeSet<u64>) {
         let voters: BTreeSet<u64> = configs.iter().flatten().copied().collect();
         for id in members.union(&voters) {
             let seat = self.by_id.entry(*id).or_default();
@@ -138,8 +142,7 @@ impl Seats {
             seat.votes += u32::from(voters.contains(id));
             seat.copies += u32::from(voters.contains(id) && group != GroupId::META);
         }
-        let wanted: BTreeSet<u64> = wanted.iter().map(|id| id.0).collect();
-        self.moving += u32::from(group != GroupId::META && (configs.len() != 1 || configs[0] != wanted));
+        self.moving += u32::from(configs.len() != 1 || configs[0] != *wanted);
         self.groups += 1;
         self.configs.push(configs.to_vec());
     }

@@ -392,8 +392,9 @@ async fn members_are_learnt_and_forgotten_while_the_wire_runs() {
         b.server.started.notified().await;
         a.wire.set_peers(BTreeMap::from([("c".into(), old)]));
     };
-    let (told, ()) =
-        tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(call, removed) }).await.expect("told at once");
+    let (told, ()) = tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(call, removed) })
+        .await
+        .expect("told at once");
     assert!(unreachable(told));
     assert!(unreachable(a.wire.call("b", Class::Bulk, message(ECHO, 0)).await));
     end([a, b, c]).await;
