@@ -79,10 +79,6 @@ impl NodeOptions {
         raft_lanes::sabotage::is(self.sabotage, this)
     }
 
-    pub(crate) fn single(&self) -> bool {
-        self.peers.len() <= 1
-    }
-
     pub(crate) fn blocking(&self) -> Blocking {
         if self.inline { Blocking::Inline } else { Blocking::Thread }
     }
