@@ -77,6 +77,7 @@ def check(path, settle_s=10, gets=30, tell=lambda text: None):
             "absent": sum(1 for instance in either if not any(instance in copies for copies in held.values())),
         },
         "failed_content_reads": failed_reads,
+        "failed_queries": model.failed_queries(),
         "copies_compared": sweep.compared,
         "counters": counters,
     }

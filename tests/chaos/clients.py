@@ -39,7 +39,7 @@ class Dimse:
     """Associations that stay open, one a node and service, opened again when they break."""
 
     def __init__(self, addresses):
-        self.addresses, self.open = addresses, {}
+        self.addresses, self.open, self.came = addresses, {}, {}
 
     def _association(self, node, syntax, roles=(), handlers=()):
         held = self.open.get((node, syntax))
@@ -101,16 +101,9 @@ class Dimse:
 
     def get(self, node, study):
         """(outcome, {SOP Instance UID: whether its bytes are right} or the reason)."""
-        came = {}
-
-        def keep(event):
-            held = event.request.DataSet.getvalue()
-            instance = str(event.request.AffectedSOPInstanceUID)
-            came[instance] = content.is_right(study, instance, held)
-            return 0x0000
-
+        self.came = {}
         role = build_role(content.CT, scp_role=True)
-        association = self._association(node, GET, [role], [(evt.EVT_C_STORE, keep)])
+        association = self._association(node, GET, [role], [(evt.EVT_C_STORE, self._keep)])
         if association is None:
             return "fail", "no association"
         last = None
@@ -119,14 +112,16 @@ class Dimse:
                 last = status.get("Status")
         except (RuntimeError, ValueError, AttributeError, OSError) as error:
             last = type(error).__name__
-        finally:
-            # Its handler belongs to this call.
-            association = self.open.pop((node, GET), None)
-            if association is not None and association.is_established:
-                association.release()
         if last != 0:
+            self._drop(node, GET)
             return "fail", "no answer" if last is None else last if isinstance(last, str) else f"{last:04X}"
-        return "ok", came
+        return "ok", self.came
+
+    def _keep(self, event):
+        """An instance of the C-GET that is going on; there is one at a time."""
+        instance, held = str(event.request.AffectedSOPInstanceUID), event.request.DataSet.getvalue()
+        self.came[instance] = content.is_right(str(event.dataset.StudyInstanceUID), instance, held)
+        return 0x0000
 
     def move(self, node, study, destination):
         """(outcome, {SOP Instance UID: whether its bytes are right} or the reason); they come to `destination`."""

@@ -75,14 +75,17 @@ class Model:
                     self.lives[instance].deletes.append(Span(operation.begun, operation.effect_until))
         self.reads = sorted((o for o in operations if self._is_look(o)), key=lambda o: o.ended)
         for read in self.reads:
-            for instance in read.facts.get("found", []):
-                if instance in self.lives:
-                    self.lives[instance].proofs.append(Span(read.begun, read.ended))
-        for read in self.reads:
-            found = set(read.facts.get("found", []))
-            for instance in self._named(read):
-                if instance not in found and not self.lives[instance].must_be_there(read.begun, read.ended):
-                    self.lives[instance].missed(read.begun, read.ended)
+            self._learn(read)
+
+    def _learn(self, read):
+        """What a read proves for those after it; one that contradicts what is certain proves nothing."""
+        found = set(read.facts.get("found", []))
+        for instance in found & self.lives.keys():
+            if self.lives[instance].must_not_be_there(read.begun, read.ended) is None:
+                self.lives[instance].proofs.append(Span(read.begun, read.ended))
+        for instance in self._named(read):
+            if instance not in found and not self.lives[instance].must_be_there(read.begun, read.ended):
+                self.lives[instance].missed(read.begun, read.ended)
 
     def _add_store(self, operation):
         life = self.lives.setdefault(operation.instance, Life(operation.study))
@@ -145,6 +148,9 @@ class Model:
         for read in self.operations:
             if read.kind not in CONTENT_READS or read.outcome == "ok":
                 continue
+            if read.ended == END:
+                causes["the run ended before"] += 1
+                continue
             if not any(self.lives[instance].must_be_there(read.begun, read.ended) for instance in self._named(read)):
                 causes["nothing was committed there"] += 1
                 continue
@@ -161,6 +167,16 @@ class Model:
                     f"{read.kind} of committed {read.instance or read.study} failed at {read.node}, which nobody harmed: {why}, "
                     f"{read.begun:.3f}–{read.ended:.3f} s, during {kinds}, op {read.op}",
                 )
+        return dict(causes)
+
+    def failed_queries(self):
+        """C-FIND and QIDO need a quorum, so they may fail: counted by cause."""
+        windows, causes = self.harm(), defaultdict(int)
+        for query in self.operations:
+            if query.kind in ("find", "qido") and query.outcome != "ok":
+                during = [window for window in windows if window[0] <= query.ended and query.begun <= window[1]]
+                harmed = any(query.node in window[2] for window in during)
+                causes["the node itself was harmed" if harmed else "another node was harmed" if during else "no fault"] += 1
         return dict(causes)
 
     def at_the_end(self, instance):

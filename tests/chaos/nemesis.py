@@ -190,8 +190,10 @@ class Nemesis:
     # --- disks
 
     def _full(self, step, node, _other):
-        self.fault(step, [node])
-        node.disk.fill()
+        # To the last byte, or so that what a node keeps for votes and metadata is left.
+        left_percent = self.chance.choice([0, 3])
+        self.fault(step, [node], left_percent=left_percent)
+        node.disk.fill(left_percent)
         self.sleep(step.hold_s)
         node.disk.free()
         self.heal(step)
@@ -264,25 +266,27 @@ class Nemesis:
     def _segments(self, node):
         return sorted((node.data / "log").glob("segment-*"))
 
-    def _flip_a_bit(self, node):
-        sealed = self._segments(node)[:-1]
-        if not sealed:
-            return "no segment is sealed yet"
-        path = self.chance.choice(sealed)
-        with open(path, "r+b") as segment:
-            size = segment.seek(0, 2)
-            at = self.chance.randrange(4096, size) if size > 4096 else 0
-            segment.seek(at)
-            old = segment.read(1)
-            segment.seek(at)
-            segment.write(bytes([old[0] ^ 1 << self.chance.randrange(8)]))
-        return f"byte {at} of {size} in {path.name}"
+    def _flip_bits(self, node, count=5):
+        """In sealed segments, anywhere behind the header; answers where."""
+        sealed = [path for path in self._segments(node)[:-1] if path.stat().st_size > 4096]
+        places = []
+        for _ in range(count if sealed else 0):
+            path = self.chance.choice(sealed)
+            with open(path, "r+b") as segment:
+                at = self.chance.randrange(4096, segment.seek(0, 2))
+                segment.seek(at)
+                old = segment.read(1)
+                segment.seek(at)
+                segment.write(bytes([old[0] ^ 1 << self.chance.randrange(8)]))
+            places.append(f"{path.name.removeprefix('segment-').lstrip('0')}@{at}")
+        self.done["bits flipped"] = self.done.get("bits flipped", 0) + len(places)
+        return " ".join(places) or "nothing: no segment is sealed yet"
 
     def _flip(self, step, node, other):
         """Stopped, a bit of a sealed segment flipped, started. A node that refuses its log is replaced, as it says."""
         self.fault(step, [node])
         node.stop()
-        self.tell(f"          flipped {self._flip_a_bit(node)}")
+        self.tell(f"          flipped {self._flip_bits(node)}")
         self.sleep(step.hold_s)
         self.heal(step)
         node.start()
@@ -291,7 +295,7 @@ class Nemesis:
 
     def _flip_live(self, step, node, other):
         self.fault(step, [node])
-        self.tell(f"          flipped {self._flip_a_bit(node)}")
+        self.tell(f"          flipped {self._flip_bits(node)}")
         self.sleep(step.hold_s)
         self.heal(step)
         self._replace_if_it_refuses(step, node, other)

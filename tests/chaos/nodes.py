@@ -1,4 +1,5 @@
 """Three processes of the server, each with a disk of its own that can be filled, cut off and lost."""
+import errno
 import fcntl
 import json
 import os
@@ -53,14 +54,19 @@ class Disk:
             time.sleep(0.05)
         self.mount()
 
-    def fill(self):
-        """Leaves nothing that the node has not reserved already."""
+    def fill(self, left_percent):
+        """Others take the space: all but so much of it."""
+        room = os.statvfs(self.folder)
+        left = room.f_blocks * room.f_frsize * left_percent // 100
         ballast = self.folder / "ballast"
         handle = os.open(ballast, os.O_CREAT | os.O_WRONLY)
         try:
             piece, at = 1 << 30, 0
             while piece >= 1 << 16:
+                now = os.statvfs(self.folder)
                 try:
+                    if now.f_bavail * now.f_frsize - piece < left:
+                        raise OSError(errno.ENOSPC, "as much as is wanted")
                     os.posix_fallocate(handle, at, piece)
                     at += piece
                 except OSError:

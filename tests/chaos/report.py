@@ -98,6 +98,8 @@ def text(facts):
     lines.append(_row("lost, altered, phantom, resurrected", f"{checked['lost']}, {checked['altered']}, {checked['phantoms']}, {checked['resurrected']}"))
     causes = ", ".join(f"{cause}: {count}" for cause, count in sorted(checked["failed_content_reads"].items()))
     lines.append(_row("reads of content that failed", causes or "none"))
+    causes = ", ".join(f"{cause}: {count}" for cause, count in sorted(checked["failed_queries"].items()))
+    lines.append(_row("queries that failed", causes or "none"))
     for kind, gap in facts["write_gap"]["by_kind"].items():
         lines.append(_row(f"write gap: {kind}", f"p50 {gap['p50_s']:.2f} s, p99 {gap['p99_s']:.2f} s, max {gap['max_s']:.2f} s of {gap['count']}"))
     lines.append(_row("  with the settings", facts["raft_timing"]))

@@ -112,10 +112,12 @@ class Sweep:
         return lists, images
 
     def cget(self, studies, count):
-        """{(node, study): {instance: right}} of `count` studies a node."""
+        """{(node, study): {instance: right}} of `count` studies a node, spread over all of them."""
         got, dimse = {}, Dimse(self.dimse)
+        step = max(1, len(studies) // max(1, count))
         for place, name in enumerate(sorted(self.dimse)):
-            for study in studies[place :: max(1, len(studies) // max(1, count))][:count]:
+            for number in range(min(count, len(studies))):
+                study = studies[(place + number * step) % len(studies)]
                 outcome, came = dimse.get(name, study)
                 if outcome != "ok":
                     self.violate("I12", f"{name} does not answer C-GET of {study} after the last heal: {came}")
