@@ -38,9 +38,12 @@ def check(path, settle_s=10, gets=30, tell=lambda text: None):
     _check_holdings(model, expected, held)
     listed = sweep.qido()
     _check_listing(model, held, listed)
+    tell(f"{sum(map(len, listed.values()))} listed by QIDO-RS")
     if sweep.dimse:
         _check_cfind(model, held, *sweep.cfind(studies))
+        tell(f"{len(studies)} studies asked for by C-FIND")
         _check_cget(model, held, sweep.cget(studies, gets))
+        tell(f"{sweep.compared} copies compared, with those by C-GET")
 
     # I2: what is unknown has been decided, and stays as it is.
     time.sleep(settle_s)
@@ -147,7 +150,10 @@ def main():
     arguments.add_argument("--gets", type=int, default=30, help="studies that each node is asked for by C-GET")
     arguments.add_argument("--out", help="write the findings as JSON")
     asked = arguments.parse_args()
-    found = check(asked.history, asked.settle_s, asked.gets, tell=lambda text: print(f"          check: {text}", flush=True))
+    began = time.monotonic()
+    found = check(
+        asked.history, asked.settle_s, asked.gets, tell=lambda text: print(f"{time.monotonic() - began:+7.1f} s  check: {text}", flush=True)
+    )
     if asked.out:
         with open(asked.out, "w") as out:
             json.dump(found, out, indent=1)

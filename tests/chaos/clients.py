@@ -4,6 +4,7 @@ An outcome is `ok`, `fail` (surely without effect) or `unknown`. Only what canno
 for what it is, is a `fail`; "out of resources", a cut connection and a missing answer are `unknown`.
 """
 import logging
+import socket
 import uuid
 from io import BytesIO
 
@@ -55,6 +56,8 @@ class Dimse:
         association = entity.associate(host, port, ae_title=CALLED, ext_neg=list(roles), evt_handlers=list(handlers))
         if not association.is_established:
             return None
+        # pynetdicom writes a message in two pieces; the second one must not wait for the acknowledgement of the first.
+        association.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.open[node, syntax] = association
         return association
 

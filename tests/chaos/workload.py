@@ -148,9 +148,9 @@ class Worker:
 
 
 class Ingest(Worker):
-    def __init__(self, load, name, number, kind="mixed", weights=MIXED, checks=1.0):
+    def __init__(self, load, name, number, by="either", weights=MIXED, checks=1.0):
         super().__init__(load, name, number)
-        self.kind = kind if kind != "mixed" else ("cstore", "stow")[number % 2]
+        self.kind = by if by != "either" else ("cstore", "stow")[number % 2]
         self.weights, self.checks, self.studies = weights, checks, 0
         load.begun_and_acknowledged[name] = -1.0
 
