@@ -3,6 +3,7 @@
 mod alone;
 mod client;
 mod cluster;
+mod delete;
 mod fetch;
 mod logging;
 mod node;
@@ -37,6 +38,8 @@ enum Verb {
     Find(client::FindFlags),
     /// Fetch a study or a series from an archive (C-GET).
     Get(fetch::GetFlags),
+    Delete(delete::DeleteFlags),
+    Deletions(delete::DeletionsFlags),
     /// Manage the nodes of a cluster.
     Node {
         #[command(subcommand)]
@@ -55,6 +58,8 @@ fn main() -> ExitCode {
         Verb::Send(flags) => client::send(flags),
         Verb::Find(flags) => client::find(flags),
         Verb::Get(flags) => fetch::get(flags),
+        Verb::Delete(flags) => delete::delete(flags),
+        Verb::Deletions(flags) => delete::deletions(flags),
         Verb::Node { verb } => node::run(verb),
         Verb::Cluster { verb } => cluster::run(verb),
     };

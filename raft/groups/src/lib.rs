@@ -11,6 +11,7 @@
 //! The traps that this crate keeps are numbered in the design; each comment that cites one is backed by a test.
 
 mod identity;
+pub mod invariants;
 mod keeper;
 mod life;
 mod log_store;

@@ -120,7 +120,9 @@ impl Node {
 
     /// Writes through the own leader.
     pub(crate) async fn write(&self, group: &Group, command: Command, until: tokio::time::Instant) -> Attempt {
-        if group.id != GroupId::META && self.is_full() {
+        // What brings no body is admitted for longer: deletes make room.
+        let too_full = if command.body.is_empty() { self.is_at_reserve() } else { self.is_full() };
+        if group.id != GroupId::META && too_full {
             return Attempt::Refused(ProposeError::DiskFull);
         }
         let started = Instant::now();
@@ -262,7 +264,9 @@ impl Node {
 
 fn lane_error(address: BlockAddress, range: Range<u64>, error: LaneError) -> ReadError {
     match error {
-        LaneError::Absent { .. } | LaneError::OtherTerm { .. } | LaneError::Gap { .. } => ReadError::Absent { address },
+        LaneError::Absent { .. } | LaneError::Elided { .. } | LaneError::OtherTerm { .. } | LaneError::Gap { .. } => {
+            ReadError::Absent { address }
+        }
         LaneError::OutOfRange { .. } => ReadError::OutOfRange { address, start: range.start, end: range.end },
         // "Damaged" is never reported as "absent", and a disk that does not answer is not either.
         LaneError::Damaged(why) | LaneError::Io(why) | LaneError::Failed(why) => ReadError::Damaged { address, why },
