@@ -80,6 +80,7 @@ def check(path, settle_s=10, gets=30, tell=lambda text: None):
             "absent": sum(1 for instance in either if not any(instance in copies for copies in held.values())),
         },
         "failed_content_reads": failed_reads,
+        "served_just_after_delete": {"count": len(model.served_after_delete), "max_s": max(model.served_after_delete, default=0)},
         "failed_queries": model.failed_queries(),
         "copies_compared": sweep.compared,
         "counters": counters,

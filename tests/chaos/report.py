@@ -90,7 +90,9 @@ def text(facts):
         lines.append(_row(kind, ", ".join(f"{outcome} {count}" for outcome, count in outcomes.items())))
     lines.append(_row("instances acknowledged", checked["instances_acknowledged"]))
     lines.append(_row("  of these not deleted", checked["instances_acknowledged_and_not_deleted"]))
-    lines.append(_row("  deleted", checked["instances_deleted"]))
+    lagging = checked["served_just_after_delete"]
+    served = f"; content still served by a lagging replica {lagging['count']} times, {lagging['max_s']} s at most" if lagging["count"] else ""
+    lines.append(_row("  deleted", f"{checked['instances_deleted']}{served}"))
     settled = checked["unknown_instances_settled"]
     lines.append(_row("attempts of unknown outcome", checked["unknown_outcomes"]))
     lines.append(_row("  instances only such", f"{settled['whole']} whole, {settled['absent']} absent"))

@@ -266,9 +266,27 @@ def test_a_delete_of_unknown_outcome_that_was_seen_to_have_come_stays(world):
     only(world, "I8", "RESURRECTED", FIRST)
 
 
-def test_a_delete_that_was_told_there_is_nothing_is_a_look(world):
+def test_what_a_delete_said_is_not_there_is_not_there(world):
     world.told.delete(3, 4, "fail", why="404")
-    only(world, "I4", FIRST)
+    only(world, "I8", "RESURRECTED", FIRST)
+
+
+def test_a_refused_delete_deletes_nothing(world):
+    world.told.delete(3, 4, "fail", why="400")
+    assert violated(world) == []
+    del world.n2.held[STUDY, FIRST]
+    only(world, "I1", "LOST", FIRST)
+
+
+def test_a_replica_that_lags_may_serve_the_deleted_for_a_moment_only(world):
+    world.told.delete(3, 4)
+    for node in world.nodes.values():
+        del node.held[STUDY, FIRST]
+    world.told.look(4.5, 4.6, [FIRST], kind="wado")
+    checked = world.told.checked()
+    assert (checked["violations"], checked["served_just_after_delete"]) == ([], {"count": 1, "max_s": 0.5})
+    world.told.look(8, 9, [FIRST], kind="wado")
+    only(world, "I8", "it was deleted", FIRST)
 
 
 def test_an_instance_stored_again_after_its_deletion_is_there(world):

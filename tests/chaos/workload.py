@@ -11,7 +11,7 @@ import time
 import traceback
 
 import content
-from clients import Dimse, Web
+from clients import Dimse, Web, delete_by_command
 
 ATTEMPTS, GIVE_UP_AFTER_S = 40, 45
 # Weights of the size classes of content.py.
@@ -187,7 +187,10 @@ class Ingest(Worker):
     def delete(self, study, instance):
         for attempt in range(8):
             op = self.history.invoke(self.name, "delete", self.node, study, instance)
-            outcome, reason = self.web.delete(self.node, study, instance)
+            if self.chance.random() < 0.3:
+                outcome, reason = delete_by_command(self.load.cluster.binary, self.load.http[self.node], study, instance)
+            else:
+                outcome, reason = self.web.delete(self.node, study, instance, by_series=self.chance.random() < 0.3)
             self.history.end(op, outcome, **({"why": reason} if reason else {}))
             if outcome == "ok" or reason == "404" or self.load.stop.is_set():
                 break
