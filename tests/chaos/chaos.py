@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+import content
 import history
 import network as networks
 import report
@@ -46,6 +47,7 @@ def arguments():
     add("--settle-s", type=float, default=10, help="between the two sweeps of the checker; `reliability` says 60 for a release")
     add("--flag", action="append", default=[], help="one more flag of `triptych serve`; may be given several times")
     add("--json", action="store_true", help="print report.json at the end instead of the text")
+    add("--cheat", action="store_true", help="behind the history's back delete one instance and send another: the run has to fail")
     add("--list", action="store_true", help="name the kinds of faults, and end")
     return asked.parse_args()
 
@@ -198,6 +200,8 @@ class Run:
         self.whole_s = self.converge() if came_back else None
         self.load_s = time.monotonic() - load_began
         self.load.end()
+        if self.asked.cheat:
+            self.cheat()
         for crashed in self.load.crashed:
             self.nemesis.fail(f"the harness: {crashed}")
         self.nemesis.until(self.why_not_together, "all nodes have applied the same", 60)
@@ -213,6 +217,15 @@ class Run:
                 self.nemesis.fail(f"{node.name} panicked: {text[max(0, at - 200):at + 400]}")
         self.history.add("end", resources=self.resources)
         self.history.close()
+
+    def cheat(self):
+        """What the checker has to find: one acknowledged instance less, one more that nobody sent."""
+        web, name = Web({node.name: node.url for node in self.cluster.nodes}), NAMES[0]
+        study, held = self.load.committed[0]
+        stranger = content.uid("cheat", self.asked.seed)
+        self.tell(f"cheat     {held[0]} is deleted, {stranger} is sent; the history does not know")
+        assert web.delete(name, study, held[0])[0] == "ok"
+        assert web.store(name, study, stranger, content.file(study, stranger))[0] == "ok"
 
     def follow_schedule(self, load_began):
         for step in self.steps:

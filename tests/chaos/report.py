@@ -105,6 +105,7 @@ def text(facts):
     for kind, gap in facts["write_gap"]["by_kind"].items():
         lines.append(_row(f"write gap: {kind}", f"p50 {gap['p50_s']:.2f} s, p99 {gap['p99_s']:.2f} s, max {gap['max_s']:.2f} s of {gap['count']}"))
     lines.append(_row("  with the settings", facts["raft_timing"]))
+    lines.append(_row("  and", "the longest of all constant writers; those at a stopped or cut node wait with it"))
     lines.append(_row("whole after the last heal", f"{facts['whole_after_last_heal_s']} s"))
     for name, sample in facts["resources"].items():
         before, after = sample["before"] or {}, sample["after"] or {}
