@@ -10,6 +10,7 @@ import argparse
 import ctypes.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,9 +94,12 @@ class Run:
     def prepare(self):
         asked = self.asked
         self.report.mkdir(parents=True, exist_ok=True)
-        for old in ("history.jsonl", "report.json", "checked.json", *(f"{name}.log" for name in NAMES)):
+        for old in ("history.jsonl", "report.json", "report.txt", "checked.json", *(f"{name}.log" for name in NAMES)):
             (self.report / old).unlink(missing_ok=True)
         networks.sweep_up()
+        for left in self.report.glob(f"{networks.PREFIX}*"):
+            if not networks.is_running(left.name.removeprefix(networks.PREFIX)):
+                shutil.rmtree(left, ignore_errors=True)
         self.folder.mkdir()
         self.network = networks.choose(NAMES, asked.network)
         no_disks = real_disks_work(self.folder)

@@ -11,6 +11,7 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 PREFIX = "tchaos"
@@ -24,7 +25,7 @@ def run(*command, check=True):
     return done.stdout
 
 
-def _is_running(pid):
+def is_running(pid):
     try:
         return b"chaos" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -35,7 +36,7 @@ def sweep_up(own=None):
     """Removes what runs that are dead have left, and what this one (its pid in `own`) has."""
 
     def is_over(pid):
-        return pid == own or not _is_running(pid)
+        return pid == own or not is_running(pid)
 
     if os.geteuid() != 0:
         return
@@ -52,10 +53,16 @@ def sweep_up(own=None):
         tag = re.search(f"/{PREFIX}" + r"(\d+)/", place + "/")
         if tag and is_over(int(tag[1])):
             run("umount", "-l", place, check=False)
+            # With the images of the disks; the reports beside it stay.
+            shutil.rmtree(place[: place.index(tag[0].rstrip("/")) + len(tag[0].rstrip("/"))], ignore_errors=True)
     for group in Path("/sys/fs/cgroup/blkio").glob(f"{PREFIX}*"):
         tag = re.match(PREFIX + r"(\d+)-", group.name)
         if tag and is_over(int(tag[1])):
-            run("rmdir", group, check=False)
+            # Its processes were killed above; the kernel lets go of the group a moment later.
+            deadline = time.monotonic() + 5
+            while group.exists() and time.monotonic() < deadline:
+                run("rmdir", group, check=False)
+                time.sleep(0.05)
 
 
 class Loopback:
