@@ -115,6 +115,17 @@ pub struct GroupState {
     pub first: u64,
 }
 
+/// A segment that is not written any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClosedSegment {
+    /// Its number.
+    pub sequence: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// What was found damaged in it when the lane was opened.
+    pub damaged: Option<String>,
+}
+
 /// How the lane is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneStatus {
@@ -207,12 +218,27 @@ pub(crate) struct Job {
     pub(crate) tickets: Vec<u64>,
     pub(crate) done: Option<Done>,
     pub(crate) since: Duration,
+    /// Whether a new segment is begun for it.
+    pub(crate) turn: bool,
 }
 
 /// A segment and where its rows are.
 pub(crate) struct Held {
     pub(crate) segment: Segment,
     pub(crate) rows: Rows,
+    /// Where it ends; none while it is written.
+    pub(crate) close: Option<Close>,
+    /// What was found damaged at the start: it is to be rewritten.
+    pub(crate) damaged: Option<String>,
+}
+
+/// Where a segment that is not written any more ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Close {
+    /// Where its batches end.
+    pub(crate) end: u64,
+    /// Sequence and CRC of its last batch, as its successor names it.
+    pub(crate) last: (u64, u32),
 }
 
 pub(crate) enum Rows {
@@ -275,6 +301,28 @@ impl Lane {
         let mut state = self.shared.usable()?;
         self.shared.submit(&mut state, Vec::new(), Vec::new(), Some(done));
         Ok(())
+    }
+
+    /// Ends the open segment and begins the next one, so that everything up to now can be scrubbed and rewritten; `done` is
+    /// called when that is durable.
+    pub fn turn(&self, done: Done) -> Result<(), LaneError> {
+        let mut state = self.shared.usable()?;
+        self.shared.submit(&mut state, Vec::new(), Vec::new(), Some(done));
+        if let Some(job) = state.queue.back_mut() {
+            job.turn = true;
+        }
+        Ok(())
+    }
+
+    /// The segments that are not written any more, oldest first.
+    #[must_use]
+    pub fn closed_segments(&self) -> Vec<ClosedSegment> {
+        let state = self.shared.state.lock();
+        let closed = state.segments.iter().filter_map(|(sequence, held)| {
+            let bytes = held.segment.file.len().unwrap_or(held.close?.end);
+            Some(ClosedSegment { sequence: *sequence, bytes, damaged: held.damaged.clone() })
+        });
+        closed.collect()
     }
 
     /// Back-pressure: wait for a permit of `bytes` before [`Lane::append`] and hold it until `done` is called.
@@ -484,7 +532,7 @@ impl Shared {
 
     fn submit(&self, state: &mut State, records: Vec<Record>, tickets: Vec<u64>, done: Option<Done>) {
         state.queued_bytes += records.iter().map(Record::bytes).sum::<u64>();
-        state.queue.push_back(Job { records, tickets, done, since: self.clock.now() });
+        state.queue.push_back(Job { records, tickets, done, since: self.clock.now(), turn: false });
         self.wake.notify_one();
     }
 }
