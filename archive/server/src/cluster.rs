@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use clap::Subcommand;
-use raft_types::{ClusterStatus, NodeHealth};
+use raft_types::{ClusterStatus, NodeHealth, UpkeepStatus};
 use std::{fmt::Write, process::ExitCode, time::Duration};
 
 #[derive(Subcommand)]
@@ -86,6 +86,16 @@ fn describe(status: &ClusterStatus) -> String {
             ));
         }
     }
+    let upkeep = &status.upkeep;
+    if upkeep.damaged_left > 0 {
+        line(format_args!(""));
+        line(format_args!(
+            "DAMAGED: {} places on the disk of {} could not be mended: see its log, and replace the disk",
+            upkeep.damaged_left, status.answered_by
+        ));
+    }
+    line(format_args!(""));
+    line(format_args!("disk      {}", describe_upkeep(upkeep)));
     let learning: Vec<_> = status.groups.iter().filter(|group| !group.learners.is_empty()).collect();
     if let Some(group) = learning.first() {
         line(format_args!(""));
@@ -101,6 +111,28 @@ fn describe(status: &ClusterStatus) -> String {
         ));
     }
     text
+}
+
+/// Scrub and compaction in a line.
+fn describe_upkeep(upkeep: &UpkeepStatus) -> String {
+    let scrub = match upkeep {
+        UpkeepStatus { scrub_running: true, scrub_done_bytes, scrub_total_bytes, .. } => {
+            format!("scrub at {} %", scrub_done_bytes * 100 / (*scrub_total_bytes).max(1))
+        }
+        UpkeepStatus { scrub_last_full_ms: None, .. } => "not scrubbed yet".into(),
+        UpkeepStatus { scrub_last_full_ms: Some(at), .. } => {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let age = now.saturating_sub(Duration::from_millis(*at));
+            format!("scrubbed {} ago", indicatif::HumanDuration(age))
+        }
+    };
+    format!(
+        "{scrub}; damaged {} and mended {}; about {} of {} dead",
+        upkeep.damaged_found,
+        upkeep.damaged_repaired,
+        indicatif::HumanBytes(upkeep.dead_bytes),
+        indicatif::HumanBytes(upkeep.disk_bytes)
+    )
 }
 
 pub(crate) fn failures(survives: u32) -> String {

@@ -10,6 +10,7 @@
 //! No openraft type is in a file, on the wire or in a public signature of this crate.
 //! The traps that this crate keeps are numbered in the design; each comment that cites one is backed by a test.
 
+mod compact;
 mod identity;
 mod keeper;
 mod life;
@@ -27,6 +28,7 @@ mod replace;
 mod retention;
 mod rows;
 mod rpc;
+mod scrub;
 mod serve;
 mod status;
 #[cfg(test)]
@@ -35,9 +37,11 @@ mod suite;
 pub mod testing;
 mod transport;
 mod types;
+mod upkeep;
 
 pub use identity::{Identity, IdentityError};
 pub use node::{Node, StartError};
 pub use options::{NodeOptions, Timing};
 pub use replace::ReplaceError;
 pub use retention::Retention;
+pub use upkeep::Upkeep;

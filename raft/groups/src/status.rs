@@ -92,6 +92,7 @@ impl Node {
             groups,
             survives_failures,
             replication_factor: meta.replication(),
+            upkeep: self.care.status(),
         }
     }
 }

@@ -161,6 +161,8 @@ pub(crate) struct Shared {
     pub(crate) budget: ByteBudget,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Held while a segment is rewritten: one at a time.
+    pub(crate) rewriting: Mutex<()>,
     stepped: Mutex<Option<writer::LaneWriter>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -182,6 +184,8 @@ pub(crate) struct State {
     /// What the open segment still has of the space that was reserved for it.
     pub(crate) reserved_bytes: u64,
     pub(crate) identity: Identity,
+    /// Where the log has a hole; none for a whole one.
+    pub(crate) suspect: Option<String>,
 }
 
 /// Which entries of all groups are still in RAM, oldest first.
@@ -266,6 +270,7 @@ impl Lane {
             space,
             reserved_bytes: 0,
             identity: options.identity,
+            suspect: recovered.suspect,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -273,6 +278,7 @@ impl Lane {
             budget: ByteBudget::new(options.queue_bytes),
             disk,
             clock,
+            rewriting: Mutex::new(()),
             stepped: Mutex::new(None),
             thread: Mutex::new(None),
         });
@@ -288,6 +294,17 @@ impl Lane {
             }
         }
         Ok(Self { shared })
+    }
+
+    /// Whether the log had a hole when it was opened, and where: it may have lost what the node acknowledged, or a vote.
+    #[must_use]
+    pub fn suspect(&self) -> Option<String> {
+        self.shared.state.lock().suspect.clone()
+    }
+
+    /// The node id that later segments carry, once the node was given a new one.
+    pub fn set_node_uuid(&self, node_uuid: [u8; 16]) {
+        self.shared.state.lock().identity.node_uuid = node_uuid;
     }
 
     /// The cluster id that later segments carry, once the node has joined.

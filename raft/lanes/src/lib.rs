@@ -24,6 +24,7 @@
 //!
 //! The bytes are drawn in [`format`]; `DESIGN.md` beside this crate says what happens at each crash point.
 
+mod ask;
 mod batch;
 mod compact;
 pub mod crash;
@@ -38,11 +39,13 @@ mod metrics;
 mod options;
 mod read;
 mod recover;
+mod rewrite;
 pub mod sabotage;
 mod scrub;
 mod sealed;
 mod segment;
 mod survey;
+mod suspect;
 mod writer;
 
 pub use compact::{Head, RewriteError, Rewrote, Spent};
@@ -55,3 +58,4 @@ pub use recover::OpenError;
 pub use sabotage::Sabotage;
 pub use scrub::{Finding, Scrub, ScrubStep, Scrubbed};
 pub use segment::Identity;
+pub use suspect::OnHole;

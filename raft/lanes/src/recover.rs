@@ -6,19 +6,21 @@
 //!   … header damaged   the checksums of the batches say whose it is; noted, and rewritten
 //!   unsealed segment   scan metas; bodies of the last batch   (left by a crash, or by several)
 //!   nothing good behind the first bad batch: torn tail, ignored; new writes open a fresh segment
-//!   a good batch behind it, or a break in the chain between segments: damage (L5), the lane refuses to open
+//!   a good batch behind it: damage (L5): the lane refuses to open, or opens and is suspect         (suspect.rs)
+//!   a break in the chain between segments: the lane refuses to open
 //! ```
 
 use crate::{
     compact,
-    directory::{Directory, FooterRows},
+    directory::{Directory, FooterGroup, FooterRows},
     format::{BadHeader, PAGE_BYTES, SegmentHeader},
     group::Group,
     lane::{Close, Held, Rows},
     options::LaneOptions,
     sabotage::{self, Sabotage},
     sealed,
-    segment::{self, Identity, Scan, Segment, SegmentError},
+    segment::{self, Scan, Segment, SegmentError},
+    suspect::{self, OnHole, Patched},
     writer::Next,
 };
 use raft_types::{Disk, GroupId, LogPosition};
@@ -71,18 +73,22 @@ pub(crate) struct Recovered {
     pub(crate) written: BTreeMap<GroupId, Group>,
     pub(crate) segments: BTreeMap<u64, Held>,
     pub(crate) next: Next,
+    /// Where the log has a hole.
+    pub(crate) suspect: Option<String>,
 }
 
 pub(crate) fn recover(disk: &dyn Disk, options: &LaneOptions) -> Result<Recovered, OpenError> {
     compact::remove_unfinished(disk).map_err(io_error("remove an unfinished rewrite".into()))?;
-    let files = open_all(disk, &options.identity)?;
+    let files = open_all(disk, options)?;
     let cuts_rot = sabotage::is(options.sabotage, Sabotage::TruncateAtFirstBadBatch);
     let mut found = Recovered {
         groups: BTreeMap::new(),
         written: BTreeMap::new(),
         segments: BTreeMap::new(),
         next: Next::default(),
+        suspect: None,
     };
+    let mut holed: Option<u64> = None;
     let mut chain: Option<(u64, u32)> = None;
     let mut claims = Vec::new();
     for (number, Opened { segment, mut damaged }) in files.iter().cloned().enumerate() {
@@ -116,6 +122,7 @@ pub(crate) fn recover(disk: &dyn Disk, options: &LaneOptions) -> Result<Recovere
             let mut rows = BTreeMap::new();
             for own in groups {
                 rows.insert(own.group, FooterRows::of(&own, rows_at));
+                found.lose_between(holed, &own);
                 found.groups.entry(own.group).or_default().load(segment.sequence, &own);
             }
             let last = (trailer.last_sequence, trailer.last_crc);
@@ -130,12 +137,26 @@ pub(crate) fn recover(disk: &dyn Disk, options: &LaneOptions) -> Result<Recovere
             // Its footer is damaged: the batches say the same.
             Some(close) => {
                 damaged.get_or_insert_with(|| format!("{}: the footer is damaged", segment.name));
-                let (directory, checkpoints) = sealed::rebuild(segment, &close, chain).map_err(broken(segment))?;
-                (directory, close, checkpoints)
+                match sealed::rebuild(segment, &close, chain) {
+                    Ok((directory, checkpoints)) => (directory, close, checkpoints),
+                    Err(SegmentError::Damaged(_)) if options.on_hole != OnHole::Refuse => {
+                        let directory = found.around(segment, chain, followed, Some(close), options.on_hole)?.0;
+                        holed = Some(segment.sequence);
+                        (directory, close, Vec::new())
+                    }
+                    Err(error) => return Err(broken(segment)(error)),
+                }
             }
             None => {
-                let Scan { directory, last, rot_at, written_to, checkpoints, end } =
+                let Scan { mut directory, mut last, mut rot_at, written_to, mut checkpoints, mut end } =
                     segment::scan(segment, chain, followed).map_err(broken(segment))?;
+                if rot_at.is_some() && options.on_hole != OnHole::Refuse {
+                    let (around, close) = found.around(segment, chain, followed, None, options.on_hole)?;
+                    (directory, last, end, rot_at) = (around, Some(close.last), close.end, None);
+                    checkpoints.clear();
+                    holed = Some(segment.sequence);
+                    damaged.get_or_insert_with(|| format!("{}: a batch is damaged", segment.name));
+                }
                 if let Some(at) = rot_at.filter(|_| !cuts_rot) {
                     return Err(OpenError::Damaged(format!(
                         "{}: the batch at {at} is bad, but a later one is good",
@@ -155,7 +176,7 @@ pub(crate) fn recover(disk: &dyn Disk, options: &LaneOptions) -> Result<Recovere
             for (group, said) in checkpoints {
                 // Where segments are gone whose entries were all purged, the oldest one left is believed.
                 let own = found.groups.get(&group).and_then(|own| own.last);
-                if number > 0 && said.last != own {
+                if number > 0 && said.last != own && found.suspect.is_none() {
                     claims.push((segment.name.clone(), group, said.last, own));
                 }
             }
@@ -163,6 +184,9 @@ pub(crate) fn recover(disk: &dyn Disk, options: &LaneOptions) -> Result<Recovere
         // The page cache may hold a batch that was never synced: sync before anyone calls it durable.
         segment.file.sync().map_err(io_error(step("sync")))?;
         for own in directory.table() {
+            if holed != Some(segment.sequence) {
+                found.lose_between(holed, &own);
+            }
             found.groups.entry(own.group).or_default().load(segment.sequence, &own);
         }
         let rows = Rows::Ram(Directory { groups: directory.groups });
@@ -177,6 +201,44 @@ pub(crate) fn recover(disk: &dyn Disk, options: &LaneOptions) -> Result<Recovere
     Ok(found)
 }
 
+impl Recovered {
+    /// Reads a segment with a hole: the lane is suspect from here on.
+    fn around(
+        &mut self,
+        segment: &Segment,
+        before: Option<(u64, u32)>,
+        followed: Option<(u64, u32)>,
+        sealed: Option<Close>,
+        on_hole: OnHole,
+    ) -> Result<(Directory, Close), OpenError> {
+        let around = suspect::read_around(segment, before, followed, sealed, &self.groups, on_hole);
+        let Patched { directory, close, hole_at } = around.map_err(broken(segment))?;
+        let why = format!("{}: the batch at {hole_at} is bad, but a later one is good", segment.name);
+        self.suspect.get_or_insert(why);
+        Ok((directory, close))
+    }
+
+    /// Entries that a hole swallowed, and that only the next segment shows to be missing: their rows keep their places in the
+    /// segment with the hole, so that they are damaged and not absent.
+    fn lose_between(&mut self, holed: Option<u64>, own: &FooterGroup) {
+        let Some(holed) = holed.filter(|_| own.rows > 0) else { return };
+        let Some(group) = self.groups.get_mut(&own.group) else { return };
+        let behind = group.last.map_or(0, |last| last.index + 1).min(own.cut_from.unwrap_or(u64::MAX));
+        let from = group.purged.map_or(behind, |purged| behind.max(purged.index + 1));
+        let Some(Rows::Ram(directory)) = self.segments.get_mut(&holed).map(|held| &mut held.rows) else { return };
+        let rows = directory.groups.entry(own.group).or_default();
+        let reaches = rows.rows.last().map(|_| rows.first + rows.rows.len() as u64);
+        if reaches.is_some_and(|reaches| reaches != from) || group.runs.last().is_some_and(|run| run.segment > holed) {
+            return; // the gap has another reason
+        }
+        let term = group.last.map_or(0, |last| last.term);
+        for index in from..own.first {
+            rows.lose(index, term);
+            group.placed(holed, index);
+        }
+    }
+}
+
 /// A segment, and what is damaged about it already.
 #[derive(Clone)]
 struct Opened {
@@ -185,7 +247,8 @@ struct Opened {
 }
 
 /// Opens the segments in order, checks whose they are, and drops those whose header never became durable.
-fn open_all(disk: &dyn Disk, identity: &Identity) -> Result<Vec<Opened>, OpenError> {
+fn open_all(disk: &dyn Disk, options: &LaneOptions) -> Result<Vec<Opened>, OpenError> {
+    let identity = &options.identity;
     let names = disk.list().map_err(io_error("list the segments".into()))?;
     let mut segments: Vec<(u64, String)> =
         names.into_iter().filter_map(|name| Some((segment::sequence(&name)?, name))).collect();
@@ -202,7 +265,7 @@ fn open_all(disk: &dyn Disk, identity: &Identity) -> Result<Vec<Opened>, OpenErr
         };
         match header {
             Ok(header) if header.sequence == sequence => {
-                belongs(&name, &header, identity)?;
+                belongs(&name, &header, options)?;
                 let segment = Segment { name, sequence, seed: header.seed(), file };
                 opened.push(Opened { segment, damaged: None });
             }
@@ -269,15 +332,19 @@ fn holds_nothing(file: &dyn raft_types::DiskFile) -> io::Result<bool> {
     Ok(batches < 2)
 }
 
-fn belongs(name: &str, header: &SegmentHeader, identity: &Identity) -> Result<(), OpenError> {
-    let unset = [0; 16];
+fn belongs(name: &str, header: &SegmentHeader, options: &LaneOptions) -> Result<(), OpenError> {
+    let (identity, unset) = (&options.identity, [0; 16]);
     let pairs = [
         ("node", header.node_uuid, identity.node_uuid),
         ("disk", header.disk_uuid, identity.disk_uuid),
         ("cluster", header.cluster_id, identity.cluster_id),
     ];
     for (what, found, own) in pairs {
-        let open = what == "cluster" && (found == unset || own == unset);
+        let open = match what {
+            "cluster" => found == unset || own == unset,
+            "node" => options.former_node_uuids.contains(&found),
+            _ => false,
+        };
         if found != own && !open {
             let (found, own) = (hex(&found), hex(&own));
             return Err(OpenError::Foreign { name: name.into(), what, found, own });

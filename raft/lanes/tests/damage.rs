@@ -75,7 +75,7 @@ fn mend(lane: &Lane, model: &Model, found: &Scrubbed) {
         let (known, bytes) = match own.entries.get(&index) {
             Some(entry) => {
                 let (term, kind, head) = (entry.position.term, entry.kind, entry.head.clone());
-                heads.insert((group, index), Head { term, kind, head, body_len: entry.body.len() });
+                heads.insert((group, index), Head { term, kind, head, body_len: entry.body.len(), body: None });
                 let Body::Here(body) = &entry.body else { return };
                 (true, body.clone())
             }
@@ -348,4 +348,35 @@ fn the_newest_segment_is_not_rewritten() {
     let newest = lane.closed_segments().last().unwrap().sequence + 1;
     let refused = lane.rewrite(newest, &BTreeMap::new(), &BTreeMap::new(), &mut |_| true);
     assert!(matches!(refused, Err(RewriteError::Gone(_) | RewriteError::Newest(_))), "{refused:?}");
+}
+
+/// L4 through compaction: an entry that was cut in a later segment must not come back as a block.
+#[test]
+fn compaction_never_brings_a_rewritten_index_back() {
+    let disk = CrashDisk::new();
+    let lane = open(&disk).unwrap();
+    let group = GroupId(1);
+    let append = |term, index| {
+        lane.append(group, vec![entry(term, index, 9_000)], Box::new(|result| result.unwrap())).unwrap();
+        finish(&lane);
+    };
+    (0..4).for_each(|index| append(1, index));
+    turn(&lane);
+    lane.truncate_after(group, Some(1), Box::new(|result| result.unwrap())).unwrap();
+    (2..6).for_each(|index| append(2, index));
+    lane.purge(group, at(2, 5), Box::new(|result| result.unwrap())).unwrap();
+    finish(&lane);
+    turn(&lane);
+    let spent = BTreeMap::from([(group, Spent { upto: 5, live: (0..6).collect(), alone: false })]);
+    for closed in lane.closed_segments().into_iter().rev().skip(1) {
+        lane.rewrite(closed.sequence, &spent, &BTreeMap::new(), &mut |_| true).unwrap();
+    }
+    let holds = |lane: &Lane| {
+        for index in 0..6 {
+            let term = if index < 2 { 1 } else { 2 };
+            assert_eq!(lane.body(group, index, None, 0..9_000).unwrap(), body(term, index, 9_000), "{index}");
+        }
+    };
+    holds(&lane);
+    holds(&open(&disk.crash(Unsynced::Dropped, &Chance::new(1))).unwrap());
 }
