@@ -5,6 +5,7 @@ use crate::{
     error::{CatalogError, Step},
     levels::{Levels, with_modalities},
     row::{digest, encode},
+    sabotage::{Sabotage, is},
     schema::SERIES_SHIFT,
 };
 use archive_model::{
@@ -23,18 +24,22 @@ use std::collections::BTreeMap;
 const ENDED_UPLOADS_ENTRIES: u64 = 1 << 16;
 
 /// Applies a batch; answers one encoded outcome for each entry.
-pub(crate) fn apply(connection: &mut Connection, batch: &[Committed]) -> Result<Vec<Bytes>, CatalogError> {
+pub(crate) fn apply(
+    connection: &mut Connection,
+    batch: &[Committed],
+    planted: Option<Sabotage>,
+) -> Result<Vec<Bytes>, CatalogError> {
     let transaction = connection.transaction().step("begin a batch")?;
     let mut outcomes = Vec::with_capacity(batch.len());
     let mut progress: BTreeMap<GroupId, Applied> = BTreeMap::new();
     {
-        let mut work = Work { transaction: &transaction, totals: Deltas::default() };
+        let mut work = Work { transaction: &transaction, totals: Deltas::default(), planted };
         for Committed { group, position, entry } in batch {
             let own = match progress.get_mut(group) {
                 Some(own) => own,
                 None => progress.entry(*group).or_insert(read_applied(&transaction, *group)?),
             };
-            if own.position >= Some(*position) {
+            if own.position >= Some(*position) && !is(planted, Sabotage::AppliedTwice) {
                 // Given again after all: it has taken effect, and its answer is not waited for any more.
                 outcomes.push(Outcome::Nothing.encode());
                 continue;
@@ -61,15 +66,15 @@ pub(crate) fn apply(connection: &mut Connection, batch: &[Committed]) -> Result<
     Ok(outcomes)
 }
 
-/// What the whole archive gained in a batch.
+/// What the whole archive gained or lost in a batch.
 #[derive(Default)]
-struct Deltas {
-    patients: i64,
-    studies: i64,
-    series: i64,
-    instances: i64,
-    bytes: i64,
-    versions: i64,
+pub(crate) struct Deltas {
+    pub(crate) patients: i64,
+    pub(crate) studies: i64,
+    pub(crate) series: i64,
+    pub(crate) instances: i64,
+    pub(crate) bytes: i64,
+    pub(crate) versions: i64,
 }
 
 impl Deltas {
@@ -86,9 +91,10 @@ impl Deltas {
     }
 }
 
-struct Work<'a> {
-    transaction: &'a Transaction<'a>,
-    totals: Deltas,
+pub(crate) struct Work<'a> {
+    pub(crate) transaction: &'a Transaction<'a>,
+    pub(crate) totals: Deltas,
+    pub(crate) planted: Option<Sabotage>,
 }
 
 /// A study's row and its patient's.
@@ -131,6 +137,7 @@ impl Work<'_> {
                 Ok(Outcome::Aborted)
             }
             Command::Noop => Ok(Outcome::Nothing),
+            Command::Delete { target, grounds } => self.delete(group, position.index, &target, &grounds),
         }
     }
 
@@ -212,8 +219,11 @@ impl Work<'_> {
         upload: Option<UploadId>,
     ) -> Result<Outcome, CatalogError> {
         let attrs = Levels::of(head);
-        if let Some(known) = self.known(head)? {
+        if let Some(known) = self.known(head)?.filter(|_| !is(self.planted, Sabotage::NoDuplicateCheck)) {
             return self.admit_again(&known, head, blocks, upload, group);
+        }
+        if self.was_deleted(group, head)? {
+            return Ok(Outcome::Refused(RefusedWhy::Deleted));
         }
         if let Some(upload) = upload
             && !self.holds(group, upload, blocks)?
@@ -306,10 +316,18 @@ impl Work<'_> {
         if kept.is_some() {
             return Ok(Outcome::Stored(Admission::Same));
         }
+        if self.was_deleted(group, head)? {
+            return Ok(Outcome::Refused(RefusedWhy::Deleted));
+        }
         if let Some(upload) = upload
             && !self.holds(group, upload, blocks)?
         {
             return Ok(Outcome::Refused(RefusedWhy::BlockMissing));
+        }
+        if is(self.planted, Sabotage::VersionReplaces) {
+            let replace = "UPDATE instance SET digest = ?2 WHERE id = ?1";
+            self.transaction.execute(replace, params![known.id, head.digest]).step("replace")?;
+            return Ok(Outcome::Stored(Admission::Version { number: known.versions + 1 }));
         }
         let number = known.versions + 1;
         self.transaction

@@ -1,12 +1,14 @@
 //! The catalogue of one node: one writer, some readers.
 
 use crate::{
-    apply,
+    Tombstone, UploadId, apply, delete,
     error::{CatalogError, Step},
     export, import,
     pool::Pool,
+    sabotage::Sabotage,
     schema,
 };
+use archive_model::Uid;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use raft_types::{
@@ -25,11 +27,13 @@ pub struct CatalogOptions {
     pub readers_max: usize,
     /// Size of the write-ahead log at which [`Catalog::checkpoint`] moves it into the database. Default 8 MiB.
     pub checkpoint_bytes: u64,
+    /// A bug on purpose, for tests; none in service.
+    pub sabotage: Option<Sabotage>,
 }
 
 impl Default for CatalogOptions {
     fn default() -> Self {
-        Self { readers_max: 8, checkpoint_bytes: 8 << 20 }
+        Self { readers_max: 8, checkpoint_bytes: 8 << 20, sabotage: None }
     }
 }
 
@@ -113,6 +117,30 @@ impl Catalog {
             .step("read totals")
     }
 
+    /// Uploads that are neither committed nor given up, with the index of the newest block of each.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn uploads(&self) -> Result<Vec<(GroupId, UploadId, u64)>, CatalogError> {
+        let reader = self.pool.reader()?;
+        let mut statement = reader
+            .prepare_cached("SELECT grp, upload, max(idx) FROM upload GROUP BY grp, upload")
+            .step("prepare uploads")?;
+        let take = |row: &rusqlite::Row<'_>| {
+            Ok((GroupId(row.get(0)?), UploadId(row.get(1)?), row.get::<_, i64>(2)?.cast_unsigned()))
+        };
+        let rows = statement.query_map([], take).step("read uploads")?;
+        rows.collect::<rusqlite::Result<_>>().step("read uploads")
+    }
+
+    /// What was deleted lately, newest first: of one study or of all.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn tombstones(&self, study: Option<&Uid>, limit: u32) -> Result<Vec<Tombstone>, CatalogError> {
+        delete::tombstones(&*self.pool.reader()?, study, limit)
+    }
+
     /// Moves the write-ahead log into the database if it has grown: call now and then, off the applier's thread.
     ///
     /// # Errors
@@ -158,7 +186,7 @@ impl Catalog {
 
 impl StateMachine for Catalog {
     fn apply(&self, batch: &[Committed]) -> Result<Vec<Outcome>, StateMachineError> {
-        apply::apply(&mut self.writer.lock(), batch).map_err(failed("apply to the catalogue"))
+        apply::apply(&mut self.writer.lock(), batch, self.options.sabotage).map_err(failed("apply to the catalogue"))
     }
 
     fn applied(&self) -> Result<Vec<(GroupId, Applied)>, StateMachineError> {

@@ -3,6 +3,7 @@
 mod alone;
 mod client;
 mod cluster;
+mod delete;
 mod fetch;
 mod logging;
 mod node;
@@ -42,6 +43,8 @@ enum Verb {
     Scrub(upkeep::UpkeepFlags),
     /// Give back the space of what a node does not need any more, now.
     Compact(upkeep::UpkeepFlags),
+    Delete(delete::DeleteFlags),
+    Deletions(delete::DeletionsFlags),
     /// Manage the nodes of a cluster.
     Node {
         #[command(subcommand)]
@@ -62,6 +65,8 @@ fn main() -> ExitCode {
         Verb::Get(flags) => fetch::get(flags),
         Verb::Scrub(flags) => upkeep::scrub(flags),
         Verb::Compact(flags) => upkeep::compact(flags),
+        Verb::Delete(flags) => delete::delete(flags),
+        Verb::Deletions(flags) => delete::deletions(flags),
         Verb::Node { verb } => node::run(verb),
         Verb::Cluster { verb } => cluster::run(verb),
     };

@@ -35,8 +35,9 @@ pub(crate) struct ServeFlags {
     #[arg(long, env = "TRIPTYCH_PEER", value_name = "HOST:PORT")]
     pub(crate) peer: Option<String>,
 
-    /// All nodes of the cluster, the same list on every node: `n1=HOST:PORT,n2=HOST:PORT,n3=HOST:PORT`.
-    /// Without it this is a single node.
+    /// The nodes of the cluster: `n1=HOST:PORT,n2=HOST:PORT,n3=HOST:PORT`. New nodes with the same list form one; a new
+    /// node whose list names itself and at least one member joins. Without it this is a single node, which may be started
+    /// with a list later.
     #[arg(long, env = "TRIPTYCH_PEERS", value_name = "NAME=HOST:PORT,…")]
     pub(crate) peers: Option<String>,
 
@@ -281,13 +282,6 @@ impl ServeFlags {
             let names: Vec<_> = peers.keys().map(String::as_str).collect();
             return Err(bad("name", format!("`{name}` is not one of --peers ({})", names.join(", "))));
         }
-        if !matches!(peers.len(), 0 | 1 | 3) {
-            let why = match peers.len() {
-                2 => "two nodes survive no failure, since both are needed for a majority: give one or three",
-                _ => "this release forms clusters of three nodes: give one or three",
-            };
-            return Err(bad("peers", why.into()));
-        }
         let peer = self.peer.or_else(|| peers.get(&name).cloned()).unwrap_or_else(|| "127.0.0.1:7400".into());
         let title = self.ae_title.unwrap_or_else(|| "TRIPTYCH".into());
         let ae_title = AeTitle::parse(&title).map_err(|error| bad("ae-title", format!("`{title}`: {error}")))?;
@@ -467,11 +461,19 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_any_length_names_the_peers() {
+        for names in [&["n1", "n2"][..], &["n1", "n2", "n3", "n4"], &["n1", "n2", "n3", "n4", "n5"]] {
+            let list: Vec<_> = names.iter().map(|name| format!("{name}=h:1")).collect();
+            let settings = flags(&format!("name = 'n2'\npeers = '{}'", list.join(","))).check().expect("good");
+            assert_eq!(settings.peers.len(), names.len());
+        }
+    }
+
+    #[test]
     fn what_cannot_work_is_refused_with_the_setting_and_what_would_be_right() {
         let refused = |text: &str| flags(text).check().expect_err(text).to_string();
         assert_eq!(refused("dimse = '11112'"), "--dimse: `11112` is not HOST:PORT, such as 127.0.0.1:11112");
         assert_eq!(refused("name = 'x'\npeers = 'a=h:1,b=h:2,c=h:3'"), "--name: `x` is not one of --peers (a, b, c)");
-        assert!(refused("name = 'a'\npeers = 'a=h:1,b=h:2'").contains("one or three"));
         assert_eq!(refused("remote-ae = ['X=h:1', 'X=h:2']"), "--remote-ae: `X` is given twice");
         assert_eq!(refused("groups = 0"), "--groups: 0 is not within 1 to 4096");
         assert_eq!(refused("artim-seconds = 0"), "--artim-seconds: 0 is not within 1 to 3600");

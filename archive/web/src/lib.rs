@@ -14,6 +14,7 @@
 
 mod accept;
 mod address;
+mod delete;
 mod frames;
 mod guard;
 mod gzip;
@@ -34,4 +35,4 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use server::{Health, Web, WebSettings};
+pub use server::{Health, NodeOrder, Web, WebSettings};

@@ -70,7 +70,7 @@ impl Node {
 
     /// How much of each segment is dead: an estimate from what rows name.
     async fn measure(&self) -> Option<Vec<Worth>> {
-        let (machine, lane, alone) = (Arc::clone(&self.machine), self.lane.clone(), self.options.single());
+        let (machine, lane, alone) = (Arc::clone(&self.machine), self.lane.clone(), self.is_alone());
         let look = move || {
             // In this order: what a row names later than `settle` is no business of this look.
             let settled: BTreeMap<GroupId, u64> =

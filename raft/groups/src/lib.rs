@@ -4,14 +4,16 @@
 //!   Propose ─► node ─► openraft, one core per group ─► log_store ─► lane (thin entries: bodies only on disk and wire)
 //!                │                    │      └────────► machine ──► applier ─► StateMachine (one transaction for all)
 //!                │                    └──────────────► transport ─► wire ─► serve on the peer
-//!                └─ life, members, keeper, mirror, retention: join, who keeps what, leaders, disk, missing bodies, old log
+//!                └─ life, place, members, keeper, mirror, retention: join, who keeps what, leaders, disk, missing bodies, old log
 //! ```
 //!
 //! No openraft type is in a file, on the wire or in a public signature of this crate.
 //! The traps that this crate keeps are numbered in the design; each comment that cites one is backed by a test.
 
+mod bodies;
 mod compact;
 mod identity;
+pub mod invariants;
 mod keeper;
 mod life;
 mod log_store;
@@ -22,6 +24,7 @@ mod metrics;
 mod mirror;
 mod node;
 mod options;
+mod place;
 mod propose;
 mod read_index;
 mod replace;

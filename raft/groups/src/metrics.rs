@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     pub(crate) segments_rewritten: IntCounter,
     pub(crate) reclaimed_bytes: IntCounter,
     pub(crate) dead_bytes: IntGauge,
+    pub(crate) violations: IntCounterVec,
 }
 
 impl Metrics {
@@ -95,6 +96,16 @@ impl Metrics {
                 registry,
                 IntGauge::new("raft_groups_dead_bytes", "Bytes of closed segments that nobody needs, about.")?,
             )?,
+            violations: {
+                let help = "Invariants of the groups found broken by this node, which checks itself every second.";
+                let options = Opts::new("raft_groups_invariant_violations_total", help);
+                let violations = keep(registry, IntCounterVec::new(options, &["invariant"])?)?;
+                // There from the start, so that an alert on it means what it says.
+                for invariant in ["bounds", "follower_keeps", "never_back", "one_leader", "terms_grow"] {
+                    violations.with_label_values(&[invariant]).inc_by(0);
+                }
+                violations
+            },
         })
     }
 }

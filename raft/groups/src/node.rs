@@ -3,7 +3,8 @@
 //! ```text
 //!   start ─► life: join or resume ─► meta group ─► data groups as the meta group says ─► ready
 //!              │
-//!              ├─ reconcile   leaders: members as wanted; the meta leader: the table of groups
+//!              ├─ reconcile   leaders: members as wanted
+//!              ├─ place       the meta leader: the table of groups, as nodes come and go
 //!              ├─ mirror      bodies that rows from a snapshot name, pulled from peers
 //!              ├─ retain      what of the log is kept
 //!              ├─ care        scrub, mending and compaction of the disk
@@ -12,6 +13,7 @@
 //! ```
 
 use crate::{
+    bodies::Bodies,
     identity::Identity,
     machine::{Applier, GroupMachine, Progress, Sink},
     meta::MetaHolder,
@@ -67,6 +69,7 @@ pub(crate) struct Group {
     pub(crate) id: GroupId,
     pub(crate) raft: Raft<Types, GroupMachine>,
     pub(crate) progress: Progress,
+    pub(crate) bodies: Arc<Bodies>,
 }
 
 /// What a leader says of its group, without asking its core.
@@ -107,6 +110,13 @@ impl Group {
             configs: membership.get_joint_config().clone(),
             quorum_age: metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()),
         }
+    }
+
+    /// Raft ids of all members, learners included.
+    pub(crate) fn members(&self) -> BTreeSet<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().nodes().map(|(id, _)| *id).collect()
     }
 
     /// Whether this node leads, in the words of the newest metrics.
@@ -164,6 +174,8 @@ pub struct Node {
     pub(crate) care: crate::upkeep::Care,
     /// Segments whose compaction gave little, and when.
     pub(crate) tried: Mutex<BTreeMap<u64, Duration>>,
+    /// Where the members of the cluster are, as they registered.
+    pub(crate) addresses: watch::Sender<BTreeMap<String, String>>,
     applier: Arc<Applier>,
     pub(crate) applied_at_start: BTreeMap<GroupId, Applied>,
     ready: watch::Sender<bool>,
@@ -253,6 +265,7 @@ impl Node {
             damaged: crate::mirror::Damaged::default(),
             care,
             tried: Mutex::new(BTreeMap::new()),
+            addresses: watch::channel(BTreeMap::new()).0,
             applier,
             applied_at_start,
             ready: watch::channel(false).0,
@@ -263,6 +276,7 @@ impl Node {
         });
         node.spawn(Self::life);
         node.spawn(Self::reconcile);
+        node.spawn(Self::place);
         node.spawn(Self::keep);
         node.spawn(Self::serve_read_index);
         node.spawn(Self::mirror);
@@ -311,6 +325,13 @@ impl Node {
         self.identity.subscribe()
     }
 
+    /// Names and addresses of the members of the cluster, this one included, as they registered last; empty until that is
+    /// known. The wire is to follow it.
+    #[must_use]
+    pub fn addresses(&self) -> watch::Receiver<BTreeMap<String, String>> {
+        self.addresses.subscribe()
+    }
+
     pub(crate) fn set_ready(&self, ready: bool) {
         self.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
     }
@@ -351,6 +372,33 @@ impl Node {
         self.identity.borrow().raft_id
     }
 
+    /// Whether no other node belongs to the cluster, or is to form it.
+    pub(crate) fn is_alone(&self) -> bool {
+        let others = self.meta.state().nodes().filter(|(_, node)| !node.retired).count();
+        self.options.peers.len() <= 1 && others <= 1
+    }
+
+    /// The other nodes, as the operator and the cluster name them.
+    pub(crate) fn other_names(&self) -> BTreeSet<String> {
+        let meta = self.meta.state();
+        let members = meta.nodes().filter(|(_, node)| !node.retired).map(|(_, node)| node.registration.name.clone());
+        let mut names: BTreeSet<String> = members.chain(self.options.peers.keys().cloned()).collect();
+        names.remove(self.name());
+        names
+    }
+
+    /// Whether this node should hold the bodies of `group`: it is wanted as a copy, or votes.
+    pub(crate) fn keeps_bodies(&self, group: GroupId) -> bool {
+        let Some(own) = self.raft_id() else { return false };
+        self.meta.state().replicas(group).contains(&own) || self.votes_in(group)
+    }
+
+    /// Whether this node votes in `group`, as far as it knows.
+    pub(crate) fn votes_in(&self, group: GroupId) -> bool {
+        let own = self.raft_id();
+        self.group(group).is_some_and(|group| group.role().voters.keys().any(|id| own == Some(NodeId(*id))))
+    }
+
     pub(crate) fn stopping(&self) -> bool {
         self.stop.is_cancelled()
     }
@@ -380,7 +428,7 @@ impl Node {
             let applied = self.applied_at_start.get(&id).cloned().unwrap_or_default();
             match self.lane.state(id).purged {
                 Some(purged) if applied.position < Some(purged) => {
-                    if self.options.single() {
+                    if self.is_alone() {
                         let why = format!(
                             "the catalogue is older than the log, which begins behind {purged}: restore catalog/ from a \
                              copy of the same time"
@@ -401,13 +449,23 @@ impl Node {
         let blocking = self.options.blocking();
         let (wire, machine_here) = (Arc::clone(&self.wire), Arc::clone(&self.machine));
         let damaged = crate::mirror::Damaged::clone(&self.damaged);
-        let network = Network { wire, lane: self.lane.clone(), group: id, blocking, machine: machine_here, damaged };
+        let bodies = Bodies::new(id, Arc::clone(&self.meta));
+        let network = Network {
+            wire,
+            lane: self.lane.clone(),
+            group: id,
+            blocking,
+            machine: machine_here,
+            damaged,
+            bodies: Arc::clone(&bodies),
+        };
         let log = crate::log_store::LogStore::new(self.lane.clone(), id, blocking, self.options.sabotage);
         let config = self.options.raft_config().validate().map_err(|error| failed(error.to_string()))?;
         let raft = Raft::new(raft_id.0, Arc::new(config), network, log, machine)
             .await
             .map_err(|error| failed(error.to_string()))?;
-        let group = Arc::new(Group { id, raft, progress });
+        bodies.watch(raft.metrics());
+        let group = Arc::new(Group { id, raft, progress, bodies });
         self.groups.write().insert(id, Arc::clone(&group));
         self.metrics.hosted.set(self.groups.read().len() as i64);
         Ok(group)

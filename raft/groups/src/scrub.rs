@@ -201,9 +201,9 @@ impl Node {
     async fn entry_of_a_peer(&self, group: GroupId, index: u64) -> Option<(EntryRecord, Option<Bytes>)> {
         let term = self.lane.position(group, index)?.term;
         let head = encode(&EntryCall { index });
-        for peer in self.options.peers.keys().filter(|name| *name != self.name()) {
+        for peer in self.other_names() {
             let request = Message { method: method::ENTRY, group, head: head.clone(), bodies: Vec::new() };
-            let asked = tokio::time::timeout(ENTRY_WITHIN, self.wire.call(peer, Class::Read, request)).await;
+            let asked = tokio::time::timeout(ENTRY_WITHIN, self.wire.call(&peer, Class::Read, request)).await;
             let Ok(Ok(mut answer)) = asked else { continue };
             if let Ok(entry) = decode::<EntryRecord>("entry", &answer.head)
                 && (entry.position.term, entry.position.index) == (term, index)
@@ -224,7 +224,7 @@ impl Node {
 
     /// What of the bodies of these groups is needed. First how far each group has come, then what its rows name.
     pub(crate) async fn spent(&self, groups: BTreeSet<GroupId>) -> BTreeMap<GroupId, Spent> {
-        let (machine, alone) = (Arc::clone(&self.machine), self.options.single());
+        let (machine, alone) = (Arc::clone(&self.machine), self.is_alone());
         let look = move || {
             let settled: BTreeMap<_, _> = machine.settle()?.into_iter().collect();
             let mut spent = BTreeMap::new();
@@ -277,7 +277,7 @@ impl Node {
     /// Before a group is opened: the heads that its start reads are made whole again, from peers. Without peers the group
     /// then says itself what it cannot read.
     pub(crate) async fn heal_heads(&self, group: GroupId, applied: Option<u64>) {
-        if self.options.single() {
+        if self.is_alone() {
             return;
         }
         loop {

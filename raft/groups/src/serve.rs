@@ -86,6 +86,11 @@ impl Server {
                 let applied = own.progress.applied();
                 (encode(&CompleteAnswer { complete: self.node.is_complete(group).await, applied }), Vec::new())
             }
+            method::COPY => {
+                let call: CompleteCall = parse("copy", &head)?;
+                let own = self.group(group, call.to)?;
+                (encode(&self.node.copy_of(&own).await), Vec::new())
+            }
             unknown => {
                 return Err(refusal(code::MALFORMED, format!("method {unknown} is not known; upgrade this node")));
             }

@@ -240,7 +240,9 @@ impl Node {
                     self.care.state.lock().scrubs.1 = scrub_orders.0;
                 }
                 compacted_at = Duration::ZERO; // it knows now what is sound
-            } else if ordered || now.saturating_sub(compacted_at) >= self.options.upkeep.compact_every {
+            } else if *self.ready().borrow()
+                && (ordered || now.saturating_sub(compacted_at) >= self.options.upkeep.compact_every)
+            {
                 self.care.state.lock().compacting = true;
                 self.compact(ordered).await;
                 let mut state = self.care.state.lock();
@@ -251,8 +253,8 @@ impl Node {
                 self.scrub_pass(false).await;
             }
             let waits = {
-                let state = self.care.state.lock();
-                state.scrubs.0 > state.scrubs.1 || state.compactions.0 > state.compactions.1
+                let (state, ready) = (self.care.state.lock(), *self.ready().borrow());
+                state.scrubs.0 > state.scrubs.1 || (ready && state.compactions.0 > state.compactions.1)
             };
             if !waits {
                 self.care.sleep(LOOK_EVERY.min(self.options.upkeep.compact_every)).await;

@@ -25,6 +25,9 @@ pub struct ClusterStatus {
     /// How the disk of the node that answers is cared for.
     #[serde(default)]
     pub upkeep: UpkeepStatus,
+    /// Groups whose voters are not yet those that they should have, the meta group included.
+    #[serde(default)]
+    pub moving_groups: u32,
 }
 
 /// Scrub and compaction on one node.
@@ -81,6 +84,32 @@ pub struct NodeStatus {
     /// Bytes of images that it still pulls from its peers; none when it holds all that it should.
     #[serde(default)]
     pub missing_bytes: Option<u64>,
+    /// What the cluster has decided about it.
+    #[serde(default)]
+    pub state: NodeState,
+    /// Data groups of which it is a full copy: it votes in them.
+    #[serde(default)]
+    pub copies: u32,
+    /// Data groups of which it should be a copy.
+    #[serde(default)]
+    pub copies_wanted: u32,
+}
+
+/// What a cluster has decided about a node; whether it answers is its [`NodeHealth`].
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// It keeps its share of the copies.
+    #[default]
+    Member,
+    /// Named by its peers or registered, but not in every group yet.
+    Joining,
+    /// Its copies move to other nodes.
+    Draining,
+    /// It keeps nothing any more and may be removed.
+    Drained,
+    /// Given up: the next empty disk under its name takes its place.
+    Condemned,
 }
 
 /// Whether a node answers.
