@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use clap::Subcommand;
-use raft_types::{ClusterStatus, NodeHealth, NodeState, NodeStatus};
+use raft_types::{ClusterStatus, NodeHealth, NodeState, NodeStatus, UpkeepStatus};
 use std::{fmt::Write, process::ExitCode, time::Duration};
 
 #[derive(Subcommand)]
@@ -82,6 +82,16 @@ fn describe(status: &ClusterStatus) -> String {
             ));
         }
     }
+    let upkeep = &status.upkeep;
+    if upkeep.damaged_left > 0 {
+        line(format_args!(""));
+        line(format_args!(
+            "DAMAGED: {} places on the disk of {} could not be mended: see its log, and replace the disk",
+            upkeep.damaged_left, status.answered_by
+        ));
+    }
+    line(format_args!(""));
+    line(format_args!("disk      {}", describe_upkeep(upkeep)));
     if status.moving_groups > 0 {
         line(format_args!(""));
         line(format_args!("moving: copies of {} groups are on their way to other nodes", status.moving_groups));
@@ -96,6 +106,28 @@ fn describe(status: &ClusterStatus) -> String {
         ));
     }
     text
+}
+
+/// Scrub and compaction in a line.
+fn describe_upkeep(upkeep: &UpkeepStatus) -> String {
+    let scrub = match upkeep {
+        UpkeepStatus { scrub_running: true, scrub_done_bytes, scrub_total_bytes, .. } => {
+            format!("scrub at {} %", scrub_done_bytes * 100 / (*scrub_total_bytes).max(1))
+        }
+        UpkeepStatus { scrub_last_full_ms: None, .. } => "not scrubbed yet".into(),
+        UpkeepStatus { scrub_last_full_ms: Some(at), .. } => {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let age = now.saturating_sub(Duration::from_millis(*at));
+            format!("scrubbed {} ago", indicatif::HumanDuration(age))
+        }
+    };
+    format!(
+        "{scrub}; damaged {} and mended {}; about {} of {} dead",
+        upkeep.damaged_found,
+        upkeep.damaged_repaired,
+        indicatif::HumanBytes(upkeep.dead_bytes),
+        indicatif::HumanBytes(upkeep.disk_bytes)
+    )
 }
 
 /// Whether a node answers, and what the cluster has decided about it.

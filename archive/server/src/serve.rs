@@ -18,7 +18,7 @@ use archive_catalog::{Catalog, CatalogOptions};
 use archive_dimse::{Deadlines, DimseServer, DimseSettings};
 use archive_service::{Archive, ServiceSettings};
 use archive_web::{Health, NodeOrder, Web, WebSettings};
-use raft_groups::{Identity, Node, NodeOptions, Retention};
+use raft_groups::{Identity, Node, NodeOptions, Retention, Upkeep};
 use raft_lanes::{FolderDisk, Lane, LaneMetrics, LaneOptions};
 use raft_types::{BoxFuture, Clock, Disk, Message, Propose, Refusal, Seed, Serve, StateMachine, Stream, Wire};
 use raft_wire::{Hello, TcpWire, WireOptions};
@@ -86,6 +86,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
             every: Retention::default().every.min(settings.log_keep),
         },
         replace_after: settings.replace_after,
+        upkeep: Upkeep { scrub_pass: settings.scrub_pass, ..Upkeep::default() },
         mirror_bytes_per_second: settings.mirror_bytes_per_second,
         ..NodeOptions::new(identity, settings.peers.clone())
     };
@@ -334,6 +335,14 @@ impl Health for NodeHealth {
 
     fn ready(&self) -> Result<(), String> {
         if *self.0.ready().borrow() { Ok(()) } else { Err(self.0.status().phase) }
+    }
+
+    fn scrub(&self) -> u64 {
+        self.0.order_scrub()
+    }
+
+    fn compact(&self) -> u64 {
+        self.0.order_compaction()
     }
 
     fn replace(&self, name: String) -> BoxFuture<'_, Result<(), String>> {

@@ -63,6 +63,16 @@ pub(crate) async fn replace(
     ordered.map(|()| StatusCode::NO_CONTENT).map_err(|why| Problem::new(StatusCode::CONFLICT, why))
 }
 
+/// Orders a scrub of this node's disk. The body is JSON, for the reason above.
+pub(crate) async fn scrub(State(shared): State<Shared>, Json(_): Json<Value>) -> (StatusCode, Json<Value>) {
+    (StatusCode::ACCEPTED, Json(json!({ "order": shared.health.scrub() })))
+}
+
+/// Orders a compaction of this node's disk.
+pub(crate) async fn compact(State(shared): State<Shared>, Json(_): Json<Value>) -> (StatusCode, Json<Value>) {
+    (StatusCode::ACCEPTED, Json(json!({ "order": shared.health.compact() })))
+}
+
 /// What may be said with an order.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]

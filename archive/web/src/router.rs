@@ -85,6 +85,8 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/api/totals", get(operations::totals))
         .route("/api/deletions", get(delete::deletions))
         .route("/api/nodes/{name}/replace", post(operations::replace))
+        .route("/api/scrub", post(operations::scrub))
+        .route("/api/compact", post(operations::compact))
         .route("/api/nodes/{name}/drain", post(operations::drain))
         .route("/api/nodes/{name}/undrain", post(operations::undrain))
         .route("/api/nodes/{name}/remove", post(operations::remove))

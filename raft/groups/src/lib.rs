@@ -11,6 +11,7 @@
 //! The traps that this crate keeps are numbered in the design; each comment that cites one is backed by a test.
 
 mod bodies;
+mod compact;
 mod identity;
 pub mod invariants;
 mod keeper;
@@ -30,6 +31,7 @@ mod replace;
 mod retention;
 mod rows;
 mod rpc;
+mod scrub;
 mod serve;
 mod status;
 #[cfg(test)]
@@ -38,9 +40,11 @@ mod suite;
 pub mod testing;
 mod transport;
 mod types;
+mod upkeep;
 
 pub use identity::{Identity, IdentityError};
 pub use node::{Node, StartError};
 pub use options::{NodeOptions, Timing};
 pub use replace::ReplaceError;
 pub use retention::Retention;
+pub use upkeep::Upkeep;

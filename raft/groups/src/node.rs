@@ -7,6 +7,7 @@
 //!              ├─ place       the meta leader: the table of groups, as nodes come and go
 //!              ├─ mirror      bodies that rows from a snapshot name, pulled from peers
 //!              ├─ retain      what of the log is kept
+//!              ├─ care        scrub, mending and compaction of the disk
 //!              ├─ keeper      leaders back to where they are preferred; hung disk; failed group
 //!              └─ reader      read index, one round at a time
 //! ```
@@ -169,10 +170,14 @@ pub struct Node {
     pub(crate) asking: Mutex<BTreeMap<String, ([u8; 16], Duration)>>,
     /// Bodies here that failed their checksum and wait for a peer's copy.
     pub(crate) damaged: crate::mirror::Damaged,
+    /// Scrub and compaction: what is ordered, and what is known.
+    pub(crate) care: crate::upkeep::Care,
+    /// Segments whose compaction gave little, and when.
+    pub(crate) tried: Mutex<BTreeMap<u64, Duration>>,
     /// Where the members of the cluster are, as they registered.
     pub(crate) addresses: watch::Sender<BTreeMap<String, String>>,
     applier: Arc<Applier>,
-    applied_at_start: BTreeMap<GroupId, Applied>,
+    pub(crate) applied_at_start: BTreeMap<GroupId, Applied>,
     ready: watch::Sender<bool>,
     fatal: watch::Sender<Option<String>>,
     pub(crate) stop: CancellationToken,
@@ -206,11 +211,13 @@ impl Node {
             answer.map_err(|error| StartError::Catalogue(crate::machine::chain(&error)))?
         };
         let applied_at_start: BTreeMap<GroupId, Applied> = applied.into_iter().collect();
-        let incomplete = {
+        let (incomplete, care) = {
             let (machine, store) = (Arc::clone(&machine), Arc::clone(&store));
             let look = move || {
                 crate::rows::remove_spools(&*store).map_err(|error| format!("remove old spool files: {error}"))?;
-                machine.incomplete().map_err(|error| crate::machine::chain(&error))
+                let care = crate::upkeep::Care::load(&*store).map_err(|error| format!("read scrub.json: {error}"))?;
+                let incomplete = machine.incomplete().map_err(|error| crate::machine::chain(&error))?;
+                Ok::<_, String>((incomplete, care))
             };
             let answer = options.blocking().run(look).await.map_err(|error| StartError::Other(error.to_string()))?;
             answer.map_err(StartError::Catalogue)?
@@ -256,6 +263,8 @@ impl Node {
             missing: Mutex::new((!incomplete.is_empty()).then_some(0)),
             asking: Mutex::new(BTreeMap::new()),
             damaged: crate::mirror::Damaged::default(),
+            care,
+            tried: Mutex::new(BTreeMap::new()),
             addresses: watch::channel(BTreeMap::new()).0,
             applier,
             applied_at_start,
@@ -272,6 +281,7 @@ impl Node {
         node.spawn(Self::serve_read_index);
         node.spawn(Self::mirror);
         node.spawn(Self::retain);
+        node.spawn(Self::care);
         Ok(node)
     }
 
@@ -431,6 +441,7 @@ impl Node {
                 _ => applied,
             }
         };
+        self.heal_heads(id, applied.position.map(|applied| applied.index)).await;
         let progress = Progress::new(applied.position);
         let waits_for = (!self.options.has(Sabotage::ApplyBeforeDurable)).then(|| self.lane.clone());
         let machine = GroupMachine::new(id, waits_for, sink, progress.clone(), &applied)

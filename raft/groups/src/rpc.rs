@@ -31,6 +31,7 @@ pub(crate) mod method {
     pub(crate) const COMPLETE: u16 = 13;
     pub(crate) const ROWS_PULL: u16 = 14;
     pub(crate) const COPY: u16 = 15;
+    pub(crate) const ENTRY: u16 = 16;
 }
 
 /// Codes of refusals.
@@ -197,6 +198,13 @@ pub(crate) struct ReadCall {
     pub(crate) index: u64,
     pub(crate) start: u64,
     pub(crate) end: u64,
+}
+
+/// `ENTRY`: one entry of the log, for a peer whose own record of it is damaged. Answered with an [`EntryRecord`], and its
+/// body if that is there. Of one index and one term there is one entry only (Raft §5.3), committed or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EntryCall {
+    pub(crate) index: u64,
 }
 
 /// `ROWS_STREAM`, its first message: the rows of a group come.
@@ -383,6 +391,9 @@ mod tests {
         assert_eq!(hex(&TransferCall { to: 7, leader: 8, from: vote, last: None }), "01070805020100");
         assert_eq!(hex(&ProposeCall { head: Bytes::from_static(b"c"), deadline_ms: 1 }), "01016301");
         assert_eq!(hex(&ReadCall { index: 1, start: 2, end: 3 }), "01010203");
+        assert_eq!(hex(&EntryCall { index: 300 }), "01ac02");
+        let entry = EntryRecord { position: at, kind: 1, head: Bytes::from_static(b"h"), body_len: 128 };
+        assert_eq!(hex(&entry), "0103ac020101688001");
         assert_eq!(hex(&RowsCall { to: 7, vote }), "0107050201");
         assert_eq!(hex(&RowsPart::At { position: Some(at), membership: None }), "01000103ac0200");
         assert_eq!(hex(&RowsPart::End { pieces: 4 }), "010204");

@@ -111,6 +111,7 @@ impl Node {
             groups,
             survives_failures,
             replication_factor: meta.replication(),
+            upkeep: self.care.status(),
             moving_groups: seats.moving,
         }
     }

@@ -22,9 +22,46 @@ pub struct ClusterStatus {
     pub survives_failures: u32,
     /// How many copies of an image the cluster keeps.
     pub replication_factor: u32,
+    /// How the disk of the node that answers is cared for.
+    #[serde(default)]
+    pub upkeep: UpkeepStatus,
     /// Groups whose voters are not yet those that they should have, the meta group included.
     #[serde(default)]
     pub moving_groups: u32,
+}
+
+/// Scrub and compaction on one node.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct UpkeepStatus {
+    /// Whether a pass of the scrub is under way.
+    pub scrub_running: bool,
+    /// Bytes that this pass has read.
+    pub scrub_done_bytes: u64,
+    /// Bytes that it will read.
+    pub scrub_total_bytes: u64,
+    /// When the last pass over everything ended: milliseconds since 1970; none if there was none.
+    pub scrub_last_full_ms: Option<u64>,
+    /// Ordered passes that have ended since the start.
+    pub scrub_orders_done: u64,
+    /// Damaged places found so far.
+    pub damaged_found: u64,
+    /// Of these, mended.
+    pub damaged_repaired: u64,
+    /// Damaged places that nobody could mend; they are asked for again.
+    pub damaged_left: u64,
+    /// Whether a compaction is under way.
+    pub compact_running: bool,
+    /// Ordered compactions that have ended since the start.
+    pub compact_orders_done: u64,
+    /// Segments rewritten since the start.
+    pub segments_rewritten: u64,
+    /// Bytes that this gave back.
+    pub reclaimed_bytes: u64,
+    /// Bytes of all segments that are not written any more, at the last look.
+    pub disk_bytes: u64,
+    /// Of these, about so many are needed by nobody.
+    pub dead_bytes: u64,
 }
 
 /// One node as seen from the node that answers.

@@ -142,6 +142,18 @@ impl World {
         left
     }
 
+    /// The node ends in order; answers what its next start finds.
+    pub async fn stop(&mut self, name: &str) -> Left {
+        let Running { node, lane, disk, journal, stepper } = self.running.remove(name).expect("running");
+        node.shutdown().await;
+        self.hub.down(name);
+        stepper.abort();
+        lane.shutdown();
+        let left = Left { disk: disk.crash(Unsynced::Dropped, &*self.seed), journal: journal.survivor(false) };
+        drop((node, lane));
+        left
+    }
+
     pub fn node(&self, name: &str) -> &Arc<Node> {
         &self.running[name].node
     }
