@@ -61,15 +61,15 @@ pub(crate) fn apply(connection: &mut Connection, batch: &[Committed]) -> Result<
     Ok(outcomes)
 }
 
-/// What the whole archive gained in a batch.
+/// What the whole archive gained or lost in a batch.
 #[derive(Default)]
-struct Deltas {
-    patients: i64,
-    studies: i64,
-    series: i64,
-    instances: i64,
-    bytes: i64,
-    versions: i64,
+pub(crate) struct Deltas {
+    pub(crate) patients: i64,
+    pub(crate) studies: i64,
+    pub(crate) series: i64,
+    pub(crate) instances: i64,
+    pub(crate) bytes: i64,
+    pub(crate) versions: i64,
 }
 
 impl Deltas {
@@ -86,9 +86,9 @@ impl Deltas {
     }
 }
 
-struct Work<'a> {
-    transaction: &'a Transaction<'a>,
-    totals: Deltas,
+pub(crate) struct Work<'a> {
+    pub(crate) transaction: &'a Transaction<'a>,
+    pub(crate) totals: Deltas,
 }
 
 /// A study's row and its patient's.
@@ -131,6 +131,7 @@ impl Work<'_> {
                 Ok(Outcome::Aborted)
             }
             Command::Noop => Ok(Outcome::Nothing),
+            Command::Delete { target, grounds } => self.delete(group, position.index, &target, &grounds),
         }
     }
 
@@ -214,6 +215,9 @@ impl Work<'_> {
         let attrs = Levels::of(head);
         if let Some(known) = self.known(head)? {
             return self.admit_again(&known, head, blocks, upload, group);
+        }
+        if self.was_deleted(group, head)? {
+            return Ok(Outcome::Refused(RefusedWhy::Deleted));
         }
         if let Some(upload) = upload
             && !self.holds(group, upload, blocks)?
@@ -305,6 +309,9 @@ impl Work<'_> {
             .step("look a version up")?;
         if kept.is_some() {
             return Ok(Outcome::Stored(Admission::Same));
+        }
+        if self.was_deleted(group, head)? {
+            return Ok(Outcome::Refused(RefusedWhy::Deleted));
         }
         if let Some(upload) = upload
             && !self.holds(group, upload, blocks)?

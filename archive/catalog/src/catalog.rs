@@ -1,12 +1,13 @@
 //! The catalogue of one node: one writer, some readers.
 
 use crate::{
-    apply,
+    Tombstone, apply, delete,
     error::{CatalogError, Step},
     export, import,
     pool::Pool,
     schema,
 };
+use archive_model::Uid;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use raft_types::{
@@ -111,6 +112,14 @@ impl Catalog {
                 })
             })
             .step("read totals")
+    }
+
+    /// What was deleted lately, newest first: of one study or of all.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn tombstones(&self, study: Option<&Uid>, limit: u32) -> Result<Vec<Tombstone>, CatalogError> {
+        delete::tombstones(&*self.pool.reader()?, study, limit)
     }
 
     /// Moves the write-ahead log into the database if it has grown: call now and then, off the applier's thread.

@@ -42,6 +42,42 @@ pub enum Command {
     },
     /// Nothing.
     Noop,
+    /// Removes what the target names, and leaves a tombstone.
+    Delete {
+        /// What goes.
+        target: Target,
+        /// Why, and who says so.
+        grounds: Grounds,
+    },
+}
+
+/// A study, a series or an instance. An instance is named with its series, a series with its study.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Study Instance UID.
+    pub study: Uid,
+    /// Series Instance UID; none for the whole study.
+    pub series: Option<Uid>,
+    /// SOP Instance UID; none for the whole series.
+    pub instance: Option<Uid>,
+}
+
+/// Why something was deleted.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grounds {
+    /// In the words of whoever ordered it.
+    pub reason: String,
+    /// The address that the order came from.
+    pub source: String,
+    /// When the node took the order; informational.
+    pub deleted_unix_ms: u64,
+}
+
+impl std::fmt::Debug for Grounds {
+    /// People write names into reasons.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Grounds").field("source", &self.source).finish_non_exhaustive()
+    }
 }
 
 /// One block of an instance: an entry of its group's log.
@@ -144,6 +180,17 @@ pub enum Outcome {
     Nothing,
     /// Nothing changed.
     Refused(RefusedWhy),
+    /// So much is deleted; nothing if it was not there.
+    Deleted {
+        /// Instances that went.
+        instances: u64,
+        /// Bytes of their data sets, versions included.
+        bytes: u64,
+    },
+}
+
+impl Outcome {
+    pub(crate) const NOTHING_DELETED: Self = Self::Deleted { instances: 0, bytes: 0 };
 }
 
 /// What a stored instance was.
@@ -169,6 +216,8 @@ pub enum RefusedWhy {
     BlockMissing,
     /// The series has as many instances as a series can have: 16,777,216.
     SeriesFull,
+    /// It was stored, acknowledged and deleted before this copy of its store came.
+    Deleted,
 }
 
 const VERSION: u8 = 1;
@@ -252,7 +301,15 @@ mod tests {
         assert_eq!(hex(&Outcome::Held { index: 9 }.encode()), "010109");
         assert_eq!(hex(&Outcome::Refused(RefusedWhy::BlockMissing).encode()), "010401");
         assert_eq!(hex(&Outcome::Refused(RefusedWhy::SeriesFull).encode()), "010402");
-        for command in [put, block, Command::Noop, Command::Abort { uploads: vec![UploadId([2; 16])] }] {
+        let uid = |text| Uid::parse(text).expect("a UID");
+        let delete = Command::Delete {
+            target: Target { study: uid("1.2"), series: Some(uid("1.3")), instance: None },
+            grounds: Grounds { reason: "r".into(), source: "s".into(), deleted_unix_ms: 5 },
+        };
+        assert_eq!(hex(&delete.encode()), "010503312e320103312e330001720173 05".replace(' ', ""));
+        assert_eq!(hex(&Outcome::Deleted { instances: 2, bytes: 300 }.encode()), "010502ac02");
+        assert_eq!(hex(&Outcome::Refused(RefusedWhy::Deleted).encode()), "010403");
+        for command in [delete, put, block, Command::Noop, Command::Abort { uploads: vec![UploadId([2; 16])] }] {
             assert_eq!(Command::decode(&command.encode()), Ok(command));
         }
     }

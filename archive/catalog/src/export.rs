@@ -2,8 +2,8 @@
 //! replica that has applied the same entries.
 //!
 //! ```text
-//!   piece = version 1 | postcard([Row])          about 1 MiB
-//!   rows    Study, its Series, the Instances of each by number, the Versions of each ─ by UID ─ then Uploads
+//!   piece = version 2 | postcard([Row])          about 1 MiB; version 1 had no tombstones
+//!   rows    Study, its Series, the Instances of each by number, the Versions of each ─ by UID ─ then Uploads, Tombstones
 //! ```
 //!
 //! Local numbers of rows are not in it: a replica gives its own. The number of an instance within its series is, because
@@ -21,7 +21,7 @@ use std::ops::ControlFlow;
 
 /// Bytes of rows of a piece, about.
 const PIECE_BYTES: usize = 1 << 20;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// One row. When adding a variant: at the end, and raise `VERSION` when an old node must not meet it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,8 @@ pub(crate) enum Row {
     Version(Version),
     Upload(Upload),
     EndedUpload { idx: i64, upload: Vec<u8> },
+    Tombstone(Buried),
+    DeletedStore { idx: i64, digest: Vec<u8>, received_ms: i64 },
 }
 
 /// The patient of the study that follows.
@@ -118,6 +120,20 @@ pub(crate) struct Upload {
     pub(crate) length: i64,
 }
 
+/// What a delete left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Buried {
+    pub(crate) idx: i64,
+    pub(crate) study: String,
+    pub(crate) series: Option<String>,
+    pub(crate) instance: Option<String>,
+    pub(crate) n_instances: i64,
+    pub(crate) bytes: i64,
+    pub(crate) reason: String,
+    pub(crate) source: String,
+    pub(crate) deleted_ms: i64,
+}
+
 impl Row {
     /// About how many bytes it takes.
     fn bytes(&self) -> usize {
@@ -127,7 +143,8 @@ impl Row {
             Self::Series(series) => series.attrs.len() + 128,
             Self::Instance(instance) => content(&instance.content) + instance.attrs.len() + 128,
             Self::Version(version) => content(&version.content),
-            Self::Patient(_) | Self::Upload(_) | Self::EndedUpload { .. } => 64,
+            Self::Tombstone(buried) => buried.reason.len() + 256,
+            Self::Patient(_) | Self::Upload(_) | Self::EndedUpload { .. } | Self::DeletedStore { .. } => 64,
         }
     }
 }
@@ -136,7 +153,7 @@ impl Row {
 pub(crate) fn rows_of(piece: &[u8]) -> Result<Vec<Row>, DecodeError> {
     let what = "rows of a snapshot";
     match piece.split_first() {
-        Some((&VERSION, rest)) => {
+        Some((1..=VERSION, rest)) => {
             postcard::from_bytes(rest).map_err(|error| DecodeError::Malformed { what, why: error.to_string() })
         }
         Some((found, _)) if *found > VERSION => Err(DecodeError::Newer { what, found: *found, newest: VERSION }),
@@ -183,8 +200,10 @@ pub(crate) fn export(
         return Ok(());
     }
     let mut pieces = Pieces { rows: Vec::new(), bytes: 0, sink };
-    if studies(&transaction, group, &mut pieces)?.is_break() || uploads(&transaction, group, &mut pieces)?.is_break() {
-        return Ok(());
+    for walk in [studies, uploads, deletes] {
+        if walk(&transaction, group, &mut pieces)?.is_break() {
+            return Ok(());
+        }
     }
     let _ = pieces.send();
     Ok(())
@@ -346,6 +365,43 @@ fn uploads(connection: &Connection, group: GroupId, pieces: &mut Pieces<'_>) -> 
     while let Some(row) = rows.next().step("export uploads")? {
         let take = |row: &SqlRow<'_>| Ok(Row::EndedUpload { idx: row.get(0)?, upload: row.get(1)? });
         go_on!(pieces.push(take(row).step("export an upload")?));
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+fn deletes(connection: &Connection, group: GroupId, pieces: &mut Pieces<'_>) -> Result<ControlFlow<()>, CatalogError> {
+    let mut tombstones = connection
+        .prepare(
+            "SELECT idx, study, series, instance, n_instances, bytes, reason, source, deleted_ms FROM tombstone
+             WHERE grp = ?1 ORDER BY idx",
+        )
+        .step("prepare an export")?;
+    let mut rows = tombstones.query(params![group.0]).step("export tombstones")?;
+    while let Some(row) = rows.next().step("export tombstones")? {
+        let take = |row: &SqlRow<'_>| {
+            Ok(Row::Tombstone(Buried {
+                idx: row.get(0)?,
+                study: row.get(1)?,
+                series: row.get(2)?,
+                instance: row.get(3)?,
+                n_instances: row.get(4)?,
+                bytes: row.get(5)?,
+                reason: row.get(6)?,
+                source: row.get(7)?,
+                deleted_ms: row.get(8)?,
+            }))
+        };
+        go_on!(pieces.push(take(row).step("export a tombstone")?));
+    }
+    let mut stores = connection
+        .prepare("SELECT idx, digest, received_ms FROM deleted_store WHERE grp = ?1 ORDER BY digest, received_ms")
+        .step("prepare an export")?;
+    let mut rows = stores.query(params![group.0]).step("export deleted stores")?;
+    while let Some(row) = rows.next().step("export deleted stores")? {
+        let take = |row: &SqlRow<'_>| {
+            Ok(Row::DeletedStore { idx: row.get(0)?, digest: row.get(1)?, received_ms: row.get(2)? })
+        };
+        go_on!(pieces.push(take(row).step("export a deleted store")?));
     }
     Ok(ControlFlow::Continue(()))
 }

@@ -6,7 +6,7 @@ use crate::{
     BlockPart,
     apply::write_applied,
     error::{CatalogError, Step},
-    export::{Content, Instance, Patient, Row, Series, Study, Version, rows_of},
+    export::{Buried, Content, Instance, Patient, Row, Series, Study, Version, rows_of},
     row,
 };
 use bytes::Bytes;
@@ -68,6 +68,8 @@ fn clear(transaction: &Transaction<'_>, group: GroupId) -> Result<(), CatalogErr
     run(transaction, "DELETE FROM patient WHERE n_studies = 0", &[])?;
     run(transaction, "DELETE FROM upload WHERE grp = ?1", &[&group.0])?;
     run(transaction, "DELETE FROM ended_upload WHERE grp = ?1", &[&group.0])?;
+    run(transaction, "DELETE FROM tombstone WHERE grp = ?1", &[&group.0])?;
+    run(transaction, "DELETE FROM deleted_store WHERE grp = ?1", &[&group.0])?;
     Ok(())
 }
 
@@ -104,6 +106,11 @@ impl Place {
             Row::EndedUpload { idx, upload } => {
                 let sql = "INSERT INTO ended_upload (grp, idx, upload) VALUES (?1, ?2, ?3)";
                 run(transaction, sql, &[&group.0, &idx, &upload])?;
+            }
+            Row::Tombstone(buried) => put_tombstone(transaction, group, &buried)?,
+            Row::DeletedStore { idx, digest, received_ms } => {
+                let sql = "INSERT INTO deleted_store (grp, idx, digest, received_ms) VALUES (?1, ?2, ?3, ?4)";
+                run(transaction, sql, &[&group.0, &idx, &digest, &received_ms])?;
             }
         }
         Ok(())
@@ -224,6 +231,17 @@ fn put_version(transaction: &Transaction<'_>, instance: i64, version: &Version) 
             source,
             header
         ],
+    )?;
+    Ok(())
+}
+
+fn put_tombstone(transaction: &Transaction<'_>, group: GroupId, buried: &Buried) -> Result<(), CatalogError> {
+    let Buried { idx, study, series, instance, n_instances, bytes, reason, source, deleted_ms } = buried;
+    run(
+        transaction,
+        "INSERT INTO tombstone (grp, idx, study, series, instance, n_instances, bytes, reason, source, deleted_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        params![group.0, idx, study, series, instance, n_instances, bytes, reason, source, deleted_ms],
     )?;
     Ok(())
 }

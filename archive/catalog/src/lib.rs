@@ -14,6 +14,7 @@
 //! - K-3 Counts and modalities change in the same apply as the instance they count.
 //! - K-4 The first content under a UID stays what the UID answers; other contents are kept beside it as versions.
 //! - K-5 The database is never the only truth: it can be rebuilt from the log.
+//! - D-1…D-3 What is deleted stays deleted: see `delete.rs`.
 //!
 //! Study, series and instance live in one group, so their rows are the same on every node. A patient is a view over the
 //! studies of all groups: counts are sums, and its attributes are those of its study with the least UID, so that no
@@ -22,6 +23,7 @@
 mod apply;
 mod catalog;
 mod command;
+mod delete;
 mod error;
 mod export;
 mod find;
@@ -35,7 +37,10 @@ mod row;
 mod schema;
 
 pub use catalog::{Catalog, CatalogOptions, Totals};
-pub use command::{Admission, BlockPart, Command, InstanceHead, Outcome, Protocol, RefusedWhy, Source, UploadId};
+pub use command::{
+    Admission, BlockPart, Command, Grounds, InstanceHead, Outcome, Protocol, RefusedWhy, Source, Target, UploadId,
+};
+pub use delete::Tombstone;
 pub use error::CatalogError;
 pub use find::{Find, Include, Level, Search};
 pub use head::{HeadError, instance_head};

@@ -1,4 +1,5 @@
-//! The tables. A newer schema is refused; an older one is made anew, and filled from the log again (K-5).
+//! The tables. A newer schema is refused; schema 2 gets what it lacks; schema 1 is made anew, and filled from the log
+//! again (K-5).
 //!
 //! `instance.id` is `series << 24 | number in series`: the rows of a series lie side by side, so that its metadata is
 //! one sequential read. Texts are stored as they are compared (`archive_model::matching`), attributes as they are
@@ -8,7 +9,7 @@ use crate::error::{CatalogError, Step};
 use rusqlite::Connection;
 
 /// The schema that this release writes.
-const SCHEMA: i64 = 2;
+const SCHEMA: i64 = 3;
 
 /// Every table of an older schema; their indexes go with them.
 const NO_TABLES: &str = "
@@ -65,6 +66,20 @@ CREATE INDEX ended_upload_idx ON ended_upload (grp, idx);
 CREATE TABLE incomplete (grp INTEGER PRIMARY KEY);
 ";
 
+/// What schema 3 has beyond schema 2.
+const DELETES: &str = "
+CREATE TABLE tombstone (
+    grp INTEGER NOT NULL, idx INTEGER NOT NULL, study TEXT NOT NULL, series TEXT, instance TEXT,
+    n_instances INTEGER NOT NULL, bytes INTEGER NOT NULL, reason TEXT NOT NULL, source TEXT NOT NULL,
+    deleted_ms INTEGER NOT NULL, PRIMARY KEY (grp, idx)) WITHOUT ROWID;
+CREATE INDEX tombstone_study ON tombstone (study);
+CREATE INDEX tombstone_deleted ON tombstone (deleted_ms);
+CREATE TABLE deleted_store (
+    grp INTEGER NOT NULL, digest BLOB NOT NULL, received_ms INTEGER NOT NULL, idx INTEGER NOT NULL,
+    PRIMARY KEY (grp, digest, received_ms)) WITHOUT ROWID;
+CREATE INDEX deleted_store_idx ON deleted_store (grp, idx);
+";
+
 /// Instances of one series, at most: bits of `instance.id`.
 pub(crate) const SERIES_SHIFT: u32 = 24;
 
@@ -79,9 +94,12 @@ pub(crate) fn open_writer(connection: &Connection) -> Result<(), CatalogError> {
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).step("read the schema")?;
     match found {
         SCHEMA => Ok(()),
+        2 => connection
+            .execute_batch(&format!("BEGIN; {DELETES} PRAGMA user_version = {SCHEMA}; COMMIT;"))
+            .step("add the tables of deletes"),
         // With the tables go the applied positions: the log is applied from its beginning.
-        0..SCHEMA => connection
-            .execute_batch(&format!("BEGIN; {NO_TABLES} {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;"))
+        0..2 => connection
+            .execute_batch(&format!("BEGIN; {NO_TABLES} {TABLES} {DELETES} PRAGMA user_version = {SCHEMA}; COMMIT;"))
             .step("make the tables"),
         newer => Err(CatalogError::Newer { found: newer, newest: SCHEMA }),
     }
@@ -109,7 +127,19 @@ mod tests {
         let applied: i64 = connection.query_row("SELECT count(*) FROM applied", [], |row| row.get(0)).expect("a table");
         assert_eq!(applied, 0, "the log is applied from its beginning");
         open_writer(&connection).expect("opened again");
-        connection.execute_batch("PRAGMA user_version = 3").expect("a newer catalogue");
-        assert!(matches!(open_writer(&connection), Err(CatalogError::Newer { found: 3, newest: SCHEMA })));
+        connection.execute_batch("PRAGMA user_version = 99").expect("a newer catalogue");
+        assert!(matches!(open_writer(&connection), Err(CatalogError::Newer { found: 99, newest: SCHEMA })));
+    }
+
+    /// Its log may be purged: its rows must stay.
+    #[test]
+    fn a_catalogue_without_tombstones_gets_them_and_keeps_its_rows() {
+        let connection = Connection::open_in_memory().expect("memory");
+        connection.execute_batch(&format!("{TABLES} PRAGMA user_version = 2;")).expect("schema 2");
+        connection.execute("INSERT INTO applied (grp, term, idx) VALUES (1, 2, 3)", []).expect("a position");
+        open_writer(&connection).expect("opened");
+        let count = |sql: &str| -> i64 { connection.query_row(sql, [], |row| row.get(0)).expect("a table") };
+        assert_eq!(count("SELECT idx FROM applied"), 3);
+        assert_eq!(count("SELECT count(*) FROM tombstone") + count("SELECT count(*) FROM deleted_store"), 0);
     }
 }

@@ -4,9 +4,11 @@
 
 mod support;
 
-use archive_catalog::{Admission, BlockPart, Command, Find, InstanceHead, KEYS, Level, Outcome, RefusedWhy};
+use archive_catalog::{
+    Admission, BlockPart, Command, Find, Grounds, InstanceHead, KEYS, Level, Outcome, RefusedWhy, Target,
+};
 use archive_model::{
-    DataSet, Element, Tag, VR, Value, json,
+    DataSet, Element, Tag, Uid, VR, Value, json,
     matching::{Pattern, comparable, normal_date, normal_time},
     tags,
 };
@@ -16,6 +18,14 @@ use rand_chacha::ChaCha8Rng;
 use std::{cmp::Reverse, collections::BTreeMap};
 use support::{Bench, ask, block, group_of, head, instance, query, text, upload};
 
+/// One content of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Content {
+    number: u8,
+    length_bytes: u64,
+    received_ms: u64,
+}
+
 /// An instance as the model knows it.
 struct Kept {
     study: String,
@@ -23,44 +33,75 @@ struct Kept {
     instance: String,
     set: DataSet,
     /// The first content, then its versions.
-    contents: Vec<u8>,
+    contents: Vec<Content>,
 }
 
 #[derive(Default)]
 struct Model {
     instances: Vec<Kept>,
+    /// What a study is, and what a series is, its first instance said, also when that one is deleted: by study, and by
+    /// study and series.
+    firsts: BTreeMap<(String, Option<String>), DataSet>,
+    /// Contents that were deleted: a copy of the store that brought one changes nothing.
+    deleted: Vec<(GroupId, u8, u64)>,
     uploads: BTreeMap<u8, (GroupId, Vec<BlockPart>)>,
     ended: Vec<u8>,
 }
 
+/// By what a copy of a store is known.
+fn deleted_key(study: &str, content: Content) -> (GroupId, u8, u64) {
+    (group_of(study), content.number, content.received_ms)
+}
+
 impl Model {
-    fn admit(&mut self, set: &DataSet, content: u8) -> Outcome {
+    fn admit(&mut self, set: &DataSet, content: Content) -> Outcome {
         let uid = |tag| set.text(tag).unwrap_or_default().to_owned();
         let (study, series) = (uid(tags::STUDY_INSTANCE_UID), uid(tags::SERIES_INSTANCE_UID));
         let instance = uid(tags::SOP_INSTANCE_UID);
         let known =
             self.instances.iter_mut().find(|k| (&k.study, &k.series, &k.instance) == (&study, &series, &instance));
         Outcome::Stored(match known {
-            Some(known) if known.contents.contains(&content) => Admission::Same,
+            Some(known) if known.contents.iter().any(|kept| kept.number == content.number) => Admission::Same,
+            _ if self.deleted.contains(&deleted_key(&study, content)) => {
+                return Outcome::Refused(RefusedWhy::Deleted);
+            }
             Some(known) => {
                 known.contents.push(content);
                 Admission::Version { number: u32::try_from(known.contents.len()).expect("few") - 1 }
             }
             None => {
+                self.firsts.entry((study.clone(), None)).or_insert_with(|| set.clone());
+                self.firsts.entry((study.clone(), Some(series.clone()))).or_insert_with(|| set.clone());
                 self.instances.push(Kept { study, series, instance, set: set.clone(), contents: vec![content] });
                 Admission::New
             }
         })
     }
 
+    fn delete(&mut self, target: &Target) -> Outcome {
+        let named = |kept: &Kept| {
+            kept.study == target.study.as_str()
+                && target.series.as_ref().is_none_or(|series| kept.series == series.as_str())
+                && target.instance.as_ref().is_none_or(|instance| kept.instance == instance.as_str())
+        };
+        let gone: Vec<Kept> = self.instances.extract_if(.., |kept| named(kept)).collect();
+        let left = &self.instances;
+        self.firsts.retain(|(study, series), _| {
+            left.iter().any(|kept| kept.study == *study && series.as_ref().is_none_or(|series| kept.series == *series))
+        });
+        let contents = || gone.iter().flat_map(|kept| kept.contents.iter().map(|content| (&kept.study, *content)));
+        self.deleted.extend(contents().map(|(study, content)| deleted_key(study, content)));
+        let bytes = contents().map(|(_, content)| content.length_bytes).sum();
+        Outcome::Deleted { instances: gone.len() as u64, bytes }
+    }
+
     /// The first instance of a study, which says what the study is.
     fn study(&self, uid: &str) -> &DataSet {
-        self.instances.iter().find(|kept| kept.study == uid).map(|kept| &kept.set).expect("a study that is held")
+        &self.firsts[&(uid.to_owned(), None)]
     }
 
     fn first_of_series(&self, kept: &Kept) -> &DataSet {
-        let same = |other: &&Kept| (&other.study, &other.series) == (&kept.study, &kept.series);
-        self.instances.iter().find(same).map(|kept| &kept.set).expect("a series that is held")
+        &self.firsts[&(kept.study.clone(), Some(kept.series.clone()))]
     }
 
     /// ID, issuer, and the study of those who have no ID.
@@ -266,20 +307,39 @@ fn any_query(chance: &mut ChaCha8Rng) -> Find {
 
 /// The next command with what the model answers; the entry is already numbered.
 fn any_command(chance: &mut ChaCha8Rng, bench: &mut Bench, model: &mut Model) -> (Committed, Outcome) {
-    let content = chance.random_range(0..3);
+    let content =
+        Content { number: chance.random_range(0..3), length_bytes: 10, received_ms: chance.random_range(0..2) };
     let set = data_set(chance);
     let group = group_of(set.text(tags::STUDY_INSTANCE_UID).expect("a study"));
     let known = model.instances.choose(chance).map(|kept| kept.set.clone());
-    match chance.random_range(0..12) {
-        0..=4 => put(bench, group, head(&set, 10, content), model.admit(&set, content)),
+    match chance.random_range(0..14) {
+        12 => {
+            let Some(set) = known else { return (bench.entry(group, &Command::Noop, 0), Outcome::Nothing) };
+            let depth = chance.random_range(0..3);
+            // Sometimes one that is not there.
+            let absent = chance.random_ratio(1, 6);
+            let uid = |tag, depth_of| {
+                let text = if absent && depth == depth_of { "1.99" } else { set.text(tag).unwrap_or_default() };
+                Uid::parse(text).expect("a UID")
+            };
+            let study = uid(tags::STUDY_INSTANCE_UID, 0);
+            let series = (depth > 0).then(|| uid(tags::SERIES_INSTANCE_UID, 1));
+            let instance = (depth > 1).then(|| uid(tags::SOP_INSTANCE_UID, 2));
+            let target = Target { study, series, instance };
+            let group = group_of(target.study.as_str());
+            let outcome = model.delete(&target);
+            let grounds = Grounds { reason: "test".into(), source: "here".into(), deleted_unix_ms: 1 };
+            (bench.entry(group, &Command::Delete { target, grounds }, 0), outcome)
+        }
+        0..=4 => put(bench, group, head_of(&set, content), model.admit(&set, content)),
         // The same UIDs again, with a content that may be the same.
         5..=6 => {
             let set = known.unwrap_or(set);
             let group = group_of(set.text(tags::STUDY_INSTANCE_UID).expect("a study"));
-            put(bench, group, head(&set, 10, content), model.admit(&set, content))
+            put(bench, group, head_of(&set, content), model.admit(&set, content))
         }
         7 => {
-            let entry = bench.entry(group, &Command::PutSmall { head: head(&set, 11, content) }, 10);
+            let entry = bench.entry(group, &Command::PutSmall { head: head(&set, 11, content.number) }, 10);
             (entry, Outcome::Refused(RefusedWhy::LengthMismatch))
         }
         8..=9 => {
@@ -313,9 +373,13 @@ fn any_command(chance: &mut ChaCha8Rng, bench: &mut Bench, model: &mut Model) ->
                 blocks.push(block(1, 5));
             }
             let missing = *held != blocks || (model.ended.contains(&number) && !blocks.is_empty());
-            let head = head(&set, 5 * blocks.len() as u64, content);
+            let content = Content { length_bytes: 5 * blocks.len() as u64, ..content };
+            let head = head_of(&set, content);
             let outcome = match model.would_be(&set, content) {
                 Some(same) => same,
+                None if model.deleted.contains(&deleted_key(head.study.as_str(), content)) => {
+                    Outcome::Refused(RefusedWhy::Deleted)
+                }
                 None if missing => Outcome::Refused(RefusedWhy::BlockMissing),
                 None => model.admit(&set, content),
             };
@@ -333,16 +397,20 @@ fn any_command(chance: &mut ChaCha8Rng, bench: &mut Bench, model: &mut Model) ->
     }
 }
 
+fn head_of(set: &DataSet, content: Content) -> InstanceHead {
+    InstanceHead { received_unix_ms: content.received_ms, ..head(set, content.length_bytes, content.number) }
+}
+
 fn put(bench: &mut Bench, group: GroupId, head: InstanceHead, outcome: Outcome) -> (Committed, Outcome) {
     (bench.entry(group, &Command::PutSmall { head }, 10), outcome)
 }
 
 impl Model {
     /// `Same`, if that is what it is: then the blocks are not asked for.
-    fn would_be(&self, set: &DataSet, content: u8) -> Option<Outcome> {
+    fn would_be(&self, set: &DataSet, content: Content) -> Option<Outcome> {
         let uid = set.text(tags::SOP_INSTANCE_UID);
         let known = self.instances.iter().find(|kept| Some(&*kept.instance) == uid)?;
-        known.contents.contains(&content).then_some(Outcome::Stored(Admission::Same))
+        known.contents.iter().any(|kept| kept.number == content.number).then_some(Outcome::Stored(Admission::Same))
     }
 
     fn end(&mut self, number: u8) {

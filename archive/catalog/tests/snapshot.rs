@@ -2,8 +2,8 @@
 
 mod support;
 
-use archive_catalog::{Command, Include, Level};
-use archive_model::{DataSet, VR, tags};
+use archive_catalog::{Command, Grounds, Include, Level, Outcome, Target};
+use archive_model::{DataSet, Uid, VR, tags};
 use bytes::Bytes;
 use raft_types::{Applied, BodyRef, Exported, GroupId, StateMachine};
 use std::ops::ControlFlow;
@@ -30,7 +30,16 @@ fn import(bench: &Bench, group: GroupId, (at, pieces): &(Applied, Vec<Bytes>)) {
     bench.catalog.import(group, at, &mut || Ok(pieces.next())).expect("imported");
 }
 
-/// Instances of two patients in both groups; some large, some with versions, one still on its way.
+fn grounds() -> Grounds {
+    Grounds { reason: "asked for".into(), source: "10.0.0.1".into(), deleted_unix_ms: 7 }
+}
+
+fn target(study: &str, series: Option<&str>) -> Target {
+    let uid = |text| Uid::parse(text).expect("a UID");
+    Target { study: uid(study), series: series.map(uid), instance: None }
+}
+
+/// Instances of two patients in both groups; some large, some with versions, some still on their way, some deleted.
 fn fill(bench: &mut Bench, first: usize, behind: usize) {
     for number in first..behind {
         let study = format!("1.{}", number % 7);
@@ -56,6 +65,10 @@ fn fill(bench: &mut Bench, first: usize, behind: usize) {
         }
         if number % 4 == 0 {
             bench.put(&head(&set, 20, 2)); // another content, or the first one of an upload that never ended
+        }
+        if number % 9 == 8 {
+            let target = target(&study, (number % 2 == 0).then(|| format!("2.{}.0", number % 7)).as_deref());
+            bench.run(group, &Command::Delete { target, grounds: grounds() }, 0);
         }
     }
 }
@@ -137,6 +150,33 @@ fn the_bodies_that_rows_name_are_those_of_instances_versions_and_uploads() {
     bench.run(group, &Command::Abort { uploads: vec![upload(2)] }, 0); // 6
     let body = |index, length_bytes| BodyRef { index, length_bytes };
     assert_eq!(bench.catalog.bodies(group).expect("bodies"), [body(1, 10), body(3, 11), body(4, 7)]);
+}
+
+/// D-1, D-2: through a snapshot too.
+#[test]
+fn deleted_stays_deleted_where_the_rows_were_imported() {
+    let (mut leader, mut follower) = (Bench::new(), Bench::new());
+    let group = group_of("1.1");
+    let stored = head(&instance("1.1", "1.2", "1.3", &[]), 10, 1);
+    leader.put(&stored);
+    follower.put(&stored);
+    let delete = Command::Delete { target: target("1.1", None), grounds: grounds() };
+    assert_eq!(leader.run(group, &delete, 0), Outcome::Deleted { instances: 1, bytes: 10 });
+    import(&follower, group, &export(&leader, group));
+    follower.skip(group, 1);
+    for bench in [&mut leader, &mut follower] {
+        assert!(everything(bench).iter().all(Vec::is_empty));
+        assert_eq!(bench.catalog.bodies(group).expect("bodies"), []);
+        assert_eq!(bench.put(&stored), Outcome::Refused(archive_catalog::RefusedWhy::Deleted), "a late copy");
+        assert_eq!(bench.run(group, &delete, 0), Outcome::Deleted { instances: 0, bytes: 0 });
+        let tombstones = bench.catalog.tombstones(Some(&stored.study), 10).expect("tombstones");
+        let [one] = &tombstones[..] else { panic!("one tombstone: {tombstones:?}") };
+        assert_eq!((one.instances, one.bytes, &*one.reason), (1, 10, "asked for"));
+        assert_eq!(bench.catalog.tombstones(Some(&stored.series), 10).expect("tombstones"), []);
+        let anew = archive_catalog::InstanceHead { received_unix_ms: 99, ..stored.clone() };
+        assert_eq!(bench.put(&anew), Outcome::Stored(archive_catalog::Admission::New), "sent anew");
+    }
+    assert_eq!(export(&leader, group), export(&follower, group));
 }
 
 #[test]

@@ -41,7 +41,7 @@ struct Portion {
 
 impl Portion {
     fn push(&mut self, entry: raft_lanes::Entry) {
-        self.bytes += (entry.head.len() + entry.body.len() + 64) as u64; // 64: the record's header
+        self.bytes += entry.head.len() as u64 + u64::from(entry.body.len()) + 64; // 64: the record's header
         self.entries.push(entry);
     }
 }

@@ -262,7 +262,9 @@ impl Node {
 
 fn lane_error(address: BlockAddress, range: Range<u64>, error: LaneError) -> ReadError {
     match error {
-        LaneError::Absent { .. } | LaneError::OtherTerm { .. } | LaneError::Gap { .. } => ReadError::Absent { address },
+        LaneError::Absent { .. } | LaneError::Elided { .. } | LaneError::OtherTerm { .. } | LaneError::Gap { .. } => {
+            ReadError::Absent { address }
+        }
         LaneError::OutOfRange { .. } => ReadError::OutOfRange { address, start: range.start, end: range.end },
         // "Damaged" is never reported as "absent", and a disk that does not answer is not either.
         LaneError::Damaged(why) | LaneError::Io(why) | LaneError::Failed(why) => ReadError::Damaged { address, why },

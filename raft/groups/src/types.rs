@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use openraft::{EntryPayload, Membership, entry::RaftEntry, impls::BasicNode, vote::RaftLeaderId};
-use raft_lanes::{Entry as LaneEntry, ThinEntry};
+use raft_lanes::{Body as LaneBody, Entry as LaneEntry, ThinEntry};
 use raft_types::{DecodeError, LogPosition};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
@@ -157,21 +157,20 @@ pub(crate) fn decode<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]
 /// An entry for the lane. The body of a thin entry is not here any more, so it cannot be appended again.
 pub(crate) fn to_lane(entry: Entry) -> Result<LaneEntry, std::io::Error> {
     let position = position(&entry.log_id);
-    let none = Bytes::new();
     Ok(match entry.payload {
-        EntryPayload::Blank => LaneEntry { position, kind: KIND_BLANK, head: none.clone(), body: none },
+        EntryPayload::Blank => LaneEntry { position, kind: KIND_BLANK, head: Bytes::new(), body: LaneBody::default() },
         EntryPayload::Normal(Block { head, body: Body::Here(body) }) => {
-            LaneEntry { position, kind: KIND_COMMAND, head, body }
+            LaneEntry { position, kind: KIND_COMMAND, head, body: body.into() }
         }
         EntryPayload::Normal(Block { head, body: Body::InLane { len: 0 } }) => {
-            LaneEntry { position, kind: KIND_COMMAND, head, body: none }
+            LaneEntry { position, kind: KIND_COMMAND, head, body: LaneBody::default() }
         }
         EntryPayload::Normal(Block { body: Body::InLane { .. }, .. }) => {
             return Err(std::io::Error::other(format!("entry {position} is thin: its body is already in a lane")));
         }
         EntryPayload::Membership(membership) => {
             let head = encode(&MembershipRecord::from(&membership));
-            LaneEntry { position, kind: KIND_MEMBERSHIP, head, body: none }
+            LaneEntry { position, kind: KIND_MEMBERSHIP, head, body: LaneBody::default() }
         }
     })
 }

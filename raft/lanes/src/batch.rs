@@ -1,6 +1,7 @@
 //! One batch: what the writer puts on the disk between two `fdatasync`s.
 
 use crate::{
+    Body,
     format::{BODY_CRC_BYTES, BatchHeader, HEADER_BYTES, RecordHeader, RecordKind, crc_table_bytes, whole_pages},
     segment::GroupCheckpoint,
 };
@@ -15,7 +16,7 @@ pub(crate) enum Record {
         position: LogPosition,
         kind: u8,
         head: Bytes,
-        body: Bytes,
+        body: Body,
     },
     Vote {
         group: GroupId,
@@ -50,7 +51,10 @@ impl Record {
     /// Bytes that the record takes in a batch, CRC table included.
     pub(crate) fn bytes(&self) -> u64 {
         let rest = match self {
-            Self::Entry { head, body, .. } => head.len() + crc_table_bytes(body.len() as u32) + body.len(),
+            Self::Entry { head, body, .. } => {
+                let body = body.here();
+                head.len() + crc_table_bytes(body.len() as u32) + body.len()
+            }
             Self::Block { body, .. } => crc_table_bytes(body.len() as u32) + body.len(),
             Self::Vote { vote, .. } => vote.len(),
             Self::State { .. } => 256,
@@ -86,7 +90,9 @@ pub(crate) fn lay_out(records: &[Record], sequence: u64, previous_crc: u32, at: 
         + records
             .iter()
             .map(|record| match record {
-                Record::Entry { head, body, .. } => HEADER_BYTES + head.len() + crc_table_bytes(body.len() as u32),
+                Record::Entry { head, body, .. } => {
+                    HEADER_BYTES + head.len() + crc_table_bytes(body.here().len() as u32)
+                }
                 Record::Block { body, .. } => HEADER_BYTES + crc_table_bytes(body.len() as u32),
                 Record::Vote { vote, .. } => HEADER_BYTES + vote.len(),
                 Record::State { checkpoint, .. } => HEADER_BYTES + checkpoint.encode().len(),
@@ -100,7 +106,8 @@ pub(crate) fn lay_out(records: &[Record], sequence: u64, previous_crc: u32, at: 
     let mut body_at = bodies_at;
     for record in records {
         let record_at = at + meta.len() as u64;
-        let mut put = |kind, entry_kind, group, position, head: &[u8], body: &Bytes| {
+        let mut put = |kind, entry_kind, group, position, head: &[u8], whole: &Body| {
+            let body = whole.here();
             let mut rest = Vec::with_capacity(head.len() + crc_table_bytes(body.len() as u32));
             rest.extend_from_slice(head);
             for piece in body.chunks(BODY_CRC_BYTES) {
@@ -112,9 +119,10 @@ pub(crate) fn lay_out(records: &[Record], sequence: u64, previous_crc: u32, at: 
                 group,
                 position,
                 head_len: head.len() as u32,
-                body_len: body.len() as u32,
-                body_at,
+                body_len: whole.len(),
+                body_at: if whole.is_elided() { 0 } else { body_at },
                 rest_crc: crc32c::crc32c_append(seed, &rest),
+                elided: whole.is_elided(),
             };
             meta.extend_from_slice(&header.encode(seed));
             meta.extend_from_slice(&rest);
@@ -123,7 +131,7 @@ pub(crate) fn lay_out(records: &[Record], sequence: u64, previous_crc: u32, at: 
                 bodies.push(body.clone());
             }
         };
-        let none = Bytes::new();
+        let none = Body::default();
         let at_index = |index| LogPosition { term: 0, index };
         placed.push(match record {
             Record::Entry { group, position, kind, head, body } => {
@@ -131,7 +139,7 @@ pub(crate) fn lay_out(records: &[Record], sequence: u64, previous_crc: u32, at: 
                 Placed::Entry { group: *group, position: *position, record_at }
             }
             Record::Block { group, index, body } => {
-                put(RecordKind::Block, 0, *group, at_index(*index), &[], body);
+                put(RecordKind::Block, 0, *group, at_index(*index), &[], &Body::Here(body.clone()));
                 Placed::Block { group: *group, index: *index, record_at }
             }
             Record::Vote { group, vote } => {
@@ -207,7 +215,7 @@ pub(crate) fn take_apart(
             RecordKind::Purge => Placed::Purge { group, upto: record.position },
             RecordKind::State => Placed::State { group, checkpoint: GroupCheckpoint::decode(head)? },
         });
-        if record.body_len > 0 {
+        if record.body_len > 0 && !record.elided {
             bodies.push(BodyCheck { at: record.body_at, len: record.body_len, crcs: crcs(table) });
         }
     }

@@ -40,6 +40,14 @@ pub enum LaneError {
         /// Its term here.
         found: u64,
     },
+    /// Only the length of the body is here: other replicas keep it, or nobody any more.
+    #[error("{group}: the body of {index} is not kept here")]
+    Elided {
+        /// The group.
+        group: GroupId,
+        /// The index asked for.
+        index: u64,
+    },
     /// The range does not lie in the body.
     #[error("{group}: the body of {index} has {length} bytes")]
     OutOfRange {
@@ -56,6 +64,16 @@ pub enum LaneError {
     /// The disk did not answer.
     #[error("reading failed: {0}")]
     Io(String),
+}
+
+impl LaneError {
+    /// Of two reasons why no copy answered, the one to tell: damage is worth more than that a body is kept elsewhere.
+    pub(crate) fn or_elided(self, group: GroupId, index: u64) -> Self {
+        match self {
+            Self::Absent { .. } => Self::Elided { group, index },
+            other => other,
+        }
+    }
 }
 
 impl From<SegmentError> for LaneError {

@@ -11,9 +11,10 @@
 //!           batch header: magic 4 "TRBA" | version 1 | zero 3 | sequence 8 | previous_crc 4 | records 4 | meta_bytes 4
 //!                         | body_bytes 4 | total_bytes 4 | zero 20 | header_crc 4 | meta_crc 4
 //!
-//! record    kind 1 | entry_kind 1 | zero 2 | group 4 | term 8 | index 8 | head_len 4 | body_len 4 | body_at 8 | zero 16
+//! record    kind 1 | entry_kind 1 | flags 2 | group 4 | term 8 | index 8 | head_len 4 | body_len 4 | body_at 8 | zero 16
 //!           | rest_crc 4 (head and crc table) | crc 4
 //!           crc table: one CRC32C for each 64 KiB of the body; body_at counts from the start of the segment
+//!           flags: 1 elided (an entry whose body of body_len bytes is not here: no crc table, body_at 0; since version 3)
 //!
 //! footer    length of the table 4 | table (postcard) | rows: term 8, record_at 8 | blocks: index 8, record_at 8 (ascending, by group)
 //!
@@ -29,8 +30,8 @@
 
 use raft_types::{GroupId, LogPosition};
 
-/// The version that this release writes: 2 has blocks (record kind 7, and their rows in the footer).
-pub const VERSION: u8 = 2;
+/// The version that this release writes: 2 has blocks (record kind 7, and their rows in the footer), 3 has elided bodies.
+pub const VERSION: u8 = 3;
 /// Size of the segment header, and the alignment of batches, in bytes.
 pub const PAGE_BYTES: u64 = 4096;
 /// Size of batch and record headers in bytes.
@@ -256,7 +257,12 @@ pub struct RecordHeader {
     pub body_at: u64,
     /// CRC of head and CRC table.
     pub rest_crc: u32,
+    /// The body is not here: there is neither CRC table nor body, and `body_at` is 0.
+    pub elided: bool,
 }
+
+/// Bit of the flags of a record: its body is not here.
+const ELIDED: u16 = 1;
 
 impl RecordHeader {
     /// The 64 bytes.
@@ -265,6 +271,7 @@ impl RecordHeader {
         let mut out = [0; HEADER_BYTES];
         out[0] = self.kind as u8;
         out[1] = self.entry_kind;
+        out[2..4].copy_from_slice(&if self.elided { ELIDED } else { 0 }.to_le_bytes());
         out[4..8].copy_from_slice(&self.group.0.to_le_bytes());
         out[8..16].copy_from_slice(&self.position.term.to_le_bytes());
         out[16..24].copy_from_slice(&self.position.index.to_le_bytes());
@@ -294,10 +301,15 @@ impl RecordHeader {
             7 => RecordKind::Block,
             _ => return None,
         };
-        let mut read = Reader(&bytes[4..]);
+        let mut read = Reader(&bytes[2..]);
+        let flags = read.u16()?;
+        if flags & !ELIDED != 0 {
+            return None; // what a flag of a later version means is not known here
+        }
         Some(Self {
             kind,
             entry_kind: bytes[1],
+            elided: flags & ELIDED != 0,
             group: GroupId(read.u32()?),
             position: LogPosition { term: read.u64()?, index: read.u64()? },
             head_len: read.u32()?,
@@ -310,7 +322,7 @@ impl RecordHeader {
     /// Bytes of head and CRC table, which follow the header.
     #[must_use]
     pub fn rest_bytes(&self) -> usize {
-        self.head_len as usize + crc_table_bytes(self.body_len)
+        self.head_len as usize + if self.elided { 0 } else { crc_table_bytes(self.body_len) }
     }
 }
 
@@ -421,12 +433,17 @@ mod tests {
             body_len: 200_000,
             body_at: 4096,
             rest_crc: 11,
+            elided: false,
         };
         let bytes = record.encode(HEADER.seed());
         assert_eq!(RecordHeader::decode(&bytes, HEADER.seed()), Some(record));
         let other = SegmentHeader { disk_uuid: [5; 16], ..HEADER };
         assert_eq!(RecordHeader::decode(&bytes, other.seed()), None);
         assert_eq!(record.rest_bytes(), 7 + 4 * 4);
+        let elided = RecordHeader { elided: true, body_at: 0, ..record };
+        let bytes = elided.encode(HEADER.seed());
+        assert_eq!(RecordHeader::decode(&bytes, HEADER.seed()), Some(elided));
+        assert_eq!(elided.rest_bytes(), 7);
     }
 
     #[test]

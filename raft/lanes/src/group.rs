@@ -1,6 +1,6 @@
 //! One group as readers see it: what lies in segments, and in front of it the overlay of what is still being written.
 
-use crate::{ThinEntry, directory::FooterGroup, segment::GroupCheckpoint};
+use crate::{Body, ThinEntry, directory::FooterGroup, segment::GroupCheckpoint};
 use bytes::Bytes;
 use raft_types::LogPosition;
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ pub(crate) struct Pending {
     pub(crate) term: u64,
     pub(crate) kind: u8,
     pub(crate) head: Bytes,
-    pub(crate) body: Bytes,
+    pub(crate) body: Body,
     /// Which submission it was: a rewritten index has another.
     pub(crate) ticket: u64,
 }
@@ -22,7 +22,8 @@ impl Pending {
             position: LogPosition { term: self.term, index },
             kind: self.kind,
             head: self.head.clone(),
-            body_len: self.body.len() as u32,
+            body_len: self.body.len(),
+            elided: self.body.is_elided(),
         }
     }
 }

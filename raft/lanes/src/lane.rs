@@ -33,7 +33,56 @@ pub struct Entry {
     /// Small bytes that every reader of the log gets.
     pub head: Bytes,
     /// Raw bytes that only [`Lane::body`] reads.
-    pub body: Bytes,
+    pub body: Body,
+}
+
+/// The body of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// Its bytes.
+    Here(Bytes),
+    /// Only its length, in bytes: other replicas keep it, or nobody any more.
+    Elided(u32),
+}
+
+impl Default for Body {
+    /// No body.
+    fn default() -> Self {
+        Self::Here(Bytes::new())
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self::Here(bytes)
+    }
+}
+
+impl Body {
+    /// Bytes that the entry's body has, here or elsewhere.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "an elided body is not empty, and nobody asks")]
+    pub fn len(&self) -> u32 {
+        match self {
+            Self::Here(bytes) => bytes.len() as u32, // a body has at most 1 MiB
+            Self::Elided(length) => *length,
+        }
+    }
+
+    /// Whether the bytes are not here.
+    #[must_use]
+    pub fn is_elided(&self) -> bool {
+        matches!(self, Self::Elided(_))
+    }
+
+    /// The bytes that are here: none of an elided body.
+    pub(crate) fn here(&self) -> &Bytes {
+        static NONE: Bytes = Bytes::new();
+        match self {
+            Self::Here(bytes) => bytes,
+            Self::Elided(_) => &NONE,
+        }
+    }
 }
 
 /// One log entry without its body.
@@ -47,6 +96,8 @@ pub struct ThinEntry {
     pub head: Bytes,
     /// How many bytes the body has.
     pub body_len: u32,
+    /// Whether the entry here is without its body; a block may hold it all the same.
+    pub elided: bool,
 }
 
 /// The state of one group, with everything that was submitted.
@@ -133,7 +184,7 @@ pub(crate) struct Recent {
 impl Recent {
     /// Keeps a durable entry, and lets the oldest ones go.
     pub(crate) fn keep(&mut self, groups: &mut BTreeMap<GroupId, Group>, group: GroupId, index: u64, entry: Pending) {
-        let size = (entry.head.len() + entry.body.len() + 128) as u64; // 128: the maps around it
+        let size = (entry.head.len() + entry.body.here().len() + 128) as u64; // 128: the maps around it
         self.order.push_back((group, index, entry.ticket, size));
         self.bytes += size;
         groups.entry(group).or_default().recent.insert(index, entry);

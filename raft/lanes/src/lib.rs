@@ -42,7 +42,7 @@ mod writer;
 
 pub use error::LaneError;
 pub use folder::FolderDisk;
-pub use lane::{Done, Entry, GroupState, Lane, LaneStatus, ThinEntry};
+pub use lane::{Body, Done, Entry, GroupState, Lane, LaneStatus, ThinEntry};
 pub use metrics::LaneMetrics;
 pub use options::{LaneOptions, Writer};
 pub use recover::OpenError;

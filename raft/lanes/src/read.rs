@@ -8,7 +8,7 @@
 //! compaction. It comes before the run, because it is also how a damaged entry is repaired.
 
 use crate::{
-    Lane, LaneError, ThinEntry,
+    Body, Lane, LaneError, ThinEntry,
     directory::{FooterRows, ROW_BYTES},
     format::RecordKind,
     group::{Group, Pending},
@@ -71,7 +71,7 @@ impl Lane {
         let mut bytes = 0;
         for index in range {
             let entry = own.pending.get(&index).or_else(|| own.recent.get(&index))?;
-            let size = (entry.head.len() + entry.body.len()) as u64;
+            let size = entry.head.len() as u64 + u64::from(entry.body.len());
             if !found.is_empty() && bytes + size > bytes_max {
                 break;
             }
@@ -87,17 +87,20 @@ impl Lane {
         let state = self.shared.state.lock();
         let own = state.groups.get(&group)?;
         let entry = own.pending.get(&index).or_else(|| own.recent.get(&index))?;
-        (entry.term == term).then(|| entry.body.clone())
+        match &entry.body {
+            Body::Here(body) if entry.term == term => Some(body.clone()),
+            _ => None,
+        }
     }
 
     /// Bytes `range` of the body at `index`, verified; of that `term` only, if one is given. Of several copies the first
     /// sound one answers.
     pub fn body(&self, group: GroupId, index: u64, term: Option<u64>, range: Range<u64>) -> Result<Bytes, LaneError> {
         let copies = match self.copies(group, index)? {
-            Copies::InRam(pending) => {
-                is_of_term(group, index, term, pending.term)?;
-                let range = within(group, index, &range, pending.body.len() as u64)?;
-                return Ok(pending.body.slice(range.start as usize..range.end as usize));
+            Copies::InRam(found, body) => {
+                is_of_term(group, index, term, found)?;
+                let range = within(group, index, &range, body.len() as u64)?;
+                return Ok(body.slice(range.start as usize..range.end as usize));
             }
             Copies::OnDisk(copies) => copies,
         };
@@ -108,6 +111,9 @@ impl Lane {
                 if found.header.kind == RecordKind::Entry {
                     is_of_term(group, index, term, found.header.position.term)?;
                 }
+                if found.header.elided {
+                    return Err(LaneError::Elided { group, index });
+                }
                 let range = within(group, index, &range, u64::from(found.header.body_len))?;
                 Ok(Some(segment.body(&found, range)?))
             });
@@ -115,23 +121,26 @@ impl Lane {
                 Ok(Some(bytes)) => return Ok(bytes),
                 Ok(None) => {}
                 Err(error @ (LaneError::Damaged(_) | LaneError::Io(_))) => worst = error,
+                Err(LaneError::Elided { .. }) => worst = worst.or_elided(group, index),
                 Err(error) => return Err(error),
             }
         }
         Err(worst)
     }
 
-    /// Bytes of the body at `index`.
+    /// Bytes of the body at `index`, if it is here.
     pub fn body_len(&self, group: GroupId, index: u64) -> Result<u32, LaneError> {
         let copies = match self.copies(group, index)? {
-            Copies::InRam(pending) => return Ok(pending.body.len() as u32),
+            Copies::InRam(_, body) => return Ok(body.len() as u32),
             Copies::OnDisk(copies) => copies,
         };
         let mut worst = LaneError::Absent { group, index };
         for copy in copies {
             match copy.found(group, index) {
+                Ok(Some((_, found))) if found.header.elided => worst = worst.or_elided(group, index),
                 Ok(Some((_, found))) => return Ok(found.header.body_len),
                 Ok(None) => {}
+                Err(LaneError::Elided { .. }) => worst = worst.or_elided(group, index),
                 Err(error) => worst = error,
             }
         }
@@ -148,7 +157,9 @@ impl Lane {
         let state = self.shared.state.lock();
         let own = state.groups.get(&group).ok_or(LaneError::Absent { group, index })?;
         if let Some(pending) = own.pending.get(&index).or_else(|| own.recent.get(&index)) {
-            return Ok(Copies::InRam(pending.clone()));
+            if let Body::Here(body) = &pending.body {
+                return Ok(Copies::InRam(pending.term, body.clone()));
+            }
         }
         let covering = own.blocks.iter().rev().filter(|run| (run.first..=run.last).contains(&index));
         let mut copies: Vec<Copy> = covering.filter_map(|run| state.block(group, run.segment, index)).collect();
@@ -173,7 +184,8 @@ fn within(group: GroupId, index: u64, range: &Range<u64>, length: u64) -> Result
 
 /// Copies of one body.
 enum Copies {
-    InRam(Pending),
+    /// Its term, and the body.
+    InRam(u64, Bytes),
     OnDisk(Vec<Copy>),
 }
 
@@ -253,7 +265,8 @@ impl Place {
                 let row = segment.row(row_at)?;
                 (segment, row.record_at, row.term, index)
             }
-            Self::Pending(_, index) => return Err(LaneError::Absent { group, index }),
+            // Whole ones were answered from RAM.
+            Self::Pending(_, index) => return Err(LaneError::Elided { group, index }),
         };
         let found = segment.entry(record_at)?;
         let header = &found.header;
@@ -273,6 +286,7 @@ impl Place {
             kind: found.header.entry_kind,
             head: found.head,
             body_len: found.header.body_len,
+            elided: found.header.elided,
         })
     }
 }

@@ -5,7 +5,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Chance, Op, at, difference, entry, open, replay};
+use common::{Chance, Op, at, body, difference, elided, entry, open, replay};
 use raft_lanes::{
     Lane,
     crash::{CrashDisk, Unsynced},
@@ -39,7 +39,7 @@ fn random_op(chance: &Chance, ops: &[Op], term: &mut u64) -> Op {
             // Only bodies of purged entries are kept apart, and whatever was here before is the same.
             Some(purged) => {
                 let index = chance.below(purged.index + 1);
-                let body = own.bodies.get(&index).cloned().unwrap_or_else(|| entry(7, index, 70_000).body);
+                let body = own.bodies.get(&index).cloned().unwrap_or_else(|| body(7, index, 70_000));
                 Op::Blocks(group, vec![(index, body)])
             }
             None => Op::Vote(group, Bytes::from_static(b"v")),
@@ -47,8 +47,11 @@ fn random_op(chance: &Chance, ops: &[Op], term: &mut u64) -> Op {
         _ => {
             let sizes = [0, 10, 5_000, 65_536, 70_000, 140_000];
             let count = 1 + chance.below(3);
-            let body = |_| sizes[chance.below(sizes.len() as u64) as usize];
-            Op::Append(group, (next..next + count).map(|index| entry(*term, index, body(index))).collect())
+            let one = |index| match sizes[chance.below(sizes.len() as u64) as usize] {
+                length if length > 0 && chance.below(6) == 0 => elided(*term, index, length as u32),
+                length => entry(*term, index, length),
+            };
+            Op::Append(group, (next..next + count).map(one).collect())
         }
     }
 }

@@ -4,9 +4,9 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Chance, IDENTITY, Op, Still, at, difference, entry, open, replay};
+use common::{Chance, IDENTITY, Op, Still, at, body, difference, elided, entry, open, replay};
 use raft_lanes::{
-    Identity, Lane, LaneError, LaneOptions, OpenError, Writer,
+    Body, Identity, Lane, LaneError, LaneOptions, OpenError, Writer,
     crash::{CrashDisk, Faults, Unsynced},
 };
 use raft_types::{Disk, GroupId};
@@ -62,7 +62,7 @@ fn a_rewritten_index_never_answers_with_its_old_bytes() {
         if synced {
             while lane.step() {}
         }
-        assert_eq!(lane.body(GROUP, 1, None, 0..20).unwrap(), entry(2, 1, 20).body);
+        assert_eq!(lane.body(GROUP, 1, None, 0..20).unwrap(), body(2, 1, 20));
         let old = lane.body(GROUP, 1, Some(1), 0..10);
         assert_eq!(old, Err(LaneError::OtherTerm { group: GROUP, index: 1, found: 2 }));
     }
@@ -141,8 +141,8 @@ fn a_flipped_bit_anywhere_is_an_error_or_a_torn_tail_but_never_other_bytes() {
             for op in &ops[..last] {
                 let Op::Append(_, entries) = op else { unreachable!() };
                 let entry = &entries[0];
-                match lane.body(GROUP, entry.position.index, None, 0..entry.body.len() as u64) {
-                    Ok(body) => assert_eq!(body, entry.body, "{name} at {offset}"),
+                match lane.body(GROUP, entry.position.index, None, 0..u64::from(entry.body.len())) {
+                    Ok(body) => assert_eq!(Body::Here(body), entry.body, "{name} at {offset}"),
                     Err(LaneError::Damaged(_)) => damaged += 1,
                     Err(other) => panic!("{name} at {offset}: {other}"),
                 }
@@ -178,7 +178,7 @@ fn golden(version: u8) -> std::path::PathBuf {
 }
 
 #[test]
-fn the_bytes_of_a_segment_are_those_of_version_2() {
+fn the_bytes_of_a_segment_are_those_of_version_3() {
     let disk = CrashDisk::new();
     let lane = open(&disk).unwrap();
     lane.append(GROUP, vec![entry(1, 0, 5), entry(1, 1, 66_000)], Box::new(|_| {})).unwrap();
@@ -188,20 +188,21 @@ fn the_bytes_of_a_segment_are_those_of_version_2() {
     lane.truncate_after(GROUP, Some(0), Box::new(|_| {})).unwrap();
     lane.step();
     lane.append(GroupId(2), vec![entry(3, 0, 0)], Box::new(|_| {})).unwrap();
-    lane.append_blocks(GroupId(3), vec![(4, entry(1, 4, 9).body), (2, entry(1, 2, 7).body)], Box::new(|_| {})).unwrap();
+    lane.append_blocks(GroupId(3), vec![(4, body(1, 4, 9)), (2, body(1, 2, 7))], Box::new(|_| {})).unwrap();
+    lane.append(GroupId(4), vec![elided(2, 0, 70_000)], Box::new(|_| {})).unwrap();
     lane.shutdown();
     let file = disk.open("segment-0000000000000001.lane").unwrap();
     let mut bytes = vec![0; file.len().unwrap() as usize];
     file.read_at(0, &mut bytes).unwrap();
     if std::env::var_os("GOLDEN").is_some() {
-        std::fs::write(golden(2), &bytes).unwrap();
+        std::fs::write(golden(3), &bytes).unwrap();
     }
-    assert!(bytes == std::fs::read(golden(2)).unwrap(), "the format changed: raise VERSION, keep reading the old one");
+    assert!(bytes == std::fs::read(golden(3)).unwrap(), "the format changed: raise VERSION, keep reading the old one");
 }
 
 #[test]
 fn segments_of_every_version_are_read() {
-    for version in [1, 2] {
+    for version in [1, 2, 3] {
         let disk = CrashDisk::new();
         let file = disk.create("segment-0000000000000001.lane").unwrap();
         let bytes = std::fs::read(golden(version)).unwrap();
@@ -209,12 +210,18 @@ fn segments_of_every_version_are_read() {
         let lane = open(&disk).unwrap_or_else(|error| panic!("version {version}: {error}"));
         assert_eq!(lane.state(GROUP).last, Some(at(1, 0)), "version {version}");
         assert_eq!(lane.state(GROUP).vote.as_deref(), Some(&b"vote of 1"[..]));
-        assert_eq!(lane.body(GROUP, 0, Some(1), 0..5).unwrap(), entry(1, 0, 5).body);
+        assert_eq!(lane.body(GROUP, 0, Some(1), 0..5).unwrap(), body(1, 0, 5));
         assert_eq!(lane.state(GroupId(2)).last, Some(at(3, 0)));
         if version >= 2 {
-            assert_eq!(lane.body(GroupId(3), 2, None, 0..7).unwrap(), entry(1, 2, 7).body);
+            assert_eq!(lane.body(GroupId(3), 2, None, 0..7).unwrap(), body(1, 2, 7));
             assert_eq!(lane.body(GroupId(3), 3, None, 0..7), Err(LaneError::Absent { group: GroupId(3), index: 3 }));
             assert!(lane.holds(GroupId(3), 4, 9) && !lane.holds(GroupId(3), 4, 8));
+        }
+        if version >= 3 {
+            let (group, index) = (GroupId(4), 0);
+            assert_eq!(lane.body(group, index, Some(2), 0..70_000), Err(LaneError::Elided { group, index }));
+            let thin = lane.entries(group, 0..1, 0).unwrap();
+            assert!(thin[0].elided && thin[0].body_len == 70_000 && !lane.holds(group, index, 70_000));
         }
     }
 }
@@ -223,7 +230,7 @@ fn segments_of_every_version_are_read() {
 fn a_block_repairs_a_damaged_entry() {
     let (disk, _) = filled();
     let lane = open(&disk).unwrap();
-    let whole = entry(1, 1, 66_000).body;
+    let whole = body(1, 1, 66_000);
     lane.append(GroupId(9), vec![entry(1, 1, 66_000)], Box::new(|_| {})).unwrap();
     while lane.step() {}
     lane.shutdown();
@@ -254,7 +261,7 @@ fn a_crash_gives_back_the_space_that_was_reserved() {
     assert_eq!(length(&after), 256 << 10, "the whole segment was reserved");
     let lane = open(&after).unwrap();
     assert!(length(&after) < 32 << 10, "{} bytes are kept", length(&after));
-    assert_eq!(lane.body(GROUP, 0, None, 0..10).unwrap(), entry(1, 0, 10).body);
+    assert_eq!(lane.body(GROUP, 0, None, 0..10).unwrap(), body(1, 0, 10));
     // A second start finds the same, and a torn batch behind the last good one is not cut away.
     drop(lane);
     assert_eq!(open(&after).unwrap().state(GROUP).last, Some(at(1, 0)));

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use raft_lanes::{Entry, Identity, Lane, LaneOptions, OpenError, Writer, crash::CrashDisk};
+use raft_lanes::{Body, Entry, Identity, Lane, LaneError, LaneOptions, OpenError, Writer, crash::CrashDisk};
 use raft_types::{Clock, GroupId, LogPosition, Seed};
 use rand::{RngCore, SeedableRng};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -49,15 +49,24 @@ pub fn at(term: u64, index: u64) -> LogPosition {
     LogPosition { term, index }
 }
 
-pub fn entry(term: u64, index: u64, body_len: usize) -> Entry {
+/// The body that [`entry`] makes.
+pub fn body(term: u64, index: u64, body_len: usize) -> Bytes {
     let byte = (term * 31 + index * 7) as u8;
-    let body = (0..body_len).map(|n| byte.wrapping_add((n / 977) as u8)).collect::<Vec<u8>>();
+    (0..body_len).map(|n| byte.wrapping_add((n / 977) as u8)).collect()
+}
+
+pub fn entry(term: u64, index: u64, body_len: usize) -> Entry {
     Entry {
         position: at(term, index),
         kind: 1,
         head: Bytes::from(format!("head {index}@{term}")),
-        body: Bytes::from(body),
+        body: body(term, index, body_len).into(),
     }
+}
+
+/// An entry whose body is kept elsewhere.
+pub fn elided(term: u64, index: u64, body_len: u32) -> Entry {
+    Entry { body: Body::Elided(body_len), ..entry(term, index, 0) }
 }
 
 /// One submission to the lane.
@@ -109,7 +118,13 @@ pub fn replay(ops: &[Op]) -> Model {
                 let rest = own.entries.split_off(&(upto.index + 1));
                 let purged = std::mem::replace(&mut own.entries, rest);
                 if !beyond {
-                    own.bodies.extend(purged.into_iter().map(|(index, entry)| (index, entry.body)));
+                    let here = purged.into_iter().filter_map(|(index, entry)| match entry.body {
+                        Body::Here(body) => Some((index, body)),
+                        Body::Elided(_) => None,
+                    });
+                    for (index, body) in here {
+                        own.bodies.entry(index).or_insert(body);
+                    }
                 }
                 own.purged = own.purged.max(Some(*upto));
             }
@@ -136,11 +151,14 @@ pub fn difference(lane: &Lane, model: &Model) -> Option<String> {
                 Ok(thin) => thin[0].clone(),
                 Err(error) => return Some(format!("{group}/{index}: {error}")),
             };
-            if (thin.position, &thin.head, thin.body_len as usize) != (entry.position, &entry.head, entry.body.len()) {
+            if (thin.position, &thin.head, thin.body_len) != (entry.position, &entry.head, entry.body.len()) {
                 return Some(format!("{group}/{index}: {thin:?}"));
             }
-            match lane.body(group, *index, Some(entry.position.term), 0..entry.body.len() as u64) {
-                Ok(body) if body == entry.body => {}
+            let read = lane.body(group, *index, Some(entry.position.term), 0..u64::from(entry.body.len()));
+            match read {
+                Err(LaneError::Elided { .. }) if entry.body.is_elided() && !own.bodies.contains_key(index) => {}
+                Ok(_) if entry.body.is_elided() && own.bodies.contains_key(index) => {} // a block; compared below
+                Ok(body) if entry.body == Body::Here(body.clone()) => {}
                 Ok(_) => return Some(format!("{group}/{index}: another body")),
                 Err(error) => return Some(format!("{group}/{index}: {error}")),
             }
