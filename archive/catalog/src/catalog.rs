@@ -206,6 +206,10 @@ impl StateMachine for Catalog {
         bodies().map_err(failed("list the bodies of a group"))
     }
 
+    fn bodies_of(&self, piece: &[u8]) -> Result<Vec<BodyRef>, StateMachineError> {
+        crate::named::bodies_of(piece).map_err(failed("list the bodies that exported rows name"))
+    }
+
     fn incomplete(&self) -> Result<Vec<GroupId>, StateMachineError> {
         let incomplete = || {
             let reader = self.pool.reader()?;

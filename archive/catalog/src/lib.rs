@@ -31,6 +31,7 @@ mod head;
 mod import;
 mod keys;
 mod levels;
+mod named;
 mod pool;
 mod retrieve;
 mod row;

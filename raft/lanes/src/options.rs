@@ -7,6 +7,8 @@ use crate::{LaneMetrics, Sabotage, segment::Identity};
 pub struct LaneOptions {
     /// Whose disk it is.
     pub identity: Identity,
+    /// Clusters that this disk was part of before: their older segments are its own as well.
+    pub former_cluster_ids: Vec<[u8; 16]>,
     /// Size at which a segment is sealed, in bytes; the space is reserved beforehand.
     pub segment_bytes: u64,
     /// Bytes that may wait for the writer; see [`Lane::reserve`].
@@ -27,6 +29,7 @@ impl LaneOptions {
     pub fn new(identity: Identity) -> Self {
         Self {
             identity,
+            former_cluster_ids: Vec::new(),
             segment_bytes: 1 << 30,
             queue_bytes: 16 << 20,
             cache_bytes: 16 << 20,

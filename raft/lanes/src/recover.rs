@@ -14,7 +14,7 @@ use crate::{
     lane::{Held, Rows},
     options::LaneOptions,
     sabotage::{self, Sabotage},
-    segment::{self, GroupCheckpoint, Identity, Scan, Segment, SegmentError},
+    segment::{self, GroupCheckpoint, Scan, Segment, SegmentError},
     writer::Next,
 };
 use raft_types::{Disk, GroupId};
@@ -70,7 +70,7 @@ pub(crate) struct Recovered {
 }
 
 pub(crate) fn recover(disk: &dyn Disk, options: &LaneOptions) -> Result<Recovered, OpenError> {
-    let files = open_all(disk, &options.identity)?;
+    let files = open_all(disk, options)?;
     let cuts_rot = sabotage::is(options.sabotage, Sabotage::TruncateAtFirstBadBatch);
     let mut found = Recovered {
         groups: BTreeMap::new(),
@@ -140,7 +140,7 @@ pub(crate) fn recover(disk: &dyn Disk, options: &LaneOptions) -> Result<Recovere
 }
 
 /// Opens the segments in order, checks whose they are, and drops those whose header never became durable.
-fn open_all(disk: &dyn Disk, identity: &Identity) -> Result<Vec<Segment>, OpenError> {
+fn open_all(disk: &dyn Disk, options: &LaneOptions) -> Result<Vec<Segment>, OpenError> {
     let names = disk.list().map_err(io_error("list the segments".into()))?;
     let mut segments: Vec<(u64, String)> =
         names.into_iter().filter_map(|name| Some((segment::sequence(&name)?, name))).collect();
@@ -157,7 +157,7 @@ fn open_all(disk: &dyn Disk, identity: &Identity) -> Result<Vec<Segment>, OpenEr
         };
         match header {
             Ok(header) if header.sequence == sequence => {
-                belongs(&name, &header, identity)?;
+                belongs(&name, &header, options)?;
                 opened.push(Segment { name, sequence, seed: header.seed(), file });
             }
             Err(BadHeader::Newer(_)) => {
@@ -193,15 +193,16 @@ fn holds_nothing(file: &dyn raft_types::DiskFile) -> io::Result<bool> {
     Ok(batches < 2)
 }
 
-fn belongs(name: &str, header: &crate::format::SegmentHeader, identity: &Identity) -> Result<(), OpenError> {
-    let unset = [0; 16];
+fn belongs(name: &str, header: &crate::format::SegmentHeader, options: &LaneOptions) -> Result<(), OpenError> {
+    let (identity, unset) = (&options.identity, [0; 16]);
     let pairs = [
         ("node", header.node_uuid, identity.node_uuid),
         ("disk", header.disk_uuid, identity.disk_uuid),
         ("cluster", header.cluster_id, identity.cluster_id),
     ];
     for (what, found, own) in pairs {
-        let open = what == "cluster" && (found == unset || own == unset);
+        let former = options.former_cluster_ids.contains(&found);
+        let open = what == "cluster" && (found == unset || own == unset || former);
         if found != own && !open {
             let (found, own) = (hex(&found), hex(&own));
             return Err(OpenError::Foreign { name: name.into(), what, found, own });

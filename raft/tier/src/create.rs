@@ -33,8 +33,9 @@ pub trait Source: Send + Sync + 'static {
     fn node(&self) -> String;
     /// All data groups.
     fn groups(&self) -> Vec<GroupId>;
-    /// The rows of a group, of a moment at which everything is applied that was acknowledged before the call.
-    fn rows(&self, group: GroupId) -> BoxFuture<'_, Result<mpsc::Receiver<Result<Exported, String>>, String>>;
+    /// The rows of a group, of a moment at which everything is applied that was acknowledged before the call. `None` is
+    /// their end: a channel that closes without it has lost them.
+    fn rows(&self, group: GroupId) -> BoxFuture<'_, Result<mpsc::Receiver<Result<Option<Exported>, String>>, String>>;
     /// The bodies that the rows in a piece name. Blocking.
     ///
     /// # Errors
@@ -208,16 +209,19 @@ impl Job<'_> {
     ) -> Result<(Option<LogPosition>, Vec<ObjectEntry>, Vec<BodyRef>), TierError> {
         let failed = |why: String| TierError::Source { what: format!("the rows of {group}"), why };
         let mut exported = self.source.rows(group).await.map_err(failed)?;
-        let Some(Exported::At(at)) = exported.recv().await.transpose().map_err(failed)? else {
+        let Some(Some(Exported::At(at))) = exported.recv().await.transpose().map_err(failed)? else {
             return Err(failed("they came without their moment".into()));
         };
         let Some(position) = at.position else { return Ok((None, Vec::new(), Vec::new())) };
         let _permit = self.budget.acquire(self.options.rows_bytes).await;
         let (mut objects, mut named) = (Vec::new(), Vec::new());
         let mut part = PartBuilder::new(group, position, 0);
-        while let Some(next) = exported.recv().await {
-            let Exported::Piece(piece) = next.map_err(failed)? else {
-                return Err(failed("they came with two moments".into()));
+        loop {
+            let next = exported.recv().await.ok_or_else(|| failed("they ended before their end".into()))?;
+            let piece = match next.map_err(failed)? {
+                Some(Exported::Piece(piece)) => piece,
+                Some(Exported::At(_)) => return Err(failed("they came with two moments".into())),
+                None => break,
             };
             if part.len() as u64 >= self.options.rows_bytes {
                 let next = PartBuilder::new(group, position, objects.len() as u32 + 1);

@@ -136,10 +136,10 @@ pub(crate) async fn import_rows(
     // Parts are fetched here and unpacked there, one ahead.
     let (sender, mut parts) = tokio::sync::mpsc::channel(1);
     let applied = Applied { position: entry.applied, membership: None };
-    let importing = Arc::clone(machine);
+    let (importing, count) = (Arc::clone(machine), entry.rows.len());
     let import = tokio::task::spawn_blocking(move || {
         let mut part: Option<crate::rows::Part> = None;
-        let mut failed = None;
+        let (mut failed, mut came) = (None, 0);
         let mut next = || {
             loop {
                 if let Some(open) = &mut part {
@@ -154,14 +154,19 @@ pub(crate) async fn import_rows(
                     }
                 }
                 match parts.blocking_recv() {
-                    Some(Ok(next)) => part = Some(next),
+                    Some(Ok(next)) => {
+                        part = Some(next);
+                        came += 1;
+                    }
                     Some(Err(error)) => {
                         let error: TierError = error;
                         let io = std::io::Error::other(error.to_string());
                         failed = Some(error);
                         return Err(io);
                     }
-                    None => return Ok(None),
+                    None if came == count => return Ok(None),
+                    // Whoever fetched is gone: rows that end early must not be taken for all.
+                    None => return Err(std::io::ErrorKind::UnexpectedEof.into()),
                 }
             }
         };
