@@ -84,6 +84,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/api/cluster", get(operations::cluster))
         .route("/api/totals", get(operations::totals))
         .route("/api/nodes/{name}/replace", post(operations::replace))
+        .route("/api/backups", get(operations::backup).post(operations::begin_backup))
         .route("/api/events", get(operations::events))
         .route("/health/live", get(operations::live))
         .route("/health/ready", get(operations::ready))
