@@ -5,6 +5,7 @@ use crate::{
     error::{CatalogError, Step},
     levels::{Levels, with_modalities},
     row::{digest, encode},
+    sabotage::{Sabotage, is},
     schema::SERIES_SHIFT,
 };
 use archive_model::{
@@ -23,18 +24,22 @@ use std::collections::BTreeMap;
 const ENDED_UPLOADS_ENTRIES: u64 = 1 << 16;
 
 /// Applies a batch; answers one encoded outcome for each entry.
-pub(crate) fn apply(connection: &mut Connection, batch: &[Committed]) -> Result<Vec<Bytes>, CatalogError> {
+pub(crate) fn apply(
+    connection: &mut Connection,
+    batch: &[Committed],
+    planted: Option<Sabotage>,
+) -> Result<Vec<Bytes>, CatalogError> {
     let transaction = connection.transaction().step("begin a batch")?;
     let mut outcomes = Vec::with_capacity(batch.len());
     let mut progress: BTreeMap<GroupId, Applied> = BTreeMap::new();
     {
-        let mut work = Work { transaction: &transaction, totals: Deltas::default() };
+        let mut work = Work { transaction: &transaction, totals: Deltas::default(), planted };
         for Committed { group, position, entry } in batch {
             let own = match progress.get_mut(group) {
                 Some(own) => own,
                 None => progress.entry(*group).or_insert(read_applied(&transaction, *group)?),
             };
-            if own.position >= Some(*position) {
+            if own.position >= Some(*position) && !is(planted, Sabotage::AppliedTwice) {
                 // Given again after all: it has taken effect, and its answer is not waited for any more.
                 outcomes.push(Outcome::Nothing.encode());
                 continue;
@@ -89,6 +94,7 @@ impl Deltas {
 pub(crate) struct Work<'a> {
     pub(crate) transaction: &'a Transaction<'a>,
     pub(crate) totals: Deltas,
+    pub(crate) planted: Option<Sabotage>,
 }
 
 /// A study's row and its patient's.
@@ -213,7 +219,7 @@ impl Work<'_> {
         upload: Option<UploadId>,
     ) -> Result<Outcome, CatalogError> {
         let attrs = Levels::of(head);
-        if let Some(known) = self.known(head)? {
+        if let Some(known) = self.known(head)?.filter(|_| !is(self.planted, Sabotage::NoDuplicateCheck)) {
             return self.admit_again(&known, head, blocks, upload, group);
         }
         if self.was_deleted(group, head)? {
@@ -317,6 +323,11 @@ impl Work<'_> {
             && !self.holds(group, upload, blocks)?
         {
             return Ok(Outcome::Refused(RefusedWhy::BlockMissing));
+        }
+        if is(self.planted, Sabotage::VersionReplaces) {
+            let replace = "UPDATE instance SET digest = ?2 WHERE id = ?1";
+            self.transaction.execute(replace, params![known.id, head.digest]).step("replace")?;
+            return Ok(Outcome::Stored(Admission::Version { number: known.versions + 1 }));
         }
         let number = known.versions + 1;
         self.transaction

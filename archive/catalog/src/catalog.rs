@@ -5,6 +5,7 @@ use crate::{
     error::{CatalogError, Step},
     export, import,
     pool::Pool,
+    sabotage::Sabotage,
     schema,
 };
 use archive_model::Uid;
@@ -26,11 +27,13 @@ pub struct CatalogOptions {
     pub readers_max: usize,
     /// Size of the write-ahead log at which [`Catalog::checkpoint`] moves it into the database. Default 8 MiB.
     pub checkpoint_bytes: u64,
+    /// A bug on purpose, for tests; none in service.
+    pub sabotage: Option<Sabotage>,
 }
 
 impl Default for CatalogOptions {
     fn default() -> Self {
-        Self { readers_max: 8, checkpoint_bytes: 8 << 20 }
+        Self { readers_max: 8, checkpoint_bytes: 8 << 20, sabotage: None }
     }
 }
 
@@ -167,7 +170,7 @@ impl Catalog {
 
 impl StateMachine for Catalog {
     fn apply(&self, batch: &[Committed]) -> Result<Vec<Outcome>, StateMachineError> {
-        apply::apply(&mut self.writer.lock(), batch).map_err(failed("apply to the catalogue"))
+        apply::apply(&mut self.writer.lock(), batch, self.options.sabotage).map_err(failed("apply to the catalogue"))
     }
 
     fn applied(&self) -> Result<Vec<(GroupId, Applied)>, StateMachineError> {

@@ -18,6 +18,7 @@ use crate::{
     error::{CatalogError, Step},
     levels::with_modalities,
     row::{self, ids_of},
+    sabotage::{Sabotage, is},
 };
 use archive_model::{Uid, tags};
 use raft_types::GroupId;
@@ -219,6 +220,9 @@ impl Work<'_> {
 
     /// Whether this is a copy of a store whose instance was deleted meanwhile (D-2).
     pub(crate) fn was_deleted(&self, group: GroupId, head: &InstanceHead) -> Result<bool, CatalogError> {
+        if is(self.planted, Sabotage::DeletedComesBack) {
+            return Ok(false);
+        }
         self.transaction
             .prepare_cached(
                 "SELECT EXISTS (SELECT 1 FROM deleted_store WHERE grp = ?1 AND digest = ?2 AND received_ms = ?3)",

@@ -35,6 +35,7 @@ mod named;
 mod pool;
 mod retrieve;
 mod row;
+pub mod sabotage;
 mod schema;
 
 pub use catalog::{Catalog, CatalogOptions, Totals};

@@ -6,6 +6,7 @@ mod support;
 
 use archive_catalog::{
     Admission, BlockPart, Command, Find, Grounds, InstanceHead, KEYS, Level, Outcome, RefusedWhy, Target,
+    sabotage::Sabotage,
 };
 use archive_model::{
     DataSet, Element, Tag, Uid, VR, Value, json,
@@ -421,9 +422,9 @@ impl Model {
     }
 }
 
-fn run(seed: u64) {
+fn run(seed: u64, sabotage: Option<Sabotage>) {
     let mut chance = ChaCha8Rng::seed_from_u64(seed);
-    let (mut bench, mut model) = (Bench::new(), Model::default());
+    let (mut bench, mut model) = (Bench::with(sabotage), Model::default());
     let (mut all, mut batch, mut expected) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..120 {
         let (entry, outcome) = any_command(&mut chance, &mut bench, &mut model);
@@ -454,7 +455,7 @@ fn run(seed: u64) {
     assert_eq!(counts.map(|count| usize::try_from(count).expect("small")), wanted);
 
     // Another node: the same entries, cut otherwise.
-    let other = Bench::new();
+    let other = Bench::with(sabotage);
     while !all.is_empty() {
         let rest = all.split_off(chance.random_range(1..=all.len().min(40)));
         other.apply(&all);
@@ -479,9 +480,25 @@ fn the_catalogue_answers_as_a_list_of_instances_does() {
     let one = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seeds = one.map_or(0..30, |seed| seed..seed + 1);
     for seed in seeds {
-        if let Err(failure) = std::panic::catch_unwind(|| run(seed)) {
+        if let Err(failure) = std::panic::catch_unwind(|| run(seed, None)) {
             eprintln!("REPRODUCE: SEED={seed} cargo nextest run -p archive-catalog --test model");
             std::panic::resume_unwind(failure);
+        }
+    }
+}
+
+/// The model is worth something only if it sees bugs.
+#[test]
+fn planted_bugs_are_caught() {
+    std::panic::set_hook(Box::new(|_| {})); // the panics here are wanted
+    for bug in
+        [Sabotage::NoDuplicateCheck, Sabotage::VersionReplaces, Sabotage::DeletedComesBack, Sabotage::AppliedTwice]
+    {
+        let caught = (0..10).find(|seed| std::panic::catch_unwind(|| run(*seed, Some(bug))).is_err());
+        println!("{bug:?}: caught by seed {caught:?}");
+        if caught.is_none() {
+            let _ = std::panic::take_hook();
+            panic!("{bug:?} was not caught by 10 seeds");
         }
     }
 }

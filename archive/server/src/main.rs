@@ -4,6 +4,7 @@ mod alone;
 mod backup;
 mod client;
 mod cluster;
+mod delete;
 mod fetch;
 mod logging;
 mod node;
@@ -41,6 +42,8 @@ enum Verb {
     Find(client::FindFlags),
     /// Fetch a study or a series from an archive (C-GET).
     Get(fetch::GetFlags),
+    Delete(delete::DeleteFlags),
+    Deletions(delete::DeletionsFlags),
     /// Manage the nodes of a cluster.
     Node {
         #[command(subcommand)]
@@ -69,6 +72,8 @@ fn main() -> ExitCode {
         Verb::Send(flags) => client::send(flags),
         Verb::Find(flags) => client::find(flags),
         Verb::Get(flags) => fetch::get(flags),
+        Verb::Delete(flags) => delete::delete(flags),
+        Verb::Deletions(flags) => delete::deletions(flags),
         Verb::Node { verb } => node::run(verb),
         Verb::Backup { verb } => stores::run(verb),
         Verb::Restore(flags) => restore::run(flags),

@@ -293,7 +293,7 @@ impl Ingest {
                 warnings,
             }),
             Outcome::Refused(why) => Err(StoreError::Refused { why: format!("{why:?}") }),
-            Outcome::Held { .. } | Outcome::Aborted | Outcome::Nothing => {
+            Outcome::Held { .. } | Outcome::Aborted | Outcome::Nothing | Outcome::Deleted { .. } => {
                 Err(StoreError::Refused { why: "the log answered another question".into() })
             }
         }

@@ -1,4 +1,4 @@
-//! The use cases: store, find, retrieve. One order of steps for every protocol.
+//! The use cases: store, find, retrieve, delete. One order of steps for every protocol.
 //!
 //! ```text
 //!   dimse ─┐                                        ┌─► catalog   rows: find, instances, headers, frames
@@ -21,6 +21,7 @@
 
 mod archive;
 mod convert;
+mod delete;
 mod error;
 mod ingest;
 mod memory;
@@ -35,9 +36,10 @@ mod tests;
 
 pub use archive::Archive;
 pub use archive_catalog::{
-    Admission, CatalogError, Find, Include, InstanceRow, Level, Protocol, Selection, Source, Totals,
+    Admission, CatalogError, Find, Include, InstanceRow, Level, Protocol, Selection, Source, Target, Tombstone, Totals,
 };
 pub use convert::{ConvertError, Converting};
+pub use delete::Deleted;
 pub use error::{QueryError, StoreError};
 pub use ingest::{Ingest, Offer, Stored};
 pub use query::{Freshness, Headers, Matches};

@@ -1,6 +1,6 @@
 //! What the use cases count and time.
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// Seconds. 0.5 ms is a small instance on an idle machine, 10 s the proposal's deadline.
 const STAGE_BOUNDS_SECONDS: &[f64] =
@@ -15,6 +15,7 @@ pub(crate) struct Metrics {
     pub(crate) stored: IntCounterVec,
     pub(crate) refused: IntCounterVec,
     pub(crate) stored_bytes: IntCounterVec,
+    pub(crate) deleted: IntCounter,
     pub(crate) ingest_bytes: IntGauge,
     pub(crate) read_bytes: IntGauge,
 }
@@ -42,14 +43,17 @@ impl Metrics {
             stored: counter("archive_service_stored_total", "Instances stored, by what they were.", "admission"),
             refused: counter("archive_service_refused_total", "Instances refused, by reason.", "reason"),
             stored_bytes: counter("archive_service_stored_bytes_total", "Bytes of stored instances.", "protocol"),
+            deleted: IntCounter::new("archive_service_deleted_total", "Instances deleted by orders to this node.")
+                .unwrap_or_else(|error| unreachable!("literal metric options: {error}")),
             ingest_bytes: gauge("archive_service_ingest_bytes", "Bytes that stores hold now."),
             read_bytes: gauge("archive_service_read_bytes", "Bytes that reads hold now."),
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 6] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 7] = [
             Box::new(stages),
             Box::new(metrics.stored.clone()),
             Box::new(metrics.refused.clone()),
             Box::new(metrics.stored_bytes.clone()),
+            Box::new(metrics.deleted.clone()),
             Box::new(metrics.ingest_bytes.clone()),
             Box::new(metrics.read_bytes.clone()),
         ];

@@ -207,7 +207,7 @@ impl Archive {
     }
 
     /// A short question, with permits of its own: long queries do not stand in its way.
-    async fn look_up<T: Send + 'static>(
+    pub(crate) async fn look_up<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, CatalogError> + Send + 'static,
     ) -> Result<T, QueryError> {

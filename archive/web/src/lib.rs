@@ -14,6 +14,7 @@
 
 mod accept;
 mod address;
+mod delete;
 mod frames;
 mod guard;
 mod gzip;

@@ -60,6 +60,13 @@ impl Target {
         })
     }
 
+    /// What a DELETE of the path deletes.
+    pub(crate) fn to_delete(&self) -> Result<archive_service::Target, Problem> {
+        let study = self.study()?.ok_or_else(|| Problem::bad("the path names no study"))?;
+        let instance = uid(self.instance.as_deref(), "instance")?;
+        Ok(archive_service::Target { study, series: self.series()?, instance })
+    }
+
     /// What the path names, as a word.
     pub(crate) fn what(&self) -> &'static str {
         match (&self.series, &self.instance) {
@@ -71,11 +78,12 @@ impl Target {
 }
 
 fn uid(text: Option<&str>, what: &str) -> Result<Option<Uid>, Problem> {
-    let parse = |text| {
-        let wrong = |error| Problem::bad(format!("the UID of the {what} in the path is malformed: {error}"));
-        Uid::parse(text).map_err(wrong)
-    };
-    text.map(parse).transpose()
+    text.map(|text| uid_of(text, what)).transpose()
+}
+
+/// The UID of a study, series or instance.
+pub(crate) fn uid_of(text: &str, what: &str) -> Result<Uid, Problem> {
+    Uid::parse(text).map_err(|error| Problem::bad(format!("the UID of the {what} is malformed: {error}")))
 }
 
 #[cfg(test)]

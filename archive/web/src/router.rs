@@ -1,7 +1,7 @@
 //! Which path is answered by what.
 
 use crate::{
-    frames, guard, metadata, operations, page, qido, retrieve,
+    delete, frames, guard, metadata, operations, page, qido, retrieve,
     server::{Health, WebSettings},
     status::Problem,
     stow,
@@ -62,14 +62,14 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/studies", get(qido::studies).post(stow::store))
         .route("/series", get(qido::series))
         .route("/instances", get(qido::instances))
-        .route(study, get(retrieve::get).post(stow::store))
+        .route(study, get(retrieve::get).post(stow::store).delete(delete::delete))
         .route(&at(study, "/series"), get(qido::series))
         .route(&at(study, "/instances"), get(qido::instances))
         .route(&at(study, "/metadata"), get(metadata::get))
-        .route(series, get(retrieve::get))
+        .route(series, get(retrieve::get).delete(delete::delete))
         .route(&at(series, "/instances"), get(qido::instances))
         .route(&at(series, "/metadata"), get(metadata::get))
-        .route(instance, get(retrieve::get))
+        .route(instance, get(retrieve::get).delete(delete::delete))
         .route(&at(instance, "/metadata"), get(metadata::get))
         .route(&at(instance, "/frames/{list}"), get(frames::frames))
         .route(&at(instance, "/bulkdata/{place}"), get(frames::bulk))
@@ -83,6 +83,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/page/icon.svg", get(page::icon))
         .route("/api/cluster", get(operations::cluster))
         .route("/api/totals", get(operations::totals))
+        .route("/api/deletions", get(delete::deletions))
         .route("/api/nodes/{name}/replace", post(operations::replace))
         .route("/api/backups", get(operations::backup).post(operations::begin_backup))
         .route("/api/events", get(operations::events))

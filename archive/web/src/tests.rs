@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod connections;
+mod deletes;
 mod encodings;
 
 use crate::{
@@ -296,8 +297,8 @@ async fn each_hostile_request_has_its_status() {
         let answer = face.post("/dicom-web/studies", kind, body).await;
         assert_eq!(answer.status.as_u16(), status, "{kind}: {:?}", answer.body);
     }
-    let delete = Request::delete("/dicom-web/studies/1.2.3").body(Body::empty()).unwrap();
-    assert_eq!(face.ask(delete).await.status, StatusCode::METHOD_NOT_ALLOWED);
+    let put = Request::put("/dicom-web/studies/1.2.3").body(Body::empty()).unwrap();
+    assert_eq!(face.ask(put).await.status, StatusCode::METHOD_NOT_ALLOWED);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! groups and peers.
 
 use crate::{
+    invariants::OwnWatch,
     node::{Group, Node},
     types::Types,
 };
@@ -55,12 +56,16 @@ impl Node {
 
     /// Looks after disk, groups and leaders.
     pub(crate) async fn keep(self: Arc<Self>) {
-        let mut looks = 0u64;
+        let (mut looks, mut watch) = (0u64, OwnWatch::default());
         loop {
             tokio::time::sleep(KEEP_EVERY).await;
             looks += 1;
             self.look_at_disk().await;
             self.look_at_groups();
+            let machine = Arc::clone(&self.machine);
+            if let Ok(Ok(incomplete)) = self.options.blocking().run(move || machine.incomplete()).await {
+                self.watch_invariants(&mut watch, &incomplete);
+            }
             self.look_at_peers().await;
             if looks.is_multiple_of(BALANCE_EVERY_LOOKS) && !self.declines() {
                 self.balance().await;

@@ -12,6 +12,7 @@
 
 mod backup;
 mod identity;
+pub mod invariants;
 mod keeper;
 mod life;
 mod log_store;

@@ -19,6 +19,7 @@ pub(crate) struct Metrics {
     pub(crate) missing_bytes: IntGauge,
     pub(crate) pulled_bytes: IntCounter,
     pub(crate) repaired: IntCounter,
+    pub(crate) violations: IntCounterVec,
 }
 
 impl Metrics {
@@ -67,6 +68,16 @@ impl Metrics {
                 registry,
                 IntCounter::new("raft_groups_repaired_total", "Damaged bodies replaced by a peer's copy.")?,
             )?,
+            violations: {
+                let help = "Invariants of the groups found broken by this node, which checks itself every second.";
+                let options = Opts::new("raft_groups_invariant_violations_total", help);
+                let violations = keep(registry, IntCounterVec::new(options, &["invariant"])?)?;
+                // There from the start, so that an alert on it means what it says.
+                for invariant in ["bounds", "follower_keeps", "never_back", "one_leader", "terms_grow"] {
+                    violations.with_label_values(&[invariant]).inc_by(0);
+                }
+                violations
+            },
         })
     }
 }

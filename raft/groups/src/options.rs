@@ -108,6 +108,9 @@ impl NodeOptions {
             // A leader that restarts must win an election: replication sends entries before the own disk has them, so
             // after a crash its followers may know more of its last term than it does itself (invariant G1).
             enable_leader_restore: Some(self.has(Sabotage::LeaderRestored)),
+            // A follower that has lost what it held is sent it again, and counted (`follower_keeps`): its disk is at fault,
+            // not this leader, which must go on.
+            allow_log_reversion: Some(true),
             // Writes that become one append, and so one batch of the lane: bounds its meta part.
             api_batch_capacity: 128,
             ..openraft::Config::default()

@@ -120,7 +120,9 @@ impl Node {
 
     /// Writes through the own leader.
     pub(crate) async fn write(&self, group: &Group, command: Command, until: tokio::time::Instant) -> Attempt {
-        if group.id != GroupId::META && self.is_full() {
+        // What brings no body is admitted for longer: deletes make room.
+        let too_full = if command.body.is_empty() { self.is_at_reserve() } else { self.is_full() };
+        if group.id != GroupId::META && too_full {
             return Attempt::Refused(ProposeError::DiskFull);
         }
         let started = Instant::now();

@@ -1,6 +1,7 @@
 //! Bugs on purpose, one at a time: a harness that is worth its name finds each of them (`tests/sim`).
 //!
-//! Nothing but a test sets one, and each stands at one place, behind [`is`].
+//! Nothing but a test sets one, and each stands at one place, behind [`is`]. Without the feature `planted-bugs`, which
+//! only the simulation asks for, none of them is compiled.
 
 /// A bug that is planted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +30,9 @@ pub enum Sabotage {
     PurgeBeforeSettled,
 }
 
-/// Whether `planted` is this bug.
+/// Whether `planted` is this bug; never, without the feature.
 #[must_use]
+#[inline]
 pub fn is(planted: Option<Sabotage>, this: Sabotage) -> bool {
-    planted == Some(this)
+    cfg!(feature = "planted-bugs") && planted == Some(this)
 }

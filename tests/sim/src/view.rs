@@ -1,6 +1,6 @@
 //! What the world sees of one node at one moment.
 
-use raft_groups::Node;
+use raft_groups::{Node, invariants::GroupView};
 use raft_lanes::Lane;
 use raft_types::{GroupId, LogPosition, Propose, StateMachine};
 use std::{collections::BTreeMap, fmt};
@@ -16,29 +16,6 @@ pub struct NodeView {
     pub failed: bool,
     /// Its groups, the meta group as 0.
     pub groups: BTreeMap<u32, GroupView>,
-}
-
-/// One group on one node.
-#[derive(Debug, Clone, Default)]
-pub struct GroupView {
-    /// Its term; 0 until openraft has started.
-    pub term: u64,
-    /// Whom it takes for the leader.
-    pub leader: Option<String>,
-    /// Raft ids of the voters.
-    pub voters: Vec<u64>,
-    /// How many learners there are.
-    pub learners: usize,
-    /// Whether bodies may be missing here.
-    pub incomplete: bool,
-    /// End of what was purged.
-    pub purged: Option<LogPosition>,
-    /// End of what was applied.
-    pub applied: Option<LogPosition>,
-    /// End of what is known to be committed.
-    pub committed: Option<LogPosition>,
-    /// End of the log.
-    pub last: Option<LogPosition>,
 }
 
 impl NodeView {

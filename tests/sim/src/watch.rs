@@ -1,9 +1,10 @@
 //! What is checked while a run goes on: it remembers what it saw, across the deaths of processes.
 
 use crate::{
-    invariants::{bounds, committed_stays, durable_stays, log_matching, one_leader, terms_grow},
+    invariants::{committed_stays, durable_stays, log_matching},
     view::{NodeView, log_of},
 };
+use raft_groups::invariants::{bounds, one_leader, terms_grow};
 use raft_groups::testing::{Journal, term_of_vote};
 use raft_lanes::Lane;
 use raft_types::GroupId;
@@ -39,8 +40,8 @@ impl Watch {
                 if let Some(leader) = &own.leader {
                     self.leaders.note(*group, own.term, leader)?;
                 }
+                bounds::check(&view.name, *group, own, self.committed.get(group).copied())?;
             }
-            bounds::check(view, |group| self.committed.get(&group).copied())?;
         }
         Ok(())
     }

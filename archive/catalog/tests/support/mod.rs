@@ -4,7 +4,7 @@
 
 use archive_catalog::{
     BlockPart, Catalog, CatalogOptions, Command, Find, Include, InstanceHead, Level, Outcome, Protocol, Search, Source,
-    UploadId, instance_head,
+    UploadId, instance_head, sabotage::Sabotage,
 };
 use archive_model::{DataSet, Element, Scanned, Tag, VR, Value, tags};
 use raft_types::{Committed, CommittedEntry, GroupId, LogPosition, StateMachine, Versioned};
@@ -19,8 +19,14 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// One with a bug on purpose.
+    pub(crate) fn with(sabotage: Option<Sabotage>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let catalog = Catalog::open(folder.path(), CatalogOptions::default()).expect("a catalogue");
+        let options = CatalogOptions { sabotage, ..CatalogOptions::default() };
+        let catalog = Catalog::open(folder.path(), options).expect("a catalogue");
         Self { catalog, folder, ends: BTreeMap::new() }
     }
 

@@ -1,20 +1,17 @@
 //! What must hold, one a file; each says in its first line which invariant of the reliability plan it is.
 //!
-//! They are pure: over a history, over what a node holds, or over what was seen of it before.
+//! Those that a node in service checks too are in `raft_groups::invariants`. They are pure: over a history, over what a node holds, or over what was seen of it before.
 
 pub mod acked_is_held;
-pub mod bounds;
 pub mod clean_voter;
 pub mod committed_stays;
 pub mod durable_stays;
 pub mod log_matching;
 pub mod no_phantom;
-pub mod one_leader;
 pub mod read_your_writes;
 pub mod same_rows;
 pub mod serves_again;
 pub mod sync_error_is_final;
-pub mod terms_grow;
 pub mod unknown_settles;
 
 #[cfg(test)]

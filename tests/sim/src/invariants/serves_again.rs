@@ -38,7 +38,7 @@ pub fn check(views: &[NodeView], nodes: usize, groups: u32) -> Result<(), String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::GroupView;
+    use raft_groups::invariants::GroupView;
     use std::collections::BTreeMap;
 
     fn view(name: &str, id: u64, change: impl Fn(&mut GroupView)) -> NodeView {

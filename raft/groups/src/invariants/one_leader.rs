@@ -18,6 +18,11 @@ impl Leaders {
         }
         Ok(())
     }
+
+    /// Forgets older terms of `group`: a node never goes back into one, and a year of them is many.
+    pub(crate) fn forget_below(&mut self, group: u32, term: u64) {
+        self.0.retain(|(own, known), _| *own != group || *known >= term);
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,21 @@
+//! Bugs on purpose, one at a time: a test that is worth its name finds each of them (`tests/model.rs`). Without the feature
+//! `planted-bugs`, which only that test asks for, none of them is compiled.
+
+/// A bug that is planted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sabotage {
+    /// An instance that is known already is taken for a new one.
+    NoDuplicateCheck,
+    /// Another content under a known UID takes the place of the first, and success is answered.
+    VersionReplaces,
+    /// A late copy of a store brings back what was deleted.
+    DeletedComesBack,
+    /// A batch that is given again is applied again.
+    AppliedTwice,
+}
+
+/// Whether `planted` is this bug; never, without the feature.
+#[inline]
+pub(crate) fn is(planted: Option<Sabotage>, this: Sabotage) -> bool {
+    cfg!(feature = "planted-bugs") && planted == Some(this)
+}
