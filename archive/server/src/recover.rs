@@ -166,7 +166,8 @@ fn apply(
     marker.save(&*guard.folder)?;
     let Survivor { folder, identity, lane, machine } = own;
     drop(lane); // it only read
-    let new = Identity { cluster_id: Some(marker.cluster_id), ..identity.clone() };
+    let mut new = identity.clone();
+    new.cluster_id = Some(marker.cluster_id);
     let mut options = LaneOptions { segment_bytes: segment_bytes(&*guard.log, None)?, ..LaneOptions::new(new.of_lane()) };
     options.former_cluster_ids = identity.former_of_lane();
     options.former_cluster_ids.extend(marker.former_cluster_ids.iter().map(|id| id.into_bytes()));

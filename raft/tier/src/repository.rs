@@ -317,8 +317,8 @@ impl ClusterStore {
 
     /// Removes objects; one that is not there is removed already.
     pub(crate) async fn remove(&self, objects: &[String]) -> Result<(), TierError> {
-        let removals = futures::stream::iter(objects).map(|object| {
-            let path = self.path(object);
+        let removals = futures::stream::iter(objects.to_vec()).map(|object| {
+            let path = self.path(&object);
             async move {
                 let removed = attempt(&format!("remove {object}"), 0, || {
                     let (store, path) = (Arc::clone(&self.repository.store), path.clone());

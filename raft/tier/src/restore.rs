@@ -50,7 +50,7 @@ pub async fn restore_group(
         import_rows(store, entry, machine, progress).await?
     };
     let mut missing = absent(keep, group, named).await.map_err(target("look for the bodies of"))?;
-    let wanted: Vec<_> = stream::iter(&entry.packs)
+    let wanted: Vec<_> = stream::iter(entry.packs.clone())
         .map(|pack| {
             let missing = &missing;
             async move {

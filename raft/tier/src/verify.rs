@@ -117,7 +117,7 @@ async fn verify_group(
     report.objects += (entry.rows.len() + entry.packs.len()) as u64;
     report.bytes += entry.objects().map(|(_, bytes)| bytes).sum::<u64>();
     let mut found: BTreeMap<u64, u32> = BTreeMap::new();
-    let packs = stream::iter(&entry.packs).map(|pack| async move {
+    let packs = stream::iter(entry.packs.clone()).map(|pack| async move {
         let object = GroupEntry::pack_object(entry.group, &pack.blake3);
         let read = store.get_sound(&object, &pack.blake3).await;
         progress.did_bytes(pack.bytes);
