@@ -88,7 +88,12 @@ pub(crate) struct Backups {
 }
 
 impl Backups {
-    pub(crate) fn new(node: Arc<Node>, catalog: Arc<Catalog>, tasks: TaskTracker, stop: CancellationToken) -> Arc<Self> {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        catalog: Arc<Catalog>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         Arc::new(Self { node, catalog, state: Mutex::default(), tasks, stop })
     }
 
@@ -151,7 +156,8 @@ impl Backups {
         let cluster_id = self.node.identity().borrow().cluster_id.ok_or_else(unknown)?;
         let url = to.to_owned();
         let opened = tokio::task::spawn_blocking(move || Repository::open(&url)).await;
-        let repository = opened.map_err(|error| TierError::Target { step: format!("open {to}"), why: error.to_string() })??;
+        let repository =
+            opened.map_err(|error| TierError::Target { step: format!("open {to}"), why: error.to_string() })??;
         Ok((repository.cluster(cluster_id), cluster_id))
     }
 
@@ -206,4 +212,3 @@ impl Backups {
         }
     }
 }
-

@@ -9,7 +9,9 @@ use crate::{
 use archive_catalog::{Catalog, CatalogOptions};
 use clap::Args;
 use indicatif::{HumanBytes, ProgressBar};
-use raft_groups::{Frozen, Identity, Plan, Recovered, Survivor, Unfinished, plan, recover, refound_group, refound_meta};
+use raft_groups::{
+    Frozen, Identity, Plan, Recovered, Survivor, Unfinished, plan, recover, refound_group, refound_meta,
+};
 use raft_lanes::{Lane, LaneOptions, Writer};
 use raft_types::{Disk, LogPosition, StateMachine};
 use serde_json::json;
@@ -89,14 +91,18 @@ pub(crate) fn run(flags: RecoverFlags) -> Result<ExitCode, Failure> {
         }
     }
     let name = flags.name.clone().unwrap_or_else(|| own.identity.name.clone());
-    let marker = begun.unwrap_or_else(|| Unfinished::new("recover", format!("cluster {old_id}"), name, Uuid::new_v4(), former));
+    let marker =
+        begun.unwrap_or_else(|| Unfinished::new("recover", format!("cluster {old_id}"), name, Uuid::new_v4(), former));
     let recovered = apply(&flags, own, &guard, &others, &plan, &marker)?;
     drop(guards);
     if flags.json {
-        println!("{:#}", json!({
-            "cluster_id": old_id, "plan": plan, "done": true, "new_cluster_id": marker.cluster_id, "name": marker.name,
-            "recovered": recovered,
-        }));
+        println!(
+            "{:#}",
+            json!({
+                "cluster_id": old_id, "plan": plan, "done": true, "new_cluster_id": marker.cluster_id, "name": marker.name,
+                "recovered": recovered,
+            })
+        );
     } else {
         say(&flags, &recovered, &marker);
     }
@@ -130,10 +136,13 @@ fn open(
     let lane = Lane::open(frozen, Arc::new(SystemClock::new()), options).map_err(|error| format!("{at}: {error}"))?;
     let rows = folder.join("catalog");
     let rows = match &scratch {
-        Some(scratch) => copy_rows(&rows, scratch.path()).map_err(|error| format!("{at}: copy the catalogue: {error}"))?,
+        Some(scratch) => {
+            copy_rows(&rows, scratch.path()).map_err(|error| format!("{at}: copy the catalogue: {error}"))?
+        }
         None => rows,
     };
-    let catalog = Catalog::open(&rows, CatalogOptions::default()).map_err(|error| format!("{at}: {}", crate::chain(&error)))?;
+    let catalog =
+        Catalog::open(&rows, CatalogOptions::default()).map_err(|error| format!("{at}: {}", crate::chain(&error)))?;
     let machine: Arc<dyn StateMachine> = Arc::new(catalog);
     let survivor = Survivor { folder: at.to_string(), identity, lane, machine };
     Ok((survivor, Guard { folder: disk, log, _scratch: scratch }))
@@ -168,13 +177,18 @@ fn apply(
     drop(lane); // it only read
     let mut new = identity.clone();
     new.cluster_id = Some(marker.cluster_id);
-    let mut options = LaneOptions { segment_bytes: segment_bytes(&*guard.log, None)?, ..LaneOptions::new(new.of_lane()) };
+    let mut options =
+        LaneOptions { segment_bytes: segment_bytes(&*guard.log, None)?, ..LaneOptions::new(new.of_lane()) };
     options.former_cluster_ids = identity.former_of_lane();
     options.former_cluster_ids.extend(marker.former_cluster_ids.iter().map(|id| id.into_bytes()));
     options.former_cluster_ids.extend(identity.cluster_id.map(Uuid::into_bytes));
     let lane = Lane::open(Arc::clone(&guard.log), Arc::new(SystemClock::new()), options)?;
     let own = Survivor { folder, identity, lane, machine };
-    let bar = if flags.json { ProgressBar::hidden() } else { crate::client::bar(plan.groups.len() as u64, "recover [{bar:30}] group {pos} of {len}") };
+    let bar = if flags.json {
+        ProgressBar::hidden()
+    } else {
+        crate::client::bar(plan.groups.len() as u64, "recover [{bar:30}] group {pos} of {len}")
+    };
     let recovered = recover(&own, others, plan, &mut |done| bar.set_position(done))?;
     for group in &plan.groups {
         refound_group(&own.lane, &*own.machine, group.group, &marker.name)?;

@@ -21,7 +21,11 @@ use raft_lanes::{Lane, LaneOptions};
 use raft_tier::{ClusterStore, Keep, Manifest, Progress, format_unix_ms, restore_group};
 use raft_types::{BodyRef, BoxFuture, Disk, GroupId, StateMachine};
 use serde_json::json;
-use std::{path::{Path, PathBuf}, process::ExitCode, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 use uuid::Uuid;
 
 /// Flags of `restore`.
@@ -75,7 +79,8 @@ async fn restore(flags: RestoreFlags) -> Result<ExitCode, Failure> {
     let mut identity = Identity::load_or_create(&*folder, &flags.name, &SystemSeed)?;
     identity.cluster_id = Some(marker.cluster_id);
     let lane = open_lane(&flags.data, &identity)?;
-    let machine: Arc<dyn StateMachine> = Arc::new(Catalog::open(&flags.data.join("catalog"), CatalogOptions::default())?);
+    let machine: Arc<dyn StateMachine> =
+        Arc::new(Catalog::open(&flags.data.join("catalog"), CatalogOptions::default())?);
     let keep: Arc<dyn Keep> = Arc::new(LaneKeep(lane.clone()));
     let (bar, progress) = (bar("restore"), Progress::default());
     progress.set_groups(manifest.groups.len() as u64);
@@ -110,7 +115,11 @@ async fn restore(flags: RestoreFlags) -> Result<ExitCode, Failure> {
 }
 
 /// Chooses the backup, and marks the folder: a new one, or one in which this very restore was begun.
-async fn begin(flags: &RestoreFlags, store: &ClusterStore, folder: &dyn Disk) -> Result<(Unfinished, Manifest), Failure> {
+async fn begin(
+    flags: &RestoreFlags,
+    store: &ClusterStore,
+    folder: &dyn Disk,
+) -> Result<(Unfinished, Manifest), Failure> {
     let data = flags.data.display();
     let begun = Unfinished::load(folder)?;
     let source_of = |id: &str| format!("backup {id} of cluster {}", store.id());
@@ -134,7 +143,10 @@ async fn begin(flags: &RestoreFlags, store: &ClusterStore, folder: &dyn Disk) ->
         let name = entry?.file_name();
         if name != "LOCK" {
             let name = name.to_string_lossy();
-            return Err(format!("--data {data}: the folder is not empty ({name}): name an empty one, a restore replaces nothing").into());
+            return Err(format!(
+                "--data {data}: the folder is not empty ({name}): name an empty one, a restore replaces nothing"
+            )
+            .into());
         }
     }
     let marker = Unfinished::new("restore", source_of(&id), flags.name.clone(), Uuid::new_v4(), Vec::new());

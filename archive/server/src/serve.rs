@@ -173,7 +173,8 @@ fn size(number: u32) -> usize {
 
 fn open(settings: &Settings, registry: &prometheus::Registry, clock: Arc<dyn Clock>) -> Result<Opened, Failure> {
     let store = open_folder(&settings.data)?;
-    let unfinished = Unfinished::load(&*store).map_err(|error| format!("--data {}: {error}", settings.data.display()))?;
+    let unfinished =
+        Unfinished::load(&*store).map_err(|error| format!("--data {}: {error}", settings.data.display()))?;
     if let Some(unfinished) = unfinished {
         return Err(format!("--data {}: {}", settings.data.display(), unfinished.advice()).into());
     }

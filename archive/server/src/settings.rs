@@ -410,7 +410,9 @@ fn origins(texts: Vec<String>) -> Result<Vec<String>, SettingsError> {
 
 /// A store that backups can go to; whether it answers shows when it is used.
 fn store_url(url: String) -> Result<String, SettingsError> {
-    if url.starts_with("file:///") || url.strip_prefix("s3://").is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) {
+    if url.starts_with("file:///")
+        || url.strip_prefix("s3://").is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+    {
         return Ok(url);
     }
     Err(bad("backup-to", format!("`{url}`: say file:///folder or s3://bucket/prefix")))

@@ -61,12 +61,16 @@ async fn forward(mut stream: Box<dyn Stream>, sender: mpsc::Sender<Result<Option
     let mut pieces = 0;
     loop {
         let part = match stream.receive().await {
-            Ok(Some(message)) => decode("rows", &message.head).map(|part| (part, message.bodies)).map_err(|error| error.to_string()),
+            Ok(Some(message)) => {
+                decode("rows", &message.head).map(|part| (part, message.bodies)).map_err(|error| error.to_string())
+            }
             Ok(None) => Err("the peer ended before its rows did".to_owned()),
             Err(error) => Err(error.to_string()),
         };
         let next = match part {
-            Ok((RowsPart::At { position, membership }, _)) => vec![Ok(Some(Exported::At(Applied { position, membership })))],
+            Ok((RowsPart::At { position, membership }, _)) => {
+                vec![Ok(Some(Exported::At(Applied { position, membership })))]
+            }
             Ok((RowsPart::Piece, bodies)) => {
                 pieces += 1;
                 bodies.into_iter().map(|piece| Ok(Some(Exported::Piece(piece)))).collect()

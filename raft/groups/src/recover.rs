@@ -165,7 +165,8 @@ pub fn plan(own: &Survivor, others: &[Survivor]) -> Result<Plan, RefoundError> {
         let best = best_of(&held);
         let last = held[best].last;
         let committed = held.iter().filter_map(|held| held.committed).max();
-        let may_appear = last.map_or(0, |last| last.index + 1) - committed.map_or(0, |at| at.index + 1).min(last.map_or(0, |last| last.index + 1));
+        let may_appear = last.map_or(0, |last| last.index + 1)
+            - committed.map_or(0, |at| at.index + 1).min(last.map_or(0, |last| last.index + 1));
         let newer_leader = held.iter().any(|held| held.term > last.map_or(0, |last| last.term));
         let (mut to_copy, mut lost) = (Bodies::default(), Bodies::default());
         for body in own.machine.bodies(group)? {
@@ -200,7 +201,12 @@ fn best_of(held: &[Held]) -> usize {
 ///
 /// # Errors
 /// When a folder does not do its part. It may be tried again.
-pub fn recover(own: &Survivor, others: &[Survivor], plan: &Plan, step: &mut dyn FnMut(u64)) -> Result<Recovered, RefoundError> {
+pub fn recover(
+    own: &Survivor,
+    others: &[Survivor],
+    plan: &Plan,
+    step: &mut dyn FnMut(u64),
+) -> Result<Recovered, RefoundError> {
     let mut done = Recovered::default();
     for group in plan.groups.iter().map(|plan| plan.group) {
         // Looked at again: what was done before a crash counts (RC-3).
@@ -208,7 +214,8 @@ pub fn recover(own: &Survivor, others: &[Survivor], plan: &Plan, step: &mut dyn 
         let held: Vec<Held> = all.map(|survivor| held(survivor, group)).collect::<Result<_, _>>()?;
         rows_behind(own, others, group, &held)?;
         let applied = applied_of(&*own.machine, group)?.position;
-        if let Some(applied) = applied.filter(|at| own.lane.state(group).last.is_none_or(|last| last.index < at.index)) {
+        if let Some(applied) = applied.filter(|at| own.lane.state(group).last.is_none_or(|last| last.index < at.index))
+        {
             wait_for(|done| own.lane.purge(group, applied, done))?; // rows of a snapshot: the log begins behind them
         }
         if let Some(best) = best_of(&held).checked_sub(1) {
@@ -225,8 +232,14 @@ pub fn recover(own: &Survivor, others: &[Survivor], plan: &Plan, step: &mut dyn 
 
 /// The own rows may be older than the own log begins (a lost catalogue): another folder's take their place.
 fn rows_behind(own: &Survivor, others: &[Survivor], group: GroupId, held: &[Held]) -> Result<(), RefoundError> {
-    let Some(purged) = own.lane.state(group).purged.filter(|purged| held[0].applied < Some(*purged)) else { return Ok(()) };
-    let donor = others.iter().zip(&held[1..]).filter(|(_, held)| held.applied >= Some(purged)).max_by_key(|(_, held)| held.applied);
+    let Some(purged) = own.lane.state(group).purged.filter(|purged| held[0].applied < Some(*purged)) else {
+        return Ok(());
+    };
+    let donor = others
+        .iter()
+        .zip(&held[1..])
+        .filter(|(_, held)| held.applied >= Some(purged))
+        .max_by_key(|(_, held)| held.applied);
     let Some((donor, _)) = donor else {
         return Err(RefoundError::Contradiction(format!(
             "the log of {group} begins behind {purged}, and no folder has rows that reach so far: name more folders with --also"
@@ -287,7 +300,9 @@ fn follow(own: &Survivor, other: &Survivor, group: GroupId) -> Result<u64, Refou
                 wait_for(|done| own.lane.truncate_after(group, tail, done))?;
             }
             let at = import_rows(own, other, group)?;
-            let at = at.ok_or_else(|| RefoundError::Contradiction(format!("{} has a log of {group} and no rows", other.folder)))?;
+            let at = at.ok_or_else(|| {
+                RefoundError::Contradiction(format!("{} has a log of {group} and no rows", other.folder))
+            })?;
             wait_for(|done| own.lane.purge(group, at, done))?;
             Some(at)
         }
@@ -321,7 +336,12 @@ fn follow(own: &Survivor, other: &Survivor, group: GroupId) -> Result<u64, Refou
         for thin in other.lane.entries(group, next..last.index + 1, PORTION_BYTES)? {
             next = thin.position.index + 1;
             // A body that is not there, or damaged there, may be in a third folder; else its absence is told at the end.
-            let body = match other.lane.body(group, thin.position.index, Some(thin.position.term), 0..u64::from(thin.body_len)) {
+            let body = match other.lane.body(
+                group,
+                thin.position.index,
+                Some(thin.position.term),
+                0..u64::from(thin.body_len),
+            ) {
                 Ok(bytes) => Body::Here(bytes),
                 Err(LaneError::Io(why) | LaneError::Failed(why)) => return Err(RefoundError::Log(why)),
                 Err(_) => Body::Elided(thin.body_len),
@@ -357,7 +377,8 @@ fn copy_bodies(own: &Survivor, others: &[Survivor], group: GroupId, done: &mut R
         }
         let found = others.iter().zip(&known).find_map(|(other, committed)| {
             let sure = committed.is_some_and(|committed| index <= committed.index);
-            let same = own.lane.position(group, index).is_some_and(|ours| other.lane.position(group, index) == Some(ours));
+            let same =
+                own.lane.position(group, index).is_some_and(|ours| other.lane.position(group, index) == Some(ours));
             let read = (sure || same).then(|| other.lane.body(group, index, None, 0..u64::from(length_bytes)))?;
             read.ok().filter(|content| content.len() == length_bytes as usize)
         });

@@ -22,7 +22,8 @@ use crate::{
 use raft_lanes::{Body, Done, Entry, Lane, LaneError, ThinEntry};
 use raft_placement::{MetaCommand, MetaState, Registration};
 use raft_types::{
-    Applied, Committed, CommittedEntry, DecodeError, Disk, GroupId, LogPosition, StateMachine, StateMachineError, Versioned,
+    Applied, Committed, CommittedEntry, DecodeError, Disk, GroupId, LogPosition, StateMachine, StateMachineError,
+    Versioned,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, io, sync::mpsc};
@@ -104,7 +105,8 @@ impl Unfinished {
         };
         let bytes = crate::identity::read_all(&file)
             .map_err(|source| IdentityError::Io { step: "read the marker beside", source })?;
-        let found: Self = serde_json::from_slice(&bytes).map_err(|error| IdentityError::Malformed(error.to_string()))?;
+        let found: Self =
+            serde_json::from_slice(&bytes).map_err(|error| IdentityError::Malformed(error.to_string()))?;
         if found.version > VERSION {
             return Err(IdentityError::Malformed(format!("version {}, of a newer release", found.version)));
         }
@@ -204,7 +206,9 @@ pub(crate) fn apply_log(lane: &Lane, machine: &dyn StateMachine, group: GroupId)
 /// When the disk or the rows do not do it.
 pub fn refound_group(lane: &Lane, machine: &dyn StateMachine, group: GroupId, name: &str) -> Result<(), RefoundError> {
     let applied = applied_of(machine, group)?.position;
-    if let Some(applied) = applied.filter(|applied| lane.state(group).last.is_none_or(|last| last.index < applied.index)) {
+    if let Some(applied) =
+        applied.filter(|applied| lane.state(group).last.is_none_or(|last| last.index < applied.index))
+    {
         // Restored rows: the log begins behind them.
         wait_for(|done| lane.purge(group, applied, done))?;
     }
@@ -228,7 +232,9 @@ pub fn refound_group(lane: &Lane, machine: &dyn StateMachine, group: GroupId, na
 pub fn refound_meta(lane: &Lane, identity: &Identity, marker: &Unfinished, groups: u32) -> Result<(), RefoundError> {
     let (state, vote) = (lane.state(GroupId::META), vote_of(lane, GroupId::META)?);
     if let Some(purged) = state.purged {
-        return Err(RefoundError::Contradiction(format!("the log of the meta group was purged up to {purged}, which never is")));
+        return Err(RefoundError::Contradiction(format!(
+            "the log of the meta group was purged up to {purged}, which never is"
+        )));
     }
     let newest = [vote.map(|vote| vote.term), state.last.map(|last| last.term), state.committed.map(|at| at.term)];
     let term = newest.into_iter().flatten().max().unwrap_or(0) + 1;

@@ -97,7 +97,8 @@ pub async fn create(
     let started_unix_ms = clock.unix_ms();
     let id = format!("{started_unix_ms}-{nonce:x}");
     let lease = Lease::take(store, Work::Backup, &id).await?;
-    let mut job = Job { source, store: store.clone(), options, budget: ByteBudget::new(options.memory_bytes), lease, progress };
+    let mut job =
+        Job { source, store: store.clone(), options, budget: ByteBudget::new(options.memory_bytes), lease, progress };
     let made = job.run(&id, started_unix_ms, clock).await;
     job.lease.release().await;
     made
@@ -135,7 +136,8 @@ impl Job<'_> {
         let previous = self.previous().await?;
         let mut entries = Vec::with_capacity(groups.len());
         for group in &groups {
-            let before = previous.as_ref().and_then(|manifest| manifest.groups.iter().find(|entry| entry.group == *group));
+            let before =
+                previous.as_ref().and_then(|manifest| manifest.groups.iter().find(|entry| entry.group == *group));
             entries.push(self.group(*group, before).await?);
             self.progress.group_done();
         }
@@ -169,7 +171,9 @@ impl Job<'_> {
         for id in self.store.backups().await?.iter().rev() {
             match self.store.manifest(id).await {
                 Ok(manifest) => return Ok(Some(manifest)),
-                Err(error @ TierError::Damaged { .. }) => tracing::error!(backup = id, %error, "an older backup is damaged"),
+                Err(error @ TierError::Damaged { .. }) => {
+                    tracing::error!(backup = id, %error, "an older backup is damaged")
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -230,7 +234,8 @@ impl Job<'_> {
             }
             let (source, length) = (Arc::clone(&self.source), piece.len());
             let work = move || Ok((source.bodies_of(&piece), squeeze(&piece)?));
-            let worked: Result<_, TierError> = tokio::task::spawn_blocking(work).await.map_err(|error| failed(error.to_string()))?;
+            let worked: Result<_, TierError> =
+                tokio::task::spawn_blocking(work).await.map_err(|error| failed(error.to_string()))?;
             let (bodies, stored) = worked?;
             named.extend(bodies.map_err(failed)?);
             part.push(length, &stored);
@@ -251,8 +256,15 @@ impl Job<'_> {
     ) -> Result<ObjectEntry, TierError> {
         let entry = ObjectEntry { blake3: digest.to_hex().to_string(), bytes: bytes.len() as u64 };
         let object = GroupEntry::rows_object(group, at, number, &entry.blake3);
-        let known = before.is_some_and(|before| before.objects().any(|(name, bytes)| name == object && bytes == entry.bytes));
-        let there = known && self.store.list(&format!("rows/{}", group.0)).await?.iter().any(|(name, meta)| *name == object && meta.size == entry.bytes);
+        let known =
+            before.is_some_and(|before| before.objects().any(|(name, bytes)| name == object && bytes == entry.bytes));
+        let there = known
+            && self
+                .store
+                .list(&format!("rows/{}", group.0))
+                .await?
+                .iter()
+                .any(|(name, meta)| *name == object && meta.size == entry.bytes);
         if !there {
             self.store.put(&object, std::slice::from_ref(&bytes), digest).await?;
             self.progress.sent(entry.bytes);
@@ -277,7 +289,8 @@ impl Job<'_> {
         });
         let mut indexes = indexes.buffered(INDEXES_AHEAD);
         // Trusted ones first: what they hold needs no further look.
-        let (mut candidates, mut missing) = (Vec::new(), named.into_iter().map(|body| (body.index, body.length_bytes)).collect::<BTreeMap<_, _>>());
+        let (mut candidates, mut missing) =
+            (Vec::new(), named.into_iter().map(|body| (body.index, body.length_bytes)).collect::<BTreeMap<_, _>>());
         let mut packs = Vec::new();
         while let Some((object, bytes, index)) = indexes.next().await {
             let index = match index {
@@ -328,7 +341,11 @@ impl Job<'_> {
                     let read = source.body(address, body.length_bytes).await;
                     let whole = read.and_then(|bytes| {
                         let right = bytes.len() == body.length_bytes as usize;
-                        if right { Ok(bytes) } else { Err(format!("{} bytes came instead of {}", bytes.len(), body.length_bytes)) }
+                        if right {
+                            Ok(bytes)
+                        } else {
+                            Err(format!("{} bytes came instead of {}", bytes.len(), body.length_bytes))
+                        }
                     });
                     let whole = whole.map_err(|why| TierError::Source { what: format!("body {address}"), why });
                     whole.map(|bytes| (body.index, bytes, permit))
@@ -397,7 +414,12 @@ async fn upload(store: ClusterStore, group: GroupId, builder: Builder) -> Result
 }
 
 /// What is in a pack, from its end alone.
-pub(crate) async fn read_index(store: &ClusterStore, group: GroupId, object: &str, total: u64) -> Result<Vec<BodyRef>, TierError> {
+pub(crate) async fn read_index(
+    store: &ClusterStore,
+    group: GroupId,
+    object: &str,
+    total: u64,
+) -> Result<Vec<BodyRef>, TierError> {
     let mut wanted = END_BYTES;
     loop {
         let end = store.get_end(object, wanted.min(total)).await?;

@@ -45,18 +45,19 @@ pub(crate) struct Lease {
 impl Lease {
     /// Says that this work begins; `id` is unique.
     pub(crate) async fn take(cluster: &ClusterStore, work: Work, id: &str) -> Result<Self, TierError> {
-        let mut own = Self {
-            cluster: cluster.clone(),
-            object: format!("locks/{}-{id}", work.name()),
-            renewed: Instant::now(),
-        };
+        let mut own =
+            Self { cluster: cluster.clone(), object: format!("locks/{}-{id}", work.name()), renewed: Instant::now() };
         own.write().await?;
         let listed = cluster.list("locks").await?;
         let now = listed.iter().find(|(name, _)| *name == own.object).map(|(_, meta)| meta.last_modified);
         for (name, meta) in listed {
             let stale = now.is_some_and(|now| (now - meta.last_modified).num_milliseconds() > STALE_AFTER_MS);
-            let other = [Work::Backup, Work::Prune].into_iter().find(|other| name.starts_with(&format!("locks/{}-", other.name())));
-            let Some(other) = other.filter(|other| name != own.object && !stale && work.minds(*other)) else { continue };
+            let other = [Work::Backup, Work::Prune]
+                .into_iter()
+                .find(|other| name.starts_with(&format!("locks/{}-", other.name())));
+            let Some(other) = other.filter(|other| name != own.object && !stale && work.minds(*other)) else {
+                continue;
+            };
             own.release().await;
             return Err(TierError::Busy(format!(
                 "a {} of this cluster is at work in this store ({name}): wait until it has ended; if its process died, \

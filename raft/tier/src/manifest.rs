@@ -124,14 +124,17 @@ impl Manifest {
         }
         let Version { version } = serde_json::from_slice(json).map_err(|error| bad(&error.to_string()))?;
         if version > VERSION {
-            return Err(bad(&format!("its version {version} is newer than {VERSION}, the newest this release reads: upgrade triptych")));
+            return Err(bad(&format!(
+                "its version {version} is newer than {VERSION}, the newest this release reads: upgrade triptych"
+            )));
         }
         let manifest: Self = serde_json::from_slice(json).map_err(|error| bad(&error.to_string()))?;
         let digests = manifest.groups.iter().flat_map(|group| {
             group.rows.iter().map(|rows| &rows.blake3).chain(group.packs.iter().map(|pack| &pack.blake3))
         });
         // They become names of objects.
-        if digests.into_iter().any(|digest| digest.len() != 64 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        if digests.into_iter().any(|digest| digest.len() != 64 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        {
             return Err(bad("a digest in it is none"));
         }
         Ok(manifest)
@@ -153,7 +156,8 @@ impl GroupEntry {
     pub(crate) fn objects(&self) -> impl Iterator<Item = (String, u64)> {
         let at = self.applied.unwrap_or_default();
         let rows = self.rows.iter().enumerate();
-        let rows = rows.map(move |(number, rows)| (Self::rows_object(self.group, at, number, &rows.blake3), rows.bytes));
+        let rows =
+            rows.map(move |(number, rows)| (Self::rows_object(self.group, at, number, &rows.blake3), rows.bytes));
         let packs = self.packs.iter().map(|pack| (Self::pack_object(self.group, &pack.blake3), pack.bytes));
         rows.chain(packs)
     }

@@ -180,7 +180,9 @@ impl Pack {
             return Err(TierError::damaged(name, "it does not begin as a pack does"));
         }
         if version > VERSION {
-            let why = format!("its version {version} is newer than {VERSION}, the newest this release reads: upgrade triptych");
+            let why = format!(
+                "its version {version} is newer than {VERSION}, the newest this release reads: upgrade triptych"
+            );
             return Err(TierError::damaged(name, why));
         }
         match read_end(name, group, bytes.len() as u64, &bytes)? {
@@ -221,11 +223,24 @@ mod tests {
         let bytes = pack(&[(7, b"abc"), (300, b"de")]);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let golden = [
-            "5452504b", "01000000", "03000000", "00000000", "6162636465",
-            "0700000000000000", "03000000", "b73f4b36",
-            "2c01000000000000", "02000000", "2e1a1ac9",
-            "0500000000000000", "02000000", "03000000", "GOLDENCR", "54525045",
-        ].concat();
+            "5452504b",
+            "01000000",
+            "03000000",
+            "00000000",
+            "6162636465",
+            "0700000000000000",
+            "03000000",
+            "b73f4b36",
+            "2c01000000000000",
+            "02000000",
+            "2e1a1ac9",
+            "0500000000000000",
+            "02000000",
+            "03000000",
+            "GOLDENCR",
+            "54525045",
+        ]
+        .concat();
         assert_eq!(hex, golden);
     }
 
@@ -238,7 +253,9 @@ mod tests {
         let total = bytes.len() as u64;
         let short = &bytes[bytes.len() - TRAILER_BYTES - 3..];
         assert_eq!(read_end("p", GroupId(3), total, short).expect("a trailer"), End::Longer(56));
-        assert!(matches!(read_end("p", GroupId(3), total, &bytes[bytes.len() - 56..]), Ok(End::Rows(rows)) if rows.len() == 2));
+        assert!(
+            matches!(read_end("p", GroupId(3), total, &bytes[bytes.len() - 56..]), Ok(End::Rows(rows)) if rows.len() == 2)
+        );
         assert!(Pack::open("p", GroupId(4), bytes).is_err(), "of another group");
     }
 

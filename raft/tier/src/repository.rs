@@ -63,7 +63,8 @@ impl Repository {
             let store = store.with_fsync(true);
             return Ok(Self::over(Arc::new(store), Path::default(), WriteCheck::ReadBack, url));
         }
-        let Some((bucket, prefix)) = url.strip_prefix("s3://").map(|rest| rest.split_once('/').unwrap_or((rest, ""))) else {
+        let Some((bucket, prefix)) = url.strip_prefix("s3://").map(|rest| rest.split_once('/').unwrap_or((rest, "")))
+        else {
             return Err(bad("this kind of store is not known".into()));
         };
         if bucket.is_empty() {
@@ -77,7 +78,10 @@ impl Repository {
             // We try again ourselves, so that time-outs and cut bodies count as well.
             .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
             // The environment's own settings of the client (`AWS_ALLOW_HTTP`, proxies) stay as they are.
-            .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), format!("{} s", time_for(OBJECT_BYTES_MAX).as_secs()))
+            .with_config(
+                AmazonS3ConfigKey::Client(ClientConfigKey::Timeout),
+                format!("{} s", time_for(OBJECT_BYTES_MAX).as_secs()),
+            )
             .build()
             .map_err(|error| bad(error.to_string()))?;
         Ok(Self::over(Arc::new(store), prefix, WriteCheck::StoreChecksum, url))
@@ -376,10 +380,14 @@ impl ClusterStore {
             return Ok(at.to_owned());
         }
         let until = parse_unix_ms(at).ok_or_else(|| {
-            TierError::NoBackup(format!("--at {at}: neither the id of a backup nor a time such as 2026-11-26T00:30:00Z (UTC)"))
+            TierError::NoBackup(format!(
+                "--at {at}: neither the id of a backup nor a time such as 2026-11-26T00:30:00Z (UTC)"
+            ))
         })?;
         let found = ids.iter().rev().find(|id| started_unix_ms(id).is_some_and(|started| started <= until)).cloned();
-        found.ok_or_else(|| TierError::NoBackup(format!("--at {at}: the oldest backup is newer; see `triptych backup list`")))
+        found.ok_or_else(|| {
+            TierError::NoBackup(format!("--at {at}: the oldest backup is newer; see `triptych backup list`"))
+        })
     }
 
     /// Part `number` of the rows of `group`, checked.

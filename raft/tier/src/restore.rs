@@ -176,7 +176,9 @@ pub(crate) async fn import_rows(
         }
         // The bytes have their digest, so what cannot be understood was written so.
         imported.map_err(|error| TierError::damaged(format!("the rows of {group}"), chain(&error)))?;
-        importing.bodies(group).map_err(|error| TierError::Target { step: format!("list the bodies of {group}"), why: chain(&error) })
+        importing
+            .bodies(group)
+            .map_err(|error| TierError::Target { step: format!("list the bodies of {group}"), why: chain(&error) })
     });
     for number in 0..entry.rows.len() {
         let part = store.rows_part(entry, number).await;
@@ -187,5 +189,7 @@ pub(crate) async fn import_rows(
         }
     }
     drop(sender);
-    import.await.map_err(|error| TierError::Target { step: format!("import the rows of {group}"), why: error.to_string() })?
+    import
+        .await
+        .map_err(|error| TierError::Target { step: format!("import the rows of {group}"), why: error.to_string() })?
 }

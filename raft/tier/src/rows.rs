@@ -81,7 +81,10 @@ impl Part {
             return Err(bad("it does not begin as rows do".into()));
         }
         if bytes[4] != VERSION {
-            return Err(bad(format!("its version {} is not {VERSION}, the newest this release reads: upgrade triptych", bytes[4])));
+            return Err(bad(format!(
+                "its version {} is not {VERSION}, the newest this release reads: upgrade triptych",
+                bytes[4]
+            )));
         }
         let wanted = PartBuilder::new(group, at, part).bytes;
         if bytes[8..HEADER_BYTES] != wanted[8..HEADER_BYTES] || bytes[5] != u8::from(last) {

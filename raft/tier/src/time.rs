@@ -40,7 +40,8 @@ pub fn parse_unix_ms(text: &str) -> Option<u64> {
     }
     let mut time = time.split(':');
     let (hour, minute) = (number(time.next()?, 2)?, number(time.next()?, 2)?);
-    let second = time.next().map(|text| number(text.split('.').next()?, 2)).map_or(Some(None), |found| found.map(Some))?;
+    let second =
+        time.next().map(|text| number(text.split('.').next()?, 2)).map_or(Some(None), |found| found.map(Some))?;
     if time.next().is_some() || hour > 23 || minute > 59 || second.is_some_and(|second| second > 59) {
         return None;
     }
@@ -87,7 +88,9 @@ mod tests {
 
     #[test]
     fn what_is_no_moment_is_none() {
-        for text in ["", "yesterday", "2025-13-01", "2025-00-10", "2025-04-31", "2025-11-26T25:00", "1969-12-31", "2025-1-1"] {
+        for text in
+            ["", "yesterday", "2025-13-01", "2025-00-10", "2025-04-31", "2025-11-26T25:00", "1969-12-31", "2025-1-1"]
+        {
             assert_eq!(parse_unix_ms(text), None, "{text}");
         }
         assert_eq!(parse_unix_ms("2025-11-26 00:01"), Some(1_764_115_319_999));

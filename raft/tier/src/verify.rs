@@ -147,7 +147,8 @@ async fn verify_group(
                     if sound {
                         found.insert(body.index, body.length_bytes);
                     } else {
-                        report.add(format!("{group}/{}", body.index), format!("the body fails its checksum in {object}"));
+                        report
+                            .add(format!("{group}/{}", body.index), format!("the body fails its checksum in {object}"));
                     }
                 }
             }
