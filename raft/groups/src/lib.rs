@@ -4,13 +4,15 @@
 //!   Propose ─► node ─► openraft, one core per group ─► log_store ─► lane (thin entries: bodies only on disk and wire)
 //!                │                    │      └────────► machine ──► applier ─► StateMachine (one transaction for all)
 //!                │                    └──────────────► transport ─► wire ─► serve on the peer
-//!                └─ life, members, keeper, mirror, retention: join, who keeps what, leaders, disk, missing bodies, old log
+//!                └─ life, place, members, keeper, mirror, retention: join, who keeps what, leaders, disk, missing bodies, old log
 //! ```
 //!
 //! No openraft type is in a file, on the wire or in a public signature of this crate.
 //! The traps that this crate keeps are numbered in the design; each comment that cites one is backed by a test.
 
 mod backup;
+mod bodies;
+mod compact;
 mod identity;
 pub mod invariants;
 mod keeper;
@@ -23,6 +25,7 @@ mod metrics;
 mod mirror;
 mod node;
 mod options;
+mod place;
 mod propose;
 mod read_index;
 mod recover;
@@ -31,6 +34,7 @@ mod replace;
 mod retention;
 mod rows;
 mod rpc;
+mod scrub;
 mod serve;
 mod status;
 #[cfg(test)]
@@ -39,6 +43,7 @@ mod suite;
 pub mod testing;
 mod transport;
 mod types;
+mod upkeep;
 
 pub use backup::RowsReceiver;
 pub use identity::{Identity, IdentityError};
@@ -48,3 +53,4 @@ pub use recover::{Bodies, Frozen, GroupPlan, Plan, Recovered, Survivor, plan, re
 pub use refound::{RefoundError, Unfinished, refound_group, refound_meta};
 pub use replace::ReplaceError;
 pub use retention::Retention;
+pub use upkeep::Upkeep;

@@ -1,6 +1,6 @@
 //! Settings of a lane.
 
-use crate::{LaneMetrics, Sabotage, segment::Identity};
+use crate::{LaneMetrics, OnHole, Sabotage, segment::Identity};
 
 /// Settings of a lane.
 #[derive(Debug, Clone)]
@@ -9,6 +9,10 @@ pub struct LaneOptions {
     pub identity: Identity,
     /// Clusters that this disk was part of before: their older segments are its own as well.
     pub former_cluster_ids: Vec<[u8; 16]>,
+    /// Names that the node had before: its older segments carry them.
+    pub former_node_uuids: Vec<[u8; 16]>,
+    /// What to do when the log is damaged in the middle.
+    pub on_hole: OnHole,
     /// Size at which a segment is sealed, in bytes; the space is reserved beforehand.
     pub segment_bytes: u64,
     /// Bytes that may wait for the writer; see [`Lane::reserve`].
@@ -30,6 +34,8 @@ impl LaneOptions {
         Self {
             identity,
             former_cluster_ids: Vec::new(),
+            former_node_uuids: Vec::new(),
+            on_hole: OnHole::Refuse,
             segment_bytes: 1 << 30,
             queue_bytes: 16 << 20,
             cache_bytes: 16 << 20,

@@ -10,6 +10,9 @@ use raft_types::{
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, io, ops::ControlFlow};
 
+/// The body of a command whose head begins so is named by no row.
+pub const SPENT: &[u8] = b"spent ";
+
 /// Remembers commands, and answers each with its head.
 #[derive(Default)]
 pub struct Journal {
@@ -56,7 +59,8 @@ fn failed(step: &str, source: impl std::error::Error + Send + Sync + 'static) ->
 
 fn named_by(commands: &[Remembered]) -> Vec<BodyRef> {
     let of = |command: &Remembered| BodyRef { index: command.position.index, length_bytes: command.body_bytes };
-    commands.iter().filter(|command| command.body_bytes > 0).map(of).collect()
+    let named = commands.iter().filter(|command| command.body_bytes > 0 && !command.head.starts_with(SPENT));
+    named.map(of).collect()
 }
 
 impl StateMachine for Journal {

@@ -20,7 +20,7 @@ use std::{
 
 /// What goes wrong with one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     None,
     /// 503: nothing was done.
     Unavailable,
@@ -36,23 +36,23 @@ pub enum Fault {
     AlteredRead,
 }
 
-pub struct Faulty {
-    pub inner: Arc<InMemory>,
+pub(crate) struct Faulty {
+    pub(crate) inner: Arc<InMemory>,
     /// Call number from which on the store refuses everything, as after a crash of the caller.
-    pub dies_at: u64,
-    pub calls: AtomicU64,
-    pub puts: AtomicU64,
-    pub gets: AtomicU64,
-    pub putting: AtomicU64,
-    pub putting_max: AtomicU64,
-    pub slow: Option<Duration>,
-    chance: parking_lot::Mutex<rand_chacha::ChaCha8Rng>,
+    pub(crate) dies_at: u64,
+    pub(crate) calls: AtomicU64,
+    pub(crate) puts: AtomicU64,
+    pub(crate) gets: AtomicU64,
+    pub(crate) putting: AtomicU64,
+    pub(crate) putting_max: AtomicU64,
+    pub(crate) slow: Option<Duration>,
+    pub(crate) chance: parking_lot::Mutex<rand_chacha::ChaCha8Rng>,
     /// Of a hundred calls so many are met by a fault.
-    percent: u32,
+    pub(crate) percent: u32,
 }
 
 impl Faulty {
-    pub fn new(inner: &Arc<InMemory>) -> Self {
+    pub(crate) fn new(inner: &Arc<InMemory>) -> Self {
         Self {
             inner: Arc::clone(inner),
             dies_at: u64::MAX,
@@ -67,7 +67,7 @@ impl Faulty {
         }
     }
 
-    pub fn troubled(inner: &Arc<InMemory>, seed: u64, percent: u32) -> Self {
+    pub(crate) fn troubled(inner: &Arc<InMemory>, seed: u64, percent: u32) -> Self {
         let chance = parking_lot::Mutex::new(rand_chacha::ChaCha8Rng::seed_from_u64(seed));
         Self { chance, percent, ..Self::new(inner) }
     }
