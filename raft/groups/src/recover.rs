@@ -430,6 +430,9 @@ impl Disk for Frozen {
     fn replace(&self, _: &str, _: &[u8]) -> io::Result<()> {
         Err(frozen())
     }
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        Err(frozen())
+    }
     fn sync_names(&self) -> io::Result<()> {
         Ok(())
     }
