@@ -98,11 +98,12 @@ impl fmt::Debug for Faulty {
     }
 }
 
-fn flipped(bytes: &[u8]) -> Bytes {
+/// Puts flip one bit and reads another: twice the same would be none.
+fn flipped(bytes: &[u8], bit: u8) -> Bytes {
     let mut bytes = bytes.to_vec();
     let middle = bytes.len() / 2;
     if let Some(byte) = bytes.get_mut(middle) {
-        *byte ^= 4;
+        *byte ^= bit;
     }
     bytes.into()
 }
@@ -121,7 +122,7 @@ impl ObjectStore for Faulty {
                 Fault::LostPut => Ok(PutResult { e_tag: None, version: None, extensions: Default::default() }),
                 Fault::AlteredPut => {
                     let bytes = payload.iter().flat_map(|part| part.to_vec()).collect::<Vec<_>>();
-                    self.inner.put_opts(location, flipped(&bytes).into(), options).await
+                    self.inner.put_opts(location, flipped(&bytes, 4).into(), options).await
                 }
                 Fault::Silent => {
                     self.inner.put_opts(location, payload, options).await?;
@@ -158,7 +159,7 @@ impl ObjectStore for Faulty {
         let (meta, range, attributes, extensions) =
             (got.meta.clone(), got.range.clone(), got.attributes.clone(), got.extensions.clone());
         let bytes = got.bytes().await?;
-        let bytes = if fault == Fault::CutRead { bytes.slice(..bytes.len() / 2) } else { flipped(&bytes) };
+        let bytes = if fault == Fault::CutRead { bytes.slice(..bytes.len() / 2) } else { flipped(&bytes, 8) };
         let payload = GetResultPayload::Stream(futures::stream::once(async move { Ok(bytes) }).boxed());
         Ok(GetResult { payload, meta, range, attributes, extensions })
     }
