@@ -1,12 +1,13 @@
 """Backups to a folder, restored; and what is left of a cluster that lost its majority, recovered."""
 import json
 import subprocess
+import sys
 import time
 
 import pytest
 import requests
 from cluster import Cluster, Instance, Node
-from triptych import BINARY
+from triptych import BINARY, free_port
 
 
 @pytest.fixture
@@ -224,4 +225,52 @@ def test_two_folders_that_are_left_give_together_what_each_misses(started, tmp_p
     after = {file: file.stat().st_mtime_ns for file in n2.folder.rglob("*") if file.is_file() and file.name != "LOCK"}
     assert before == after, "the other folder is only read"
     with Alone(tmp_path, n3.folder) as node:
+        holds(node, instances)
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """An S3 server in a process of its own, and a bucket in it."""
+    port = free_port()
+    log = open(tmp_path / "s3.log", "wb")
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                requests.put(f"{url}/images", timeout=2)
+                break
+            except requests.RequestException:
+                assert time.monotonic() < deadline and server.poll() is None, (tmp_path / "s3.log").read_text()
+                time.sleep(0.1)
+        environment = {
+            "AWS_ENDPOINT": url,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield "s3://images/some/prefix"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_bucket_is_a_store_as_a_folder_is(bucket, started, tmp_path):
+    cluster = started()
+    instances = store_some(cluster, "s3", 24)
+    made = run_json("backup", "create", "--to", bucket, "--http", cluster.nodes[0].url)
+    assert made["state"] == "done"
+    again = run_json("backup", "create", "--to", bucket, "--http", cluster.nodes[1].url)
+    assert again["totals"]["sent_bytes"] == 0
+    assert run_json("backup", "verify", "--from", bucket)["damage"] == []
+    cluster.end()
+    assert run_json("backup", "prune", "--from", bucket, "--keep", 1, "--yes")["backups"] == [made["id"]]
+    data = tmp_path / "restored"
+    assert run_json("restore", "--from", bucket, "--data", data)["restored"] == again["id"]
+    with Alone(tmp_path, data) as node:
         holds(node, instances)

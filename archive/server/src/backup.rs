@@ -155,7 +155,7 @@ impl Backups {
         let unknown = || TierError::Source { what: "its cluster".into(), why: "it belongs to none yet".into() };
         let cluster_id = self.node.identity().borrow().cluster_id.ok_or_else(unknown)?;
         let url = to.to_owned();
-        let opened = tokio::task::spawn_blocking(move || Repository::open(&url)).await;
+        let opened = tokio::task::spawn_blocking(move || Repository::create(&url)).await;
         let repository =
             opened.map_err(|error| TierError::Target { step: format!("open {to}"), why: error.to_string() })??;
         Ok((repository.cluster(cluster_id), cluster_id))

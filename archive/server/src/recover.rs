@@ -76,7 +76,7 @@ pub(crate) fn run(flags: RecoverFlags) -> Result<ExitCode, Failure> {
         others.push(other);
         guards.push(guard);
     }
-    let plan = plan(&own, &others)?;
+    let plan = plan(&own, &others, begun.as_ref())?;
     if !flags.json {
         print!("{}", describe(&plan, old_id, &others));
     }
@@ -91,8 +91,11 @@ pub(crate) fn run(flags: RecoverFlags) -> Result<ExitCode, Failure> {
         }
     }
     let name = flags.name.clone().unwrap_or_else(|| own.identity.name.clone());
-    let marker =
-        begun.unwrap_or_else(|| Unfinished::new("recover", format!("cluster {old_id}"), name, Uuid::new_v4(), former));
+    let marker = begun.unwrap_or_else(|| {
+        let mut new = Unfinished::new("recover", format!("cluster {old_id}"), name, Uuid::new_v4());
+        (new.former_cluster_ids, new.group_count) = (former, plan.group_count);
+        new
+    });
     let recovered = apply(&flags, own, &guard, &others, &plan, &marker)?;
     drop(guards);
     if flags.json {

@@ -149,7 +149,7 @@ async fn begin(
             .into());
         }
     }
-    let marker = Unfinished::new("restore", source_of(&id), flags.name.clone(), Uuid::new_v4(), Vec::new());
+    let marker = Unfinished::new("restore", source_of(&id), flags.name.clone(), Uuid::new_v4());
     marker.save(folder)?;
     Ok((marker, manifest))
 }

@@ -16,7 +16,7 @@
 
 use crate::{
     Identity,
-    refound::{RefoundError, applied_of, apply_log, vote_of, wait_for},
+    refound::{RefoundError, Unfinished, applied_of, apply_log, vote_of, wait_for},
 };
 use raft_lanes::{Body, Entry, Lane, LaneError};
 use raft_placement::{MetaCommand, MetaState};
@@ -146,14 +146,15 @@ fn held(survivor: &Survivor, group: GroupId) -> Result<Held, RefoundError> {
     Ok(Held { folder: survivor.folder.clone(), last, committed: hint.max(applied), applied, term })
 }
 
-/// What is there, and what would be done. Changes nothing.
+/// What is there, and what would be done. Changes nothing. `begun` is what was begun in the own folder before: then the meta
+/// group's log may be half gone.
 ///
 /// # Errors
 /// When a folder cannot be read, or the folders are of different clusters.
-pub fn plan(own: &Survivor, others: &[Survivor]) -> Result<Plan, RefoundError> {
+pub fn plan(own: &Survivor, others: &[Survivor], begun: Option<&Unfinished>) -> Result<Plan, RefoundError> {
     let all: Vec<&Survivor> = std::iter::once(own).chain(others).collect();
     let meta = meta_of(&all)?;
-    let group_count = meta.group_count();
+    let group_count = meta.group_count().max(begun.map_or(0, |begun| begun.group_count));
     if group_count == 0 {
         return Err(RefoundError::Contradiction(
             "the meta group's log names no groups: this cluster never acknowledged anything, so start with an empty folder".into(),
@@ -428,6 +429,9 @@ impl Disk for Frozen {
         Ok(())
     }
     fn replace(&self, _: &str, _: &[u8]) -> io::Result<()> {
+        Err(frozen())
+    }
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
         Err(frozen())
     }
     fn sync_names(&self) -> io::Result<()> {

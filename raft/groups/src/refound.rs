@@ -49,6 +49,9 @@ pub struct Unfinished {
     /// Clusters whose segments lie in the folder.
     #[serde(default)]
     pub former_cluster_ids: Vec<Uuid>,
+    /// Data groups, where a log that said so may be gone by now; else 0.
+    #[serde(default)]
+    pub group_count: u32,
 }
 
 /// Why a folder did not become a cluster of its own.
@@ -89,8 +92,9 @@ impl From<StateMachineError> for RefoundError {
 impl Unfinished {
     /// A new piece of work.
     #[must_use]
-    pub fn new(what: &str, source: String, name: String, cluster_id: Uuid, former_cluster_ids: Vec<Uuid>) -> Self {
-        Self { version: VERSION, what: what.into(), source, name, cluster_id, former_cluster_ids }
+    pub fn new(what: &str, source: String, name: String, cluster_id: Uuid) -> Self {
+        let (what, former_cluster_ids) = (what.into(), Vec::new());
+        Self { version: VERSION, what, source, name, cluster_id, former_cluster_ids, group_count: 0 }
     }
 
     /// What lies in the folder.

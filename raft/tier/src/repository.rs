@@ -46,6 +46,18 @@ pub struct Repository {
 }
 
 impl Repository {
+    /// The store at `url` for a backup that may be the first: a folder is made.
+    ///
+    /// # Errors
+    /// When the address cannot be used.
+    pub fn create(url: &str) -> Result<Self, TierError> {
+        if let Some(folder) = url.strip_prefix("file://").filter(|folder| folder.starts_with('/')) {
+            let made = std::fs::create_dir_all(folder);
+            made.map_err(|error| TierError::Address { url: url.to_owned(), why: error.to_string() })?;
+        }
+        Self::open(url)
+    }
+
     /// The store at `url`: `file:///folder`, or `s3://bucket/prefix` with credentials and endpoint from the usual `AWS_…`
     /// variables of the environment.
     ///
@@ -57,7 +69,9 @@ impl Repository {
             if !folder.starts_with('/') {
                 return Err(bad("a folder is named from the root".into()));
             }
-            std::fs::create_dir_all(folder).map_err(|error| bad(error.to_string()))?;
+            if !std::path::Path::new(folder).is_dir() {
+                return Err(bad("there is no such folder".into()));
+            }
             let store = LocalFileSystem::new_with_prefix(folder).map_err(|error| bad(error.to_string()))?;
             // Durable before the manifest is written; see B1.
             let store = store.with_fsync(true);

@@ -130,7 +130,7 @@ async fn a_backup_that_dies_at_any_step_leaves_none_and_the_next_one_is_whole() 
         }
         steps += 1;
     }
-    assert!(steps > 40, "only {steps} steps");
+    assert!(steps > 20, "only {steps} steps");
 }
 
 /// B1: 503, silence, lost and altered puts, cut and altered reads. Either it says that it failed, or it is whole.
@@ -212,8 +212,9 @@ async fn memory_and_the_queue_are_bounded() {
     let store = over(Arc::<Faulty>::clone(&faulty) as Arc<dyn ObjectStore>);
     create(source, &store, options, &Ticks::default(), 1, &Progress::default()).await.unwrap();
     let most = fake.held_bytes_max.load(SeqCst);
-    // The store in memory keeps what it was given: a copy of its own, made when it is put.
-    assert!(most <= 300 << 20);
+    // The store in memory keeps a copy of its own.
+    assert!(most <= options.memory_bytes, "{most} bytes of bodies at one time");
+    assert!(most > 20 << 20, "two packs and more: the bound was met");
     assert!(faulty.putting_max.load(SeqCst) <= 2, "{}", faulty.putting_max.load(SeqCst));
 }
 
@@ -354,7 +355,8 @@ async fn a_backup_is_chosen_by_id_by_time_or_as_the_newest() {
 async fn a_folder_is_a_store_and_addresses_that_are_none_say_what_to_write() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("file://{}/backups", folder.path().display());
-    let repository = Repository::open(&url).expect("a folder");
+    assert!(Repository::open(&url).unwrap_err().to_string().contains("no such folder"), "reading makes none");
+    let repository = Repository::create(&url).expect("a folder");
     assert!(repository.the_cluster(None).await.unwrap_err().to_string().contains("holds no backup"));
     let (fake, clock) = (filled(2, 20), Ticks::default());
     let id = back_up(&fake, &repository.cluster(CLUSTER), &clock).await.expect("made").id;

@@ -20,7 +20,7 @@ use std::{
 
 /// What goes wrong with one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     None,
     /// 503: nothing was done.
     Unavailable,
@@ -36,23 +36,23 @@ pub enum Fault {
     AlteredRead,
 }
 
-pub struct Faulty {
-    pub inner: Arc<InMemory>,
+pub(crate) struct Faulty {
+    pub(crate) inner: Arc<InMemory>,
     /// Call number from which on the store refuses everything, as after a crash of the caller.
-    pub dies_at: u64,
-    pub calls: AtomicU64,
-    pub puts: AtomicU64,
-    pub gets: AtomicU64,
-    pub putting: AtomicU64,
-    pub putting_max: AtomicU64,
-    pub slow: Option<Duration>,
-    chance: parking_lot::Mutex<rand_chacha::ChaCha8Rng>,
+    pub(crate) dies_at: u64,
+    pub(crate) calls: AtomicU64,
+    pub(crate) puts: AtomicU64,
+    pub(crate) gets: AtomicU64,
+    pub(crate) putting: AtomicU64,
+    pub(crate) putting_max: AtomicU64,
+    pub(crate) slow: Option<Duration>,
+    pub(crate) chance: parking_lot::Mutex<rand_chacha::ChaCha8Rng>,
     /// Of a hundred calls so many are met by a fault.
-    percent: u32,
+    pub(crate) percent: u32,
 }
 
 impl Faulty {
-    pub fn new(inner: &Arc<InMemory>) -> Self {
+    pub(crate) fn new(inner: &Arc<InMemory>) -> Self {
         Self {
             inner: Arc::clone(inner),
             dies_at: u64::MAX,
@@ -67,7 +67,7 @@ impl Faulty {
         }
     }
 
-    pub fn troubled(inner: &Arc<InMemory>, seed: u64, percent: u32) -> Self {
+    pub(crate) fn troubled(inner: &Arc<InMemory>, seed: u64, percent: u32) -> Self {
         let chance = parking_lot::Mutex::new(rand_chacha::ChaCha8Rng::seed_from_u64(seed));
         Self { chance, percent, ..Self::new(inner) }
     }
@@ -98,11 +98,12 @@ impl fmt::Debug for Faulty {
     }
 }
 
-fn flipped(bytes: &[u8]) -> Bytes {
+/// Puts flip one bit and reads another: twice the same would be none.
+fn flipped(bytes: &[u8], bit: u8) -> Bytes {
     let mut bytes = bytes.to_vec();
     let middle = bytes.len() / 2;
     if let Some(byte) = bytes.get_mut(middle) {
-        *byte ^= 4;
+        *byte ^= bit;
     }
     bytes.into()
 }
@@ -121,7 +122,7 @@ impl ObjectStore for Faulty {
                 Fault::LostPut => Ok(PutResult { e_tag: None, version: None, extensions: Default::default() }),
                 Fault::AlteredPut => {
                     let bytes = payload.iter().flat_map(|part| part.to_vec()).collect::<Vec<_>>();
-                    self.inner.put_opts(location, flipped(&bytes).into(), options).await
+                    self.inner.put_opts(location, flipped(&bytes, 4).into(), options).await
                 }
                 Fault::Silent => {
                     self.inner.put_opts(location, payload, options).await?;
@@ -158,7 +159,7 @@ impl ObjectStore for Faulty {
         let (meta, range, attributes, extensions) =
             (got.meta.clone(), got.range.clone(), got.attributes.clone(), got.extensions.clone());
         let bytes = got.bytes().await?;
-        let bytes = if fault == Fault::CutRead { bytes.slice(..bytes.len() / 2) } else { flipped(&bytes) };
+        let bytes = if fault == Fault::CutRead { bytes.slice(..bytes.len() / 2) } else { flipped(&bytes, 8) };
         let payload = GetResultPayload::Stream(futures::stream::once(async move { Ok(bytes) }).boxed());
         Ok(GetResult { payload, meta, range, attributes, extensions })
     }

@@ -1,7 +1,7 @@
 //! A state machine and a node that are only remembered, and a store that misbehaves as stores do.
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
 
-pub mod faulty;
+pub(crate) mod faulty;
 
 use bytes::Bytes;
 use object_store::{ObjectStore, memory::InMemory, path::Path};
@@ -24,21 +24,21 @@ use std::{
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-pub const CLUSTER: Uuid = Uuid::from_u128(7);
+pub(crate) const CLUSTER: Uuid = Uuid::from_u128(7);
 /// Small, so that a test has many packs and parts.
-pub const SMALL: Options = Options { memory_bytes: 12 << 20, pack_bytes: 4_000, rows_bytes: 300 };
+pub(crate) const SMALL: Options = Options { memory_bytes: 12 << 20, pack_bytes: 4_000, rows_bytes: 300 };
 
 /// Rows: which bodies a group names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rows {
-    pub applied: Option<LogPosition>,
-    pub bodies: BTreeMap<u64, u32>,
+pub(crate) struct Rows {
+    pub(crate) applied: Option<LogPosition>,
+    pub(crate) bodies: BTreeMap<u64, u32>,
 }
 
 /// A state machine whose rows are bodies and nothing else.
 #[derive(Default)]
-pub struct Shelf {
-    pub rows: Mutex<BTreeMap<GroupId, Rows>>,
+pub(crate) struct Shelf {
+    pub(crate) rows: Mutex<BTreeMap<GroupId, Rows>>,
     incomplete: Mutex<Vec<GroupId>>,
 }
 
@@ -120,7 +120,7 @@ impl Drop for Counted {
     }
 }
 
-pub fn content(address: BlockAddress, length: u32) -> Vec<u8> {
+pub(crate) fn content(address: BlockAddress, length: u32) -> Vec<u8> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&address.group.0.to_le_bytes()).update(&address.index.to_le_bytes());
     let mut bytes = vec![0; length as usize];
@@ -130,25 +130,25 @@ pub fn content(address: BlockAddress, length: u32) -> Vec<u8> {
 
 /// A node with a [`Shelf`].
 #[derive(Default)]
-pub struct Fake {
-    pub shelf: Shelf,
-    pub groups: u32,
-    pub held_bytes: Arc<AtomicU64>,
-    pub held_bytes_max: AtomicU64,
-    pub reads: AtomicU64,
+pub(crate) struct Fake {
+    pub(crate) shelf: Shelf,
+    pub(crate) groups: u32,
+    pub(crate) held_bytes: Arc<AtomicU64>,
+    pub(crate) held_bytes_max: AtomicU64,
+    pub(crate) reads: AtomicU64,
     /// A body that is gone, and goes from the rows when it is asked for.
-    pub vanishes: Mutex<Option<BlockAddress>>,
+    pub(crate) vanishes: Mutex<Option<BlockAddress>>,
     /// Rows end without their end.
-    pub rows_break: AtomicBool,
+    pub(crate) rows_break: AtomicBool,
 }
 
 impl Fake {
-    pub fn new(groups: u32) -> Arc<Self> {
+    pub(crate) fn new(groups: u32) -> Arc<Self> {
         Arc::new(Self { groups, ..Self::default() })
     }
 
     /// Puts a body into the rows of a group.
-    pub fn put(&self, group: u32, length: u32) -> u64 {
+    pub(crate) fn put(&self, group: u32, length: u32) -> u64 {
         let mut all = self.shelf.rows.lock();
         let rows = all.entry(GroupId(group)).or_default();
         let index = rows.applied.map_or(0, |applied| applied.index + 1);
@@ -157,7 +157,7 @@ impl Fake {
         index
     }
 
-    pub fn delete(&self, group: u32, index: u64) {
+    pub(crate) fn delete(&self, group: u32, index: u64) {
         let mut all = self.shelf.rows.lock();
         let rows = all.entry(GroupId(group)).or_default();
         if rows.bodies.remove(&index).is_some()
@@ -214,7 +214,7 @@ impl Source for Fake {
 
 /// A clock that moves a second with each look.
 #[derive(Default)]
-pub struct Ticks(AtomicU64);
+pub(crate) struct Ticks(AtomicU64);
 
 impl Clock for Ticks {
     fn now(&self) -> Duration {
@@ -227,13 +227,13 @@ impl Clock for Ticks {
 
 /// Where a restore puts bodies; may fail after some.
 #[derive(Default)]
-pub struct Box2 {
-    pub held: Mutex<BTreeMap<(GroupId, u64), Bytes>>,
-    pub fails_after: AtomicU64,
+pub(crate) struct Box2 {
+    pub(crate) held: Mutex<BTreeMap<(GroupId, u64), Bytes>>,
+    pub(crate) fails_after: AtomicU64,
 }
 
 impl Box2 {
-    pub fn new(fails_after: u64) -> Arc<Self> {
+    pub(crate) fn new(fails_after: u64) -> Arc<Self> {
         Arc::new(Self { fails_after: AtomicU64::new(fails_after), ..Self::default() })
     }
 }
@@ -255,11 +255,11 @@ impl Keep for Box2 {
     }
 }
 
-pub fn over(store: Arc<dyn ObjectStore>) -> ClusterStore {
+pub(crate) fn over(store: Arc<dyn ObjectStore>) -> ClusterStore {
     Repository::over(store, Path::from("some/prefix"), WriteCheck::ReadBack, "memory://").cluster(CLUSTER)
 }
 
-pub fn memory() -> (Arc<InMemory>, ClusterStore) {
+pub(crate) fn memory() -> (Arc<InMemory>, ClusterStore) {
     let memory = Arc::new(InMemory::new());
     let store: Arc<dyn ObjectStore> = Arc::<InMemory>::clone(&memory);
     (memory, over(store))
