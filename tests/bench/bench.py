@@ -15,6 +15,7 @@ import data
 import failover
 import measure
 import peers
+import repair
 import report
 
 DLOAD = os.environ.get("DLOAD", os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(peers.ROOT, "target")), "release", "dload"))
@@ -39,7 +40,8 @@ class Bench:
         self.rows.append(row)
         small = row["test"].startswith(("cfind", "qido"))
         keys = ("req_s", "server_cpu_ms_per_request") if small else ("mb_s", "inst_s", "server_cpu_s_per_gb")
-        shown = {k: row[k] for k in (*keys, "server_peak_rss_mib", "foreign_cpu_s", "kills", "acknowledged", "standstill_s") if row.get(k)}
+        shown = {k: row[k] for k in (*keys, "server_peak_rss_mib", "foreign_cpu_s", "kills", "acknowledged", "standstill_s",
+                                                             "mirror_s", "of_raw", "raw_copy_mb_s", "p99_over_alone", "catch_up_s", "rss_highest_mib", "longest_ready_s") if row.get(k)}
         if "latency_ms" in row:
             shown.update(p50=round(row["latency_ms"]["p50"], 2), p99=round(row["latency_ms"]["p99"], 2))
         for wrong in ("failures", "error"):
@@ -57,9 +59,12 @@ class Bench:
     def files(self, kind, first=0, last=None):
         return self.write_lines(f"{kind}-{first}-{last}.txt", [os.path.join(BASE, "data", f) for s in self.manifest[kind][first:last] for f in s["files"]])
 
+    def command(self, peer, operation):
+        return [DLOAD, operation, "--addr", f"127.0.0.1:{peer.dimse}", "--called", peer.title]
+
     def dload(self, peer, test, round_, operation, *arguments, keep=True):
         """One run of the driver; what it did not get done is in the row as `failures` or `error`."""
-        command = [DLOAD, operation, "--addr", f"127.0.0.1:{peer.dimse}", "--called", peer.title, *map(str, arguments)]
+        command = [*self.command(peer, operation), *map(str, arguments)]
         with measure.Meter(peer.pids()) as meter:
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=self.o.timeout)
@@ -183,6 +188,30 @@ class Bench:
                 peer.remove()
 
 
+    def once(self, peer, round_, test, work):
+        """Starts the peer, runs `work` once, and removes it."""
+        if round_ > 0:
+            return
+        peer.start()
+        try:
+            self.record(peer, test, round_, **work())
+        finally:
+            peer.stop()
+            peer.remove()
+
+    def mirror(self, peer, round_):
+        """A lost node is replaced: how fast it is whole again, and what that costs a sender."""
+        self.once(peer, round_, "mirror", lambda: repair.mirror(self, peer, self.files("ct", 0, -1), self.files("ct", -1)))
+
+    def lag(self, peer, round_):
+        """A node is away while images come in."""
+        self.once(peer, round_, "lag", lambda: repair.lag(self, peer, self.files("ct"), self.o.lag_seconds, self.o.lag_mb_s))
+
+    def restart(self, peer, round_):
+        """`kill -9` of a node that holds many instances."""
+        self.once(peer, round_, "restart", lambda: repair.restart(self, peer, self.files("index"), len(self.manifest["index"])))
+
+
 TESTS = dict(
     ingest=("triptych", "triptych-3", "orthanc", "storescp"),
     retrieve=("triptych", "orthanc", "dcmqrscp"),
@@ -190,12 +219,17 @@ TESTS = dict(
     big=("triptych", "triptych-3"),
     idle=("triptych", "triptych-3"),
     failover=("triptych-3",),
+    mirror=("triptych-3",),
+    lag=("triptych-3",),
+    restart=("triptych", "triptych-3"),
 )
 
 
 def arguments():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument("--tests", default=",".join(TESTS), help=f"of {','.join(TESTS)}")
+    # The last three want much disk and time of their own: by name.
+    usual = [test for test in TESTS if test not in ("mirror", "lag", "restart")]
+    a.add_argument("--tests", default=",".join(usual), help=f"of {','.join(TESTS)}")
     a.add_argument("--peers", default=",".join(peers.ALL), help=f"of {','.join(peers.ALL)}")
     a.add_argument("--rounds", type=int, default=3, help="rounds go over all peers, so that a busy spell of the machine meets them all")
     a.add_argument("--associations", type=lambda s: [int(x) for x in s.split(",")], default=[1, 4, 16])
@@ -206,6 +240,8 @@ def arguments():
     a.add_argument("--big-mib", type=int, default=1024)
     a.add_argument("--big-associations", type=int, default=8)
     a.add_argument("--kills", type=int, default=5, help="of the failover test; 20 for a p99 worth the name")
+    a.add_argument("--lag-seconds", type=float, default=300, help="how long the node of the lag test is away")
+    a.add_argument("--lag-mb-s", type=float, default=None, help="what the senders of the lag test are held to; else they send all they can")
     a.add_argument("--timeout", type=float, default=600, help="seconds that one run of the driver may take")
     a.add_argument("--quick", action="store_true", help="one small round of everything: does it work at all")
     a.add_argument("--no-install", action="store_true", help="leave out peers that are missing instead of installing them")
@@ -242,7 +278,7 @@ def main():
             there.append(peer)
     tests = o.tests.split(",")
     begun = time.monotonic()
-    manifest = data.make(os.path.join(BASE, "data"), o.ct_studies, 50, o.index_studies if "find" in tests else 0)
+    manifest = data.make(os.path.join(BASE, "data"), o.ct_studies, 50, o.index_studies if {"find", "restart"} & set(tests) else 0)
     print(f"data: {o.ct_studies * 50} CTs, {len(manifest['index'])} studies for queries, {time.monotonic() - begun:.0f} s", flush=True)
     bench, stopped = Bench(o, manifest), []
     for round_ in range(o.rounds):

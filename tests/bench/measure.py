@@ -105,6 +105,32 @@ def disk(folder, count=200, size=512 << 10):
     return out
 
 
+def copy(folder, mib=1024):
+    """MB/s of one reader and one writer on this disk, past the page cache: a file is written, forgotten, read and written again."""
+    block = os.urandom(8 << 20)
+    source, target = os.path.join(folder, "raw-from.dat"), os.path.join(folder, "raw-to.dat")
+
+    def write(path, pieces):
+        fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        for number, piece in enumerate(pieces):
+            os.write(fd, piece)
+            if number % 8 == 7:
+                os.fdatasync(fd)
+        os.fdatasync(fd)
+        os.close(fd)
+
+    write(source, (block for _ in range(mib // 8)))
+    fd = os.open(source, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    begun = time.monotonic()
+    write(target, iter(lambda: os.read(fd, 8 << 20), b""))
+    took = time.monotonic() - begun
+    os.close(fd)
+    for path in (source, target):
+        os.unlink(path)
+    return round(mib * (1 << 20) / 1e6 / took, 1)
+
+
 def http_load(port, paths, accept, clients, seconds=None):
     """GETs `paths` over `clients` kept-alive connections: each path once, or round and round for `seconds`."""
     lock, took, total, errors = threading.Lock(), [], [0], {}

@@ -1,7 +1,7 @@
 //! The catalogue of one node: one writer, some readers.
 
 use crate::{
-    Tombstone, apply, delete,
+    Tombstone, UploadId, apply, delete,
     error::{CatalogError, Step},
     export, import,
     pool::Pool,
@@ -115,6 +115,22 @@ impl Catalog {
                 })
             })
             .step("read totals")
+    }
+
+    /// Uploads that are neither committed nor given up, with the index of the newest block of each.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn uploads(&self) -> Result<Vec<(GroupId, UploadId, u64)>, CatalogError> {
+        let reader = self.pool.reader()?;
+        let mut statement = reader
+            .prepare_cached("SELECT grp, upload, max(idx) FROM upload GROUP BY grp, upload")
+            .step("prepare uploads")?;
+        let take = |row: &rusqlite::Row<'_>| {
+            Ok((GroupId(row.get(0)?), UploadId(row.get(1)?), row.get::<_, i64>(2)?.cast_unsigned()))
+        };
+        let rows = statement.query_map([], take).step("read uploads")?;
+        rows.collect::<rusqlite::Result<_>>().step("read uploads")
     }
 
     /// What was deleted lately, newest first: of one study or of all.

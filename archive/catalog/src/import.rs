@@ -263,6 +263,8 @@ fn count_totals(transaction: &Transaction<'_>) -> Result<(), CatalogError> {
 
 /// The bodies that rows of `group` name, ascending, each once.
 pub(crate) fn bodies(connection: &Connection, group: GroupId) -> Result<Vec<BodyRef>, CatalogError> {
+    // One moment for all of it: between two, an upload may become an instance, and its bodies would be named by neither.
+    let _moment = connection.unchecked_transaction().step("begin to look for bodies")?;
     let mut found = Vec::new();
     for sql in [
         "SELECT i.blocks FROM study t JOIN series e ON e.study = t.id

@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use clap::Subcommand;
-use raft_types::{ClusterStatus, NodeHealth};
+use raft_types::{ClusterStatus, NodeHealth, NodeState, NodeStatus, UpkeepStatus};
 use std::{fmt::Write, process::ExitCode, time::Duration};
 
 #[derive(Subcommand)]
@@ -60,20 +60,16 @@ fn describe(status: &ClusterStatus) -> String {
     line(format_args!("survives  {}", failures(status.survives_failures)));
     line(format_args!(""));
     line(format_args!(
-        "{:<12} {:>6} {:<22} {:<8} {:>6} {:>8} {:>13}",
-        "NODE", "ID", "ADDRESS", "HEALTH", "LEADS", "LAG", "LAST CONTACT"
+        "{:<12} {:>6} {:<22} {:<26} {:>6} {:>6} {:>8} {:>13}",
+        "NODE", "ID", "ADDRESS", "STATE", "COPIES", "LEADS", "LAG", "LAST CONTACT"
     ));
     for node in &status.nodes {
         let id = node.id.map_or_else(|| "-".into(), |id| id.to_string());
-        let health = match node.health {
-            NodeHealth::Up => "up",
-            NodeHealth::Down => "DOWN",
-            NodeHealth::Unknown => "unknown",
-        };
+        let state = state(node);
         let contact = node.last_contact_ms.map_or_else(|| "-".into(), |ms| format!("{ms} ms"));
         line(format_args!(
-            "{:<12} {id:>6} {:<22} {health:<8} {:>6} {:>8} {contact:>13}",
-            node.name, node.peer_address, node.leads, node.lag_entries
+            "{:<12} {id:>6} {:<22} {state:<26} {:>6} {:>6} {:>8} {contact:>13}",
+            node.name, node.peer_address, node.copies, node.leads, node.lag_entries
         ));
     }
     for node in &status.nodes {
@@ -86,10 +82,19 @@ fn describe(status: &ClusterStatus) -> String {
             ));
         }
     }
-    let learning: Vec<_> = status.groups.iter().filter(|group| !group.learners.is_empty()).collect();
-    if let Some(group) = learning.first() {
+    let upkeep = &status.upkeep;
+    if upkeep.damaged_left > 0 {
         line(format_args!(""));
-        line(format_args!("joining: {} is being brought up in {} groups", group.learners.join(", "), learning.len()));
+        line(format_args!(
+            "DAMAGED: {} places on the disk of {} could not be mended: see its log, and replace the disk",
+            upkeep.damaged_left, status.answered_by
+        ));
+    }
+    line(format_args!(""));
+    line(format_args!("disk      {}", describe_upkeep(upkeep)));
+    if status.moving_groups > 0 {
+        line(format_args!(""));
+        line(format_args!("moving: copies of {} groups are on their way to other nodes", status.moving_groups));
     }
     let leaderless: Vec<_> =
         status.groups.iter().filter(|group| group.leader.is_none()).map(|g| g.id.to_string()).collect();
@@ -99,6 +104,50 @@ fn describe(status: &ClusterStatus) -> String {
             "no leader: {} — writes to these groups wait until a majority of their nodes is up",
             leaderless.join(" ")
         ));
+    }
+    text
+}
+
+/// Scrub and compaction in a line.
+fn describe_upkeep(upkeep: &UpkeepStatus) -> String {
+    let scrub = match upkeep {
+        UpkeepStatus { scrub_running: true, scrub_done_bytes, scrub_total_bytes, .. } => {
+            format!("scrub at {} %", scrub_done_bytes * 100 / (*scrub_total_bytes).max(1))
+        }
+        UpkeepStatus { scrub_last_full_ms: None, .. } => "not scrubbed yet".into(),
+        UpkeepStatus { scrub_last_full_ms: Some(at), .. } => {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let age = now.saturating_sub(Duration::from_millis(*at));
+            format!("scrubbed {} ago", indicatif::HumanDuration(age))
+        }
+    };
+    format!(
+        "{scrub}; damaged {} and mended {}; about {} of {} dead",
+        upkeep.damaged_found,
+        upkeep.damaged_repaired,
+        indicatif::HumanBytes(upkeep.dead_bytes),
+        indicatif::HumanBytes(upkeep.disk_bytes)
+    )
+}
+
+/// Whether a node answers, and what the cluster has decided about it.
+pub(crate) fn state(node: &NodeStatus) -> String {
+    let mut text = match node.health {
+        NodeHealth::Up => "up",
+        NodeHealth::Down => "DOWN",
+        NodeHealth::Unknown => "unknown",
+    }
+    .to_owned();
+    match node.state {
+        NodeState::Member => {}
+        NodeState::Joining => text.push_str(", joining"),
+        NodeState::Draining => text.push_str(", draining"),
+        NodeState::Drained => text.push_str(", drained"),
+        NodeState::Condemned => text.push_str(", given up"),
+    }
+    if let Some(bytes) = node.missing_bytes {
+        // Writing to a String cannot fail.
+        _ = write!(text, ", syncing {}", indicatif::HumanBytes(bytes));
     }
     text
 }

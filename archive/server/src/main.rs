@@ -9,6 +9,7 @@ mod logging;
 mod node;
 mod serve;
 mod settings;
+mod upkeep;
 mod watchdog;
 mod world;
 
@@ -38,6 +39,10 @@ enum Verb {
     Find(client::FindFlags),
     /// Fetch a study or a series from an archive (C-GET).
     Get(fetch::GetFlags),
+    /// Read and verify the whole disk of a node now, and mend what is damaged with what its peers have.
+    Scrub(upkeep::UpkeepFlags),
+    /// Give back the space of what a node does not need any more, now.
+    Compact(upkeep::UpkeepFlags),
     Delete(delete::DeleteFlags),
     Deletions(delete::DeletionsFlags),
     /// Manage the nodes of a cluster.
@@ -58,6 +63,8 @@ fn main() -> ExitCode {
         Verb::Send(flags) => client::send(flags),
         Verb::Find(flags) => client::find(flags),
         Verb::Get(flags) => fetch::get(flags),
+        Verb::Scrub(flags) => upkeep::scrub(flags),
+        Verb::Compact(flags) => upkeep::compact(flags),
         Verb::Delete(flags) => delete::delete(flags),
         Verb::Deletions(flags) => delete::deletions(flags),
         Verb::Node { verb } => node::run(verb),

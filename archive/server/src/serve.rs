@@ -17,8 +17,8 @@ use crate::{
 use archive_catalog::{Catalog, CatalogOptions};
 use archive_dimse::{Deadlines, DimseServer, DimseSettings};
 use archive_service::{Archive, ServiceSettings};
-use archive_web::{Health, Web, WebSettings};
-use raft_groups::{Identity, Node, NodeOptions, Retention};
+use archive_web::{Health, NodeOrder, Web, WebSettings};
+use raft_groups::{Identity, Node, NodeOptions, Retention, Upkeep};
 use raft_lanes::{FolderDisk, Lane, LaneMetrics, LaneOptions};
 use raft_types::{BoxFuture, Clock, Disk, Message, Propose, Refusal, Seed, Serve, StateMachine, Stream, Wire};
 use raft_wire::{Hello, TcpWire, WireOptions};
@@ -86,6 +86,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
             every: Retention::default().every.min(settings.log_keep),
         },
         replace_after: settings.replace_after,
+        upkeep: Upkeep { scrub_pass: settings.scrub_pass, ..Upkeep::default() },
         mirror_bytes_per_second: settings.mirror_bytes_per_second,
         ..NodeOptions::new(identity, settings.peers.clone())
     };
@@ -111,6 +112,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
         ..ServiceSettings::default()
     };
     let archive = Archive::new(Arc::clone(&catalog), log, clock, service, &registry);
+    tasks.spawn(until(stop.clone(), archive.clone().forget_orphans()));
     let dimse_settings = DimseSettings {
         associations_max: size(settings.associations),
         associations_per_peer_max: size(settings.associations_per_peer),
@@ -242,13 +244,22 @@ fn hello(identity: &Identity) -> Hello {
     }
 }
 
-/// Presents the node to its peers as it learns who it is.
+/// Presents the node to its peers as it learns who it is, and lets the wire know where they are.
 async fn present(node: Arc<Node>, wire: Option<Arc<TcpWire>>) {
     let Some(wire) = wire else { return };
-    let mut identity = node.identity();
-    while identity.changed().await.is_ok() {
-        let hello = hello(&identity.borrow_and_update());
-        wire.set_hello(hello);
+    let (mut identity, mut addresses) = (node.identity(), node.addresses());
+    loop {
+        let changed = tokio::select! {
+            changed = identity.changed() => changed,
+            changed = addresses.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+        wire.set_hello(hello(&identity.borrow_and_update()));
+        let mut members = addresses.borrow_and_update().clone();
+        members.remove(&identity.borrow().name);
+        wire.set_peers(members);
     }
 }
 
@@ -307,7 +318,7 @@ fn say_where(settings: &Settings, dimse: &DimseServer, web: &Web, wire: Option<&
         let peers: Vec<_> = settings.peers.iter().map(|(name, at)| format!("{name}={at}")).collect();
         writeln!(out, "  peers     {} on {}", peers.join(" "), wire.local_address())?;
     } else {
-        writeln!(out, "  peers     none: a single node keeps one copy; see README for three")?;
+        writeln!(out, "  peers     none: a single node keeps one copy; with --peers it grows, see README")?;
     }
     writeln!(out, "  data      {}", settings.data.display())?;
     out.flush()?;
@@ -326,8 +337,27 @@ impl Health for NodeHealth {
         if *self.0.ready().borrow() { Ok(()) } else { Err(self.0.status().phase) }
     }
 
+    fn scrub(&self) -> u64 {
+        self.0.order_scrub()
+    }
+
+    fn compact(&self) -> u64 {
+        self.0.order_compaction()
+    }
+
     fn replace(&self, name: String) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move { self.0.replace(&name).await.map_err(|error| error.to_string()) })
+    }
+
+    fn order(&self, name: String, order: NodeOrder) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let done = match order {
+                NodeOrder::Drain { reduce } => self.0.drain_node(&name, reduce).await,
+                NodeOrder::Undrain => self.0.undrain_node(&name).await,
+                NodeOrder::Remove => self.0.remove_node(&name).await,
+            };
+            done.map_err(|error| error.to_string())
+        })
     }
 }
 

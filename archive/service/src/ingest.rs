@@ -415,7 +415,7 @@ impl Drop for Orphans {
         let Some(archive) = self.archive.take() else { return };
         let (group, upload) = (self.group, self.upload);
         let tasks = archive.tasks().clone();
-        // Best effort: if it is lost, the blocks stay orphans that nothing names.
+        // Best effort: if it is lost, the leader forgets them a day later (`orphans.rs`).
         tasks.spawn(async move {
             if let Err(error) = archive.propose(group, &Command::Abort { uploads: vec![upload] }, Bytes::new()).await {
                 tracing::info!(%group, %error, "abort of an unfinished upload not recorded");

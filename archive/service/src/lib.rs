@@ -26,6 +26,7 @@ mod error;
 mod ingest;
 mod memory;
 mod metrics;
+mod orphans;
 mod query;
 mod read;
 mod settings;

@@ -4,8 +4,8 @@ use archive_catalog::{Catalog, CatalogOptions};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use raft_types::{
-    BlockAddress, BoxFuture, Clock, ClusterStatus, Command, Committed, CommittedEntry, GroupId, LogPosition, Propose,
-    ProposeError, Proposed, ReadError, StateMachine, Versioned,
+    BlockAddress, BoxFuture, Clock, ClusterStatus, Command, Committed, CommittedEntry, GroupId, GroupStatus,
+    LogPosition, Propose, ProposeError, Proposed, ReadError, StateMachine, Versioned,
 };
 use std::{
     collections::BTreeMap,
@@ -118,7 +118,25 @@ impl Propose for LocalLog {
     }
 
     fn status(&self) -> ClusterStatus {
-        ClusterStatus { answered_by: "n1".into(), phase: "ready".into(), ready: true, ..ClusterStatus::default() }
+        let led = |id| GroupStatus {
+            id,
+            leader: Some("n1".into()),
+            term: 1,
+            voters: vec!["n1".into()],
+            voter_ids: Vec::new(),
+            learners: Vec::new(),
+            last: None,
+            committed: None,
+            applied: None,
+            purged: None,
+        };
+        ClusterStatus {
+            answered_by: "n1".into(),
+            phase: "ready".into(),
+            ready: true,
+            groups: self.groups().into_iter().map(led).collect(),
+            ..ClusterStatus::default()
+        }
     }
 }
 

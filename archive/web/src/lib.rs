@@ -35,4 +35,4 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use server::{Health, Web, WebSettings};
+pub use server::{Health, NodeOrder, Web, WebSettings};

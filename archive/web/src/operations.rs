@@ -1,6 +1,6 @@
 //! For operators and for the page: health, metrics, the cluster, events.
 
-use crate::{router::Shared, status::Problem};
+use crate::{router::Shared, server::NodeOrder, status::Problem};
 use archive_service::{ClusterStatus, Totals};
 use axum::{
     Json,
@@ -60,6 +60,57 @@ pub(crate) async fn replace(
     Json(_): Json<Value>,
 ) -> Result<StatusCode, Problem> {
     let ordered = shared.health.replace(name).await;
+    ordered.map(|()| StatusCode::NO_CONTENT).map_err(|why| Problem::new(StatusCode::CONFLICT, why))
+}
+
+/// Orders a scrub of this node's disk. The body is JSON, for the reason above.
+pub(crate) async fn scrub(State(shared): State<Shared>, Json(_): Json<Value>) -> (StatusCode, Json<Value>) {
+    (StatusCode::ACCEPTED, Json(json!({ "order": shared.health.scrub() })))
+}
+
+/// Orders a compaction of this node's disk.
+pub(crate) async fn compact(State(shared): State<Shared>, Json(_): Json<Value>) -> (StatusCode, Json<Value>) {
+    (StatusCode::ACCEPTED, Json(json!({ "order": shared.health.compact() })))
+}
+
+/// What may be said with an order.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OrderBody {
+    /// Fewer copies may be kept from now on.
+    #[serde(default)]
+    reduce: bool,
+}
+
+/// Moves a node's copies to the others.
+pub(crate) async fn drain(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    Json(body): Json<OrderBody>,
+) -> Result<StatusCode, Problem> {
+    order(&shared, name, NodeOrder::Drain { reduce: body.reduce }).await
+}
+
+/// Lets a node stay that was to be drained.
+pub(crate) async fn undrain(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    Json(_): Json<Value>,
+) -> Result<StatusCode, Problem> {
+    order(&shared, name, NodeOrder::Undrain).await
+}
+
+/// Removes a node that keeps nothing.
+pub(crate) async fn remove(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    Json(_): Json<Value>,
+) -> Result<StatusCode, Problem> {
+    order(&shared, name, NodeOrder::Remove).await
+}
+
+async fn order(shared: &Shared, name: String, order: NodeOrder) -> Result<StatusCode, Problem> {
+    let ordered = shared.health.order(name, order).await;
     ordered.map(|()| StatusCode::NO_CONTENT).map_err(|why| Problem::new(StatusCode::CONFLICT, why))
 }
 

@@ -20,8 +20,14 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Bytes of a slice. A line of 9.6 kb/s takes one in 14 seconds.
-const SLICE_BYTES: usize = 16 << 10;
+/// Bytes of a slice, at first. A line of 9.6 kb/s takes one in 14 seconds.
+const SLICE_BYTES_MIN: usize = 16 << 10;
+/// Bytes of a slice for who takes them at once: each one costs a system call or a part of one.
+const SLICE_BYTES_MAX: usize = 256 << 10;
+/// Who takes a slice within this gets one of twice the size.
+const TAKEN_AT_ONCE: Duration = Duration::from_millis(100);
+/// Who does not take one within this gets the smallest.
+const TAKEN_SLOWLY: Duration = Duration::from_secs(2);
 
 /// The deadlines of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -48,11 +54,19 @@ struct Now {
     requests: usize,
     /// Slices that are not written.
     slices: usize,
+    /// Bytes of the next slice.
+    slice_bytes: usize,
 }
 
 impl Pace {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Now { last: Instant::now(), begun: false, requests: 0, slices: 0 })))
+        Self(Arc::new(Mutex::new(Now {
+            last: Instant::now(),
+            begun: false,
+            requests: 0,
+            slices: 0,
+            slice_bytes: SLICE_BYTES_MIN,
+        })))
     }
 
     /// A request has come; it counts until what is returned is dropped.
@@ -131,7 +145,7 @@ impl hyper::body::Body for Sliced {
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             }
         }
-        let length = self.rest.len().min(SLICE_BYTES);
+        let length = self.rest.len().min(self.running.0.0.lock().slice_bytes);
         let bytes = self.rest.split_to(length);
         let slice = Slice::new(bytes, &self.running.0);
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(slice)))))
@@ -156,18 +170,20 @@ impl hyper::body::Body for Sliced {
 struct Slice {
     bytes: Bytes,
     pace: Pace,
+    begun: Instant,
 }
 
 impl Slice {
     fn new(bytes: Bytes, pace: &Pace) -> Self {
         let mut now = pace.0.lock();
+        let begun = Instant::now();
         // The first one begins the time in which one must be taken.
         if now.slices == 0 {
-            now.last = Instant::now();
+            now.last = begun;
         }
         now.slices += 1;
         drop(now);
-        Self { bytes, pace: pace.clone() }
+        Self { bytes, pace: pace.clone(), begun }
     }
 }
 
@@ -182,5 +198,11 @@ impl Drop for Slice {
         let mut now = self.pace.0.lock();
         now.slices -= 1;
         now.last = Instant::now();
+        let took = now.last - self.begun;
+        if took < TAKEN_AT_ONCE {
+            now.slice_bytes = (now.slice_bytes * 2).min(SLICE_BYTES_MAX);
+        } else if took > TAKEN_SLOWLY {
+            now.slice_bytes = SLICE_BYTES_MIN;
+        }
     }
 }

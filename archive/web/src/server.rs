@@ -43,6 +43,30 @@ pub trait Health: Send + Sync {
     /// # Errors
     /// Why it was not done, and what to do.
     fn replace(&self, name: String) -> futures::future::BoxFuture<'_, Result<(), String>>;
+    /// Orders a scrub of this node's disk now; answers the number that `scrub_orders_done` of the status reaches when it
+    /// has ended.
+    fn scrub(&self) -> u64;
+    /// Orders a compaction of this node's disk now; answers the number that `compact_orders_done` reaches.
+    fn compact(&self) -> u64;
+    /// Carries out what an operator orders for the node of this name.
+    ///
+    /// # Errors
+    /// Why it was not done, and what to do.
+    fn order(&self, name: String, order: NodeOrder) -> futures::future::BoxFuture<'_, Result<(), String>>;
+}
+
+/// What an operator orders for a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeOrder {
+    /// Its copies move to the others.
+    Drain {
+        /// Fewer copies may be kept from now on, when there are too few others.
+        reduce: bool,
+    },
+    /// It stays after all.
+    Undrain,
+    /// It keeps nothing any more, and leaves for good.
+    Remove,
 }
 
 /// Settings of the web face.

@@ -35,6 +35,18 @@ impl Health for Fine {
         Box::pin(async move { if name == "n2" { Ok(()) } else { Err(format!("there is no node called {name}")) } })
     }
 
+    fn scrub(&self) -> u64 {
+        3
+    }
+
+    fn compact(&self) -> u64 {
+        4
+    }
+
+    fn order(&self, name: String, order: crate::NodeOrder) -> futures::future::BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move { if name == "n2" { Ok(()) } else { Err(format!("{order:?} of {name} was refused")) } })
+    }
+
     fn live(&self) -> bool {
         true
     }

@@ -1,16 +1,14 @@
-//! What a node does without being asked: the table of groups, leaders where they are preferred, and the watch over disk,
-//! groups and peers.
+//! What a node does without being asked: leaders where they are preferred, and the watch over disk, groups and peers.
 
 use crate::{
     invariants::OwnWatch,
     node::{Group, Node},
     types::Types,
 };
-use bytes::Bytes;
 use futures::future::join_all;
 use openraft::{Instant, RaftMetrics, async_runtime::watch::WatchReceiver};
-use raft_placement::{MetaCommand, MetaState, rebalance, spread};
-use raft_types::{Command, GroupId, NodeId, Propose, Versioned};
+use raft_placement::rebalance;
+use raft_types::{GroupId, NodeId};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
@@ -35,25 +33,6 @@ const TRIGGER_WITHIN: Duration = Duration::from_secs(2);
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
 
 impl Node {
-    /// As meta leader: once all expected nodes are there, the groups are defined.
-    pub(crate) async fn define_groups(&self, state: &MetaState) {
-        if state.group_count() > 0 || state.cluster_id().is_none() {
-            return;
-        }
-        let nodes: Vec<NodeId> = state.nodes().filter(|(_, node)| !node.retired).map(|(id, _)| id).collect();
-        if nodes.len() < self.options.peers.len().max(1) {
-            return; // no write is acknowledged before all expected nodes were there once
-        }
-        let (count, replication) = (self.options.groups, self.options.replication);
-        let replicas = spread(&nodes, replication, count);
-        let command = MetaCommand::DefineGroups { count, replication, replicas };
-        let command = Command { head: command.encode(), body: Bytes::new() };
-        match self.propose(GroupId::META, command, Duration::from_secs(5)).await {
-            Ok(_) => tracing::info!(groups = count, replication, nodes = nodes.len(), "the groups are defined"),
-            Err(error) => tracing::debug!(%error, "the groups are not defined yet"),
-        }
-    }
-
     /// Looks after disk, groups and leaders.
     pub(crate) async fn keep(self: Arc<Self>) {
         let (mut looks, mut watch) = (0u64, OwnWatch::default());
@@ -67,8 +46,12 @@ impl Node {
                 self.watch_invariants(&mut watch, &incomplete);
             }
             self.look_at_peers().await;
-            if looks.is_multiple_of(BALANCE_EVERY_LOOKS) && !self.declines() {
-                self.balance().await;
+            if looks.is_multiple_of(BALANCE_EVERY_LOOKS) {
+                if self.is_leaving() {
+                    self.hand_over_once().await; // leaders go before copies do
+                } else if !self.declines() {
+                    self.balance().await;
+                }
             }
         }
     }
@@ -137,13 +120,18 @@ impl Node {
 
     /// Whether this node should be given no leadership.
     pub(crate) fn declines(&self) -> bool {
-        self.draining.load(Ordering::Relaxed) || self.disk_full.load(Ordering::Relaxed)
+        self.draining.load(Ordering::Relaxed) || self.disk_full.load(Ordering::Relaxed) || self.is_leaving()
+    }
+
+    /// Whether the cluster was told to drain this node.
+    fn is_leaving(&self) -> bool {
+        let meta = self.meta.state();
+        self.raft_id().and_then(|id| meta.node(id)).is_some_and(|node| node.draining)
     }
 
     /// Keeps the table of who answers fresh, also between peers that share no traffic.
     async fn look_at_peers(&self) {
-        let others = self.options.peers.keys().filter(|name| *name != self.name());
-        join_all(others.map(|peer| self.hello_of(peer))).await;
+        join_all(self.other_names().iter().map(|peer| self.hello_of(peer))).await;
     }
 
     /// One step towards the preferred leaders.
@@ -208,7 +196,7 @@ impl Node {
 
     /// Gives every leadership to some peer that is near, and waits until they are gone.
     pub(crate) async fn hand_over_all(&self) {
-        if self.options.single() {
+        if self.is_alone() {
             return;
         }
         let until = tokio::time::Instant::now() + HAND_OVER_WITHIN;

@@ -4,12 +4,14 @@
 //!   Propose ─► node ─► openraft, one core per group ─► log_store ─► lane (thin entries: bodies only on disk and wire)
 //!                │                    │      └────────► machine ──► applier ─► StateMachine (one transaction for all)
 //!                │                    └──────────────► transport ─► wire ─► serve on the peer
-//!                └─ life, members, keeper, mirror, retention: join, who keeps what, leaders, disk, missing bodies, old log
+//!                └─ life, place, members, keeper, mirror, retention: join, who keeps what, leaders, disk, missing bodies, old log
 //! ```
 //!
 //! No openraft type is in a file, on the wire or in a public signature of this crate.
 //! The traps that this crate keeps are numbered in the design; each comment that cites one is backed by a test.
 
+mod bodies;
+mod compact;
 mod identity;
 pub mod invariants;
 mod keeper;
@@ -22,12 +24,14 @@ mod metrics;
 mod mirror;
 mod node;
 mod options;
+mod place;
 mod propose;
 mod read_index;
 mod replace;
 mod retention;
 mod rows;
 mod rpc;
+mod scrub;
 mod serve;
 mod status;
 #[cfg(test)]
@@ -36,9 +40,11 @@ mod suite;
 pub mod testing;
 mod transport;
 mod types;
+mod upkeep;
 
 pub use identity::{Identity, IdentityError};
 pub use node::{Node, StartError};
 pub use options::{NodeOptions, Timing};
 pub use replace::ReplaceError;
 pub use retention::Retention;
+pub use upkeep::Upkeep;

@@ -10,6 +10,7 @@
 use crate::{
     identity::random,
     node::{Node, PeerView},
+    replace::ReplaceError,
     rpc::{Hello, Join, Joined, method},
     types::{decode, encode},
 };
@@ -38,10 +39,20 @@ impl Node {
         if id == MetaState::FOUNDER {
             self.found().await;
         }
+        self.spawn(|node| node.register());
         let mut meta = self.meta.watch();
         let mut said_ready = false;
         loop {
             let state = meta.borrow_and_update().clone();
+            if let Some(why) = self.may_not_go_on(&state, id) {
+                return self.fail(why);
+            }
+            self.addresses.send_if_modified(|known| {
+                let members = state.addresses();
+                let changed = *known != members;
+                *known = members;
+                changed
+            });
             if let Err(error) = self.open_data_groups(&state, id).await {
                 return self.fail(error.to_string());
             }
@@ -54,6 +65,54 @@ impl Node {
             }
             if meta.changed().await.is_err() {
                 return;
+            }
+        }
+    }
+
+    /// Why this node may not take part any more, if the meta group says so.
+    fn may_not_go_on(&self, state: &MetaState, id: NodeId) -> Option<String> {
+        if state.cluster_id().is_some() && state.name_of(id).is_some() && state.node(id).is_none() {
+            return Some(format!(
+                "{} was removed from the cluster, or its disk was replaced by a newer node: its data folder is not needed \
+                 any more; to join again, start with an empty one",
+                self.name()
+            ));
+        }
+        let others: Vec<&str> = state
+            .nodes()
+            .filter(|(other, node)| !node.retired && *other != id)
+            .map(|(_, node)| node.registration.name.as_str())
+            .collect();
+        (self.options.peers.len() <= 1 && !others.is_empty()).then(|| {
+            format!(
+                "this node forms a cluster with {}: start it with --peers, which names this node and at least one of them",
+                others.join(", ")
+            )
+        })
+    }
+
+    /// Tells the cluster where this node is, at each start: it may have moved, or have been alone before.
+    async fn register(self: Arc<Self>) {
+        let own = self.registration();
+        if own.address.is_empty() {
+            return;
+        }
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let state = self.meta.state();
+            let Some(id) = self.raft_id() else { continue };
+            if state.cluster_id().is_none() {
+                continue;
+            }
+            if state.node(id).is_some_and(|node| node.registration == own) {
+                return;
+            }
+            match self.propose_to_meta(MetaCommand::Register(own.clone())).await {
+                Ok(_) => return,
+                Err(ReplaceError::Refused(why)) => return self.fail(why),
+                Err(error @ ReplaceError::Undecided(_)) => {
+                    tracing::debug!(%error, "the cluster does not know yet where this node is");
+                }
             }
         }
     }
@@ -135,8 +194,8 @@ impl Node {
         let own = self.identity.borrow().node_uuid.into_bytes();
         if hello.retired.contains(&own) {
             self.fail(format!(
-                "{peer} says that this disk was replaced by a newer node: move the data folder away, and start with an \
-                 empty one"
+                "{peer} says that this disk was replaced by a newer node, or removed from the cluster: move the data \
+                 folder away; to join again, start with an empty one"
             ));
         }
         Some(hello)
@@ -222,10 +281,10 @@ impl Node {
         }
     }
 
-    /// Opens the groups that the meta group places here; the preferred node initialises a new one.
+    /// Opens all groups, since every node has the rows of all; the preferred node initialises a new one.
     async fn open_data_groups(&self, state: &MetaState, id: NodeId) -> Result<(), crate::StartError> {
         for (group_id, placement) in state.groups() {
-            if *group_id == GroupId::META || !placement.replicas.contains(&id) || self.group(*group_id).is_some() {
+            if *group_id == GroupId::META || self.group(*group_id).is_some() {
                 continue;
             }
             let known = self.lane.state(*group_id);
@@ -240,7 +299,7 @@ impl Node {
                 if let Err(error) = group.raft.initialize(members).await {
                     return Err(crate::StartError::Group { group: *group_id, why: error.to_string() });
                 }
-            } else if placement.replicas.len() == 1 && group.raft.trigger().elect(false).await.is_err() {
+            } else if placement.replicas == [id] && group.raft.trigger().elect(false).await.is_err() {
                 tracing::debug!(%group_id, "the only voter waits for its time-out"); // alone: nobody to wait for otherwise
             }
         }

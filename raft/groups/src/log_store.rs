@@ -113,6 +113,12 @@ impl RaftLogReader<Types> for LogStore {
         Ok(Some(record.into()))
     }
 
+    /// From what the lane holds in RAM: the start of a group reads no more entries than it must.
+    async fn get_key_log_ids(&mut self, range: std::ops::RangeInclusive<LogId>) -> Result<Vec<LogId>, io::Error> {
+        let ends = self.lane.ends_of_terms(self.group, position(range.start())..=position(range.end()));
+        Ok(ends.into_iter().map(log_id).collect())
+    }
+
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
         loop {
             // A leader that was deposed may still be reading for a peer what its successor has truncated: that is no

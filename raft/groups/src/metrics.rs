@@ -19,6 +19,11 @@ pub(crate) struct Metrics {
     pub(crate) missing_bytes: IntGauge,
     pub(crate) pulled_bytes: IntCounter,
     pub(crate) repaired: IntCounter,
+    pub(crate) scrubbed_bytes: IntCounter,
+    pub(crate) damaged: IntCounterVec,
+    pub(crate) segments_rewritten: IntCounter,
+    pub(crate) reclaimed_bytes: IntCounter,
+    pub(crate) dead_bytes: IntGauge,
     pub(crate) violations: IntCounterVec,
 }
 
@@ -66,7 +71,30 @@ impl Metrics {
             )?,
             repaired: keep(
                 registry,
-                IntCounter::new("raft_groups_repaired_total", "Damaged bodies replaced by a peer's copy.")?,
+                IntCounter::new("raft_groups_repaired_total", "Damaged places that were mended.")?,
+            )?,
+            scrubbed_bytes: keep(
+                registry,
+                IntCounter::new("raft_groups_scrubbed_bytes_total", "Bytes of the log read and verified by scrub.")?,
+            )?,
+            damaged: keep(
+                registry,
+                IntCounterVec::new(
+                    Opts::new("raft_groups_damaged_total", "Damaged places that scrub or a start found, by kind."),
+                    &["kind"],
+                )?,
+            )?,
+            segments_rewritten: keep(
+                registry,
+                IntCounter::new("raft_groups_segments_rewritten_total", "Segments compacted or mended.")?,
+            )?,
+            reclaimed_bytes: keep(
+                registry,
+                IntCounter::new("raft_groups_reclaimed_bytes_total", "Bytes of the disk that compaction gave back.")?,
+            )?,
+            dead_bytes: keep(
+                registry,
+                IntGauge::new("raft_groups_dead_bytes", "Bytes of closed segments that nobody needs, about.")?,
             )?,
             violations: {
                 let help = "Invariants of the groups found broken by this node, which checks itself every second.";

@@ -7,6 +7,9 @@
 //!
 //! What is persisted is one flag a group, set in the transaction that imports the rows; the missing set follows from rows
 //! and lane at any time, so that there is no second truth about it. Whatever a node already holds is not pulled again.
+//!
+//! Only copies are completed. A node that has the rows of a group and is no copy of it keeps the flag, if it has it, and
+//! pulls nothing; once it is wanted, what it misses is looked for until it votes, flag or not: entries came without bodies.
 
 use crate::{
     node::Node,
@@ -39,7 +42,7 @@ impl Node {
             tokio::time::sleep(LOOK_EVERY).await;
             self.repair_damaged().await;
             let (machine, installs) = (Arc::clone(&self.machine), self.installs.load(Ordering::SeqCst));
-            let incomplete = match self.options.blocking().run(move || machine.incomplete()).await {
+            let flagged = match self.options.blocking().run(move || machine.incomplete()).await {
                 Ok(Ok(groups)) => groups,
                 Ok(Err(error)) => {
                     tracing::warn!(error = crate::machine::chain(&error), "the incomplete groups are not known");
@@ -47,9 +50,16 @@ impl Node {
                 }
                 Err(_) => return,
             };
-            let mut todo = Vec::with_capacity(incomplete.len());
-            for group in incomplete {
-                if let Some(missing) = self.missing_of(group).await {
+            let flagged: BTreeSet<GroupId> = flagged.into_iter().filter(|group| self.keeps_bodies(*group)).collect();
+            let groups = self.all_groups();
+            let coming = groups.iter().map(|group| group.id).filter(|id| {
+                *id != GroupId::META && !flagged.contains(id) && self.is_wanted(*id) && !self.votes_in(*id)
+            });
+            let mut todo = Vec::new();
+            for group in coming.chain(flagged.iter().copied()) {
+                if let Some(missing) = self.missing_of(group).await
+                    && (!missing.is_empty() || flagged.contains(&group))
+                {
                     todo.push((bytes_of(&missing), group, missing));
                 }
             }
@@ -64,7 +74,7 @@ impl Node {
                     tracing::info!(%group, bodies = missing.len(), bytes, "pulling what is missing");
                 }
                 self.pull_all(group, missing).await;
-                if self.missing_of(group).await.is_some_and(|left| left.is_empty()) {
+                if flagged.contains(&group) && self.missing_of(group).await.is_some_and(|left| left.is_empty()) {
                     self.complete(group).await;
                 }
             }
@@ -72,7 +82,7 @@ impl Node {
     }
 
     /// The bodies that rows of `group` name and that are not here.
-    async fn missing_of(&self, group: GroupId) -> Option<Vec<BodyRef>> {
+    pub(crate) async fn missing_of(&self, group: GroupId) -> Option<Vec<BodyRef>> {
         let (machine, lane) = (Arc::clone(&self.machine), self.lane.clone());
         let look = move || {
             let named = machine.bodies(group)?;
@@ -144,20 +154,10 @@ impl Node {
         tokio::time::sleep(turn.saturating_sub(self.clock.now())).await;
     }
 
-    /// Bytes of a body from whichever other replica has them; replicas take turns, so that all of them give. An end of
-    /// `u64::MAX` is the end of the body.
+    /// Bytes of a body from whichever other replica has them; replicas take turns, so that all of them give, and those that
+    /// have been silent come last. An end of `u64::MAX` is the end of the body.
     pub(crate) async fn fetch(&self, address: BlockAddress, range: std::ops::Range<u64>) -> Option<Bytes> {
-        let meta = self.meta.state();
-        let mut peers: Vec<&str> = meta
-            .replicas(address.group)
-            .iter()
-            .filter(|id| Some(**id) != self.raft_id())
-            .filter_map(|id| meta.name_of(*id))
-            .filter(|name| *name != self.name())
-            .collect();
-        let turn = usize::try_from(address.index).unwrap_or(0) % peers.len().max(1);
-        peers.rotate_left(turn);
-        for peer in peers {
+        for peer in &self.holders_of(address) {
             let call = ReadCall { index: address.index, start: range.start, end: range.end };
             let request =
                 Message { method: method::READ, group: address.group, head: encode(&call), bodies: Vec::new() };
@@ -175,6 +175,27 @@ impl Node {
             }
         }
         None
+    }
+
+    /// The other nodes that may have a body: the voters have it; who is wanted as a copy may have it already.
+    fn holders_of(&self, address: BlockAddress) -> Vec<String> {
+        let (meta, now) = (self.meta.state(), self.clock.now());
+        let role = self.group(address.group).map(|group| group.role());
+        let mut voters: Vec<String> = role.map(|role| role.voters.into_values().collect()).unwrap_or_default();
+        let wanted = meta.replicas(address.group).iter().filter_map(|id| meta.name_of(*id)).map(str::to_owned);
+        let turn = usize::try_from(address.index).unwrap_or(0) % voters.len().max(1);
+        voters.rotate_left(turn);
+        let mut names: Vec<String> = Vec::with_capacity(voters.len() + 1);
+        for name in voters.into_iter().chain(wanted).filter(|name| name != self.name() && !name.is_empty()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let peers = self.peers.lock();
+        let silent =
+            |name: &String| peers.get(name).is_none_or(|peer| now.saturating_sub(peer.at) >= crate::status::DOWN_AFTER);
+        names.sort_by_key(silent); // stable
+        names
     }
 
     /// Keeps a body apart from the log, durably.
@@ -221,6 +242,9 @@ impl Node {
     async fn repair(&self, address: BlockAddress) {
         let BlockAddress { group, index } = address;
         let _permit = self.repair_budget.acquire(raft_types::Command::BODY_BYTES_MAX as u64).await;
+        if !self.keeps_bodies(group) {
+            return; // no copy: it is read from those who are
+        }
         let repaired = match self.fetch(address, 0..u64::MAX).await {
             Some(bytes) => self.keep_block(group, index, bytes).await,
             None => false,

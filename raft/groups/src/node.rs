@@ -3,14 +3,17 @@
 //! ```text
 //!   start ─► life: join or resume ─► meta group ─► data groups as the meta group says ─► ready
 //!              │
-//!              ├─ reconcile   leaders: members as wanted; the meta leader: the table of groups
+//!              ├─ reconcile   leaders: members as wanted
+//!              ├─ place       the meta leader: the table of groups, as nodes come and go
 //!              ├─ mirror      bodies that rows from a snapshot name, pulled from peers
 //!              ├─ retain      what of the log is kept
+//!              ├─ care        scrub, mending and compaction of the disk
 //!              ├─ keeper      leaders back to where they are preferred; hung disk; failed group
 //!              └─ reader      read index, one round at a time
 //! ```
 
 use crate::{
+    bodies::Bodies,
     identity::Identity,
     machine::{Applier, GroupMachine, Progress, Sink},
     meta::MetaHolder,
@@ -66,6 +69,7 @@ pub(crate) struct Group {
     pub(crate) id: GroupId,
     pub(crate) raft: Raft<Types, GroupMachine>,
     pub(crate) progress: Progress,
+    pub(crate) bodies: Arc<Bodies>,
 }
 
 /// What a leader says of its group, without asking its core.
@@ -106,6 +110,13 @@ impl Group {
             configs: membership.get_joint_config().clone(),
             quorum_age: metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()),
         }
+    }
+
+    /// Raft ids of all members, learners included.
+    pub(crate) fn members(&self) -> BTreeSet<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().nodes().map(|(id, _)| *id).collect()
     }
 
     /// Whether this node leads, in the words of the newest metrics.
@@ -159,8 +170,14 @@ pub struct Node {
     pub(crate) asking: Mutex<BTreeMap<String, ([u8; 16], Duration)>>,
     /// Bodies here that failed their checksum and wait for a peer's copy.
     pub(crate) damaged: crate::mirror::Damaged,
+    /// Scrub and compaction: what is ordered, and what is known.
+    pub(crate) care: crate::upkeep::Care,
+    /// Segments whose compaction gave little, and when.
+    pub(crate) tried: Mutex<BTreeMap<u64, Duration>>,
+    /// Where the members of the cluster are, as they registered.
+    pub(crate) addresses: watch::Sender<BTreeMap<String, String>>,
     applier: Arc<Applier>,
-    applied_at_start: BTreeMap<GroupId, Applied>,
+    pub(crate) applied_at_start: BTreeMap<GroupId, Applied>,
     ready: watch::Sender<bool>,
     fatal: watch::Sender<Option<String>>,
     pub(crate) stop: CancellationToken,
@@ -194,11 +211,13 @@ impl Node {
             answer.map_err(|error| StartError::Catalogue(crate::machine::chain(&error)))?
         };
         let applied_at_start: BTreeMap<GroupId, Applied> = applied.into_iter().collect();
-        let incomplete = {
+        let (incomplete, care) = {
             let (machine, store) = (Arc::clone(&machine), Arc::clone(&store));
             let look = move || {
                 crate::rows::remove_spools(&*store).map_err(|error| format!("remove old spool files: {error}"))?;
-                machine.incomplete().map_err(|error| crate::machine::chain(&error))
+                let care = crate::upkeep::Care::load(&*store).map_err(|error| format!("read scrub.json: {error}"))?;
+                let incomplete = machine.incomplete().map_err(|error| crate::machine::chain(&error))?;
+                Ok::<_, String>((incomplete, care))
             };
             let answer = options.blocking().run(look).await.map_err(|error| StartError::Other(error.to_string()))?;
             answer.map_err(StartError::Catalogue)?
@@ -244,6 +263,9 @@ impl Node {
             missing: Mutex::new((!incomplete.is_empty()).then_some(0)),
             asking: Mutex::new(BTreeMap::new()),
             damaged: crate::mirror::Damaged::default(),
+            care,
+            tried: Mutex::new(BTreeMap::new()),
+            addresses: watch::channel(BTreeMap::new()).0,
             applier,
             applied_at_start,
             ready: watch::channel(false).0,
@@ -254,10 +276,12 @@ impl Node {
         });
         node.spawn(Self::life);
         node.spawn(Self::reconcile);
+        node.spawn(Self::place);
         node.spawn(Self::keep);
         node.spawn(Self::serve_read_index);
         node.spawn(Self::mirror);
         node.spawn(Self::retain);
+        node.spawn(Self::care);
         Ok(node)
     }
 
@@ -301,6 +325,13 @@ impl Node {
         self.identity.subscribe()
     }
 
+    /// Names and addresses of the members of the cluster, this one included, as they registered last; empty until that is
+    /// known. The wire is to follow it.
+    #[must_use]
+    pub fn addresses(&self) -> watch::Receiver<BTreeMap<String, String>> {
+        self.addresses.subscribe()
+    }
+
     pub(crate) fn set_ready(&self, ready: bool) {
         self.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
     }
@@ -341,6 +372,33 @@ impl Node {
         self.identity.borrow().raft_id
     }
 
+    /// Whether no other node belongs to the cluster, or is to form it.
+    pub(crate) fn is_alone(&self) -> bool {
+        let others = self.meta.state().nodes().filter(|(_, node)| !node.retired).count();
+        self.options.peers.len() <= 1 && others <= 1
+    }
+
+    /// The other nodes, as the operator and the cluster name them.
+    pub(crate) fn other_names(&self) -> BTreeSet<String> {
+        let meta = self.meta.state();
+        let members = meta.nodes().filter(|(_, node)| !node.retired).map(|(_, node)| node.registration.name.clone());
+        let mut names: BTreeSet<String> = members.chain(self.options.peers.keys().cloned()).collect();
+        names.remove(self.name());
+        names
+    }
+
+    /// Whether this node should hold the bodies of `group`: it is wanted as a copy, or votes.
+    pub(crate) fn keeps_bodies(&self, group: GroupId) -> bool {
+        let Some(own) = self.raft_id() else { return false };
+        self.meta.state().replicas(group).contains(&own) || self.votes_in(group)
+    }
+
+    /// Whether this node votes in `group`, as far as it knows.
+    pub(crate) fn votes_in(&self, group: GroupId) -> bool {
+        let own = self.raft_id();
+        self.group(group).is_some_and(|group| group.role().voters.keys().any(|id| own == Some(NodeId(*id))))
+    }
+
     pub(crate) fn stopping(&self) -> bool {
         self.stop.is_cancelled()
     }
@@ -370,7 +428,7 @@ impl Node {
             let applied = self.applied_at_start.get(&id).cloned().unwrap_or_default();
             match self.lane.state(id).purged {
                 Some(purged) if applied.position < Some(purged) => {
-                    if self.options.single() {
+                    if self.is_alone() {
                         let why = format!(
                             "the catalogue is older than the log, which begins behind {purged}: restore catalog/ from a \
                              copy of the same time"
@@ -383,6 +441,7 @@ impl Node {
                 _ => applied,
             }
         };
+        self.heal_heads(id, applied.position.map(|applied| applied.index)).await;
         let progress = Progress::new(applied.position);
         let waits_for = (!self.options.has(Sabotage::ApplyBeforeDurable)).then(|| self.lane.clone());
         let machine = GroupMachine::new(id, waits_for, sink, progress.clone(), &applied)
@@ -390,13 +449,23 @@ impl Node {
         let blocking = self.options.blocking();
         let (wire, machine_here) = (Arc::clone(&self.wire), Arc::clone(&self.machine));
         let damaged = crate::mirror::Damaged::clone(&self.damaged);
-        let network = Network { wire, lane: self.lane.clone(), group: id, blocking, machine: machine_here, damaged };
+        let bodies = Bodies::new(id, Arc::clone(&self.meta));
+        let network = Network {
+            wire,
+            lane: self.lane.clone(),
+            group: id,
+            blocking,
+            machine: machine_here,
+            damaged,
+            bodies: Arc::clone(&bodies),
+        };
         let log = crate::log_store::LogStore::new(self.lane.clone(), id, blocking, self.options.sabotage);
         let config = self.options.raft_config().validate().map_err(|error| failed(error.to_string()))?;
         let raft = Raft::new(raft_id.0, Arc::new(config), network, log, machine)
             .await
             .map_err(|error| failed(error.to_string()))?;
-        let group = Arc::new(Group { id, raft, progress });
+        bodies.watch(raft.metrics());
+        let group = Arc::new(Group { id, raft, progress, bodies });
         self.groups.write().insert(id, Arc::clone(&group));
         self.metrics.hosted.set(self.groups.read().len() as i64);
         Ok(group)

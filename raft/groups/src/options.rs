@@ -1,6 +1,6 @@
 //! Settings of a node's groups.
 
-use crate::{Identity, Retention};
+use crate::{Identity, Retention, Upkeep};
 use prometheus::Registry;
 use raft_lanes::Sabotage;
 use std::{collections::BTreeMap, time::Duration};
@@ -20,6 +20,8 @@ pub struct NodeOptions {
     pub timing: Timing,
     /// How much log is kept.
     pub retention: Retention,
+    /// How the disk is cared for.
+    pub upkeep: Upkeep,
     /// How long an empty disk under the name of a known node asks before it takes that node's place by itself.
     pub replace_after: Duration,
     /// Bodies that a new or returning replica pulls, in bytes a second at most; none for no limit.
@@ -66,6 +68,7 @@ impl NodeOptions {
             replication,
             timing: Timing::default(),
             retention: Retention::default(),
+            upkeep: Upkeep::default(),
             replace_after: Duration::from_secs(600),
             mirror_bytes_per_second: None,
             inline: false,
@@ -77,10 +80,6 @@ impl NodeOptions {
     /// Whether this bug is planted.
     pub(crate) fn has(&self, this: Sabotage) -> bool {
         raft_lanes::sabotage::is(self.sabotage, this)
-    }
-
-    pub(crate) fn single(&self) -> bool {
-        self.peers.len() <= 1
     }
 
     pub(crate) fn blocking(&self) -> Blocking {

@@ -50,13 +50,13 @@ const NOTED_WITHIN: Duration = Duration::from_secs(5);
 impl Node {
     /// Purges what need not be kept.
     pub(crate) async fn retain(self: Arc<Self>) {
-        if self.options.single() {
-            // Nobody could give the rows back if they were lost: the log stays whole.
-            return;
-        }
         let mut history: BTreeMap<GroupId, VecDeque<Sample>> = BTreeMap::new();
         loop {
             tokio::time::sleep(self.options.retention.every).await;
+            if self.is_alone() {
+                // Nobody could give the rows back if they were lost: the log stays whole.
+                continue;
+            }
             let machine = Arc::clone(&self.machine);
             let hasty = self.options.has(Sabotage::PurgeBeforeSettled);
             let settle = move || if hasty { applied_of(&*machine) } else { machine.settle() };

@@ -291,7 +291,11 @@ impl Node {
         loop {
             let meta = self.meta.state();
             let others = meta.replicas(group).iter().filter(|id| Some(**id) != self.raft_id());
-            for peer in others.filter_map(|id| meta.name_of(*id)).filter(|name| *name != self.name()) {
+            let copies: Vec<&str> = others.filter_map(|id| meta.name_of(*id)).collect();
+            // Everyone has the rows; the copies are asked first.
+            let rest = meta.nodes().filter(|(_, node)| !node.retired).map(|(_, node)| node.registration.name.as_str());
+            let rest: Vec<&str> = rest.filter(|name| !copies.contains(name)).collect();
+            for peer in copies.into_iter().chain(rest).filter(|name| *name != self.name()) {
                 match self.pull_rows(group, purged, peer).await {
                     Ok(applied) => {
                         tracing::warn!(%group, peer, "the rows of a group were rebuilt from a peer");

@@ -30,6 +30,8 @@ pub(crate) mod method {
     pub(crate) const ROWS_STREAM: u16 = 12;
     pub(crate) const COMPLETE: u16 = 13;
     pub(crate) const ROWS_PULL: u16 = 14;
+    pub(crate) const COPY: u16 = 15;
+    pub(crate) const ENTRY: u16 = 16;
 }
 
 /// Codes of refusals.
@@ -115,7 +117,10 @@ pub(crate) struct AppendCall {
     pub(crate) entries: Vec<EntryRecord>,
 }
 
-/// One entry; its body follows among the bodies if `body_len` is not 0.
+/// In [`EntryRecord::kind`]: the entry has a body of that length, and it does not come along.
+pub(crate) const ELIDED: u8 = 0x80;
+
+/// One entry; its body follows among the bodies if `body_len` is not 0 and the kind is not [`ELIDED`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EntryRecord {
     pub(crate) position: LogPosition,
@@ -195,6 +200,13 @@ pub(crate) struct ReadCall {
     pub(crate) end: u64,
 }
 
+/// `ENTRY`: one entry of the log, for a peer whose own record of it is damaged. Answered with an [`EntryRecord`], and its
+/// body if that is there. Of one index and one term there is one entry only (Raft §5.3), committed or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EntryCall {
+    pub(crate) index: u64,
+}
+
 /// `ROWS_STREAM`, its first message: the rows of a group come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RowsCall {
@@ -233,6 +245,17 @@ pub(crate) struct CompleteAnswer {
     pub(crate) applied: Option<LogPosition>,
 }
 
+/// `COPY`: are you a full copy of the group? The call is a [`CompleteCall`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CopyAnswer {
+    /// The node knows that it is wanted as a copy, and holds every body that its rows name, and those of all entries
+    /// behind them up to `last`.
+    pub(crate) complete: bool,
+    pub(crate) applied: Option<LogPosition>,
+    /// The end of its log.
+    pub(crate) last: Option<LogPosition>,
+}
+
 /// The head of an append, and the places of the bodies that are still in the lane.
 pub(crate) fn append_call(to: u64, request: &AppendEntriesRequest<Types>) -> (AppendCall, Vec<(LogPosition, Body)>) {
     let mut entries = Vec::with_capacity(request.entries.len());
@@ -261,6 +284,26 @@ pub(crate) fn append_call(to: u64, request: &AppendEntriesRequest<Types>) -> (Ap
     (call, bodies)
 }
 
+impl AppendCall {
+    /// Puts the bodies that were found beside the call; those that were not are elided.
+    pub(crate) fn with_bodies(&mut self, found: Vec<Option<Bytes>>) -> Vec<Bytes> {
+        let with_body = self.entries.iter_mut().filter(|entry| entry.body_len > 0);
+        let mut bodies = Vec::with_capacity(found.len());
+        for (entry, body) in with_body.zip(found) {
+            match body {
+                Some(body) => bodies.push(body),
+                None => entry.kind |= ELIDED,
+            }
+        }
+        bodies
+    }
+
+    /// The index of the last entry.
+    pub(crate) fn last(&self) -> u64 {
+        self.entries.last().map_or(0, |entry| entry.position.index)
+    }
+}
+
 /// The request that [`append_call`] made, with the bodies that came along.
 pub(crate) fn append_request(call: AppendCall, bodies: Vec<Bytes>) -> Result<AppendEntriesRequest<Types>, DecodeError> {
     let malformed = |why: &str| DecodeError::Malformed { what: "append", why: why.into() };
@@ -269,6 +312,10 @@ pub(crate) fn append_request(call: AppendCall, bodies: Vec<Bytes>) -> Result<App
         .entries
         .into_iter()
         .map(|entry| {
+            if entry.kind & ELIDED != 0 {
+                let body = Body::Elided { len: entry.body_len };
+                return crate::types::from_parts(entry.position, entry.kind & !ELIDED, entry.head, body);
+            }
             let body = if entry.body_len == 0 {
                 Bytes::new()
             } else {
@@ -297,6 +344,28 @@ mod tests {
         encode(value).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    #[test]
+    fn an_entry_that_is_sent_without_its_body_says_how_long_that_is() {
+        let at = |index| LogPosition { term: 3, index };
+        let vote = VoteRecord { term: 5, node: 2, committed: true };
+        let entry = |index, body_len| EntryRecord { position: at(index), kind: 1, head: Bytes::new(), body_len };
+        let entries = vec![entry(1, 0), entry(2, 128), entry(3, 1)];
+        let mut call = AppendCall { to: 7, vote, previous: None, commit: None, entries };
+        let bodies = call.with_bodies(vec![None, Some(Bytes::from_static(b"b"))]);
+        assert_eq!(hex(&call), "0107050201000003030101000003028100800103030100".to_owned() + "01");
+        let request = append_request(call, bodies).expect("its own words");
+        let bodies: Vec<Body> = request
+            .entries
+            .into_iter()
+            .filter_map(|entry| match entry.payload {
+                EntryPayload::Normal(block) => Some(block.body),
+                _ => None,
+            })
+            .collect();
+        let here = |bytes: &'static [u8]| Body::Here(Bytes::from_static(bytes));
+        assert!(bodies == [here(b""), Body::Elided { len: 128 }, here(b"b")]);
+    }
+
     /// What nodes of one release say to those of the next: changed bytes need a new version and both read.
     #[test]
     fn the_bytes_of_messages_are_those_of_version_1() {
@@ -322,11 +391,15 @@ mod tests {
         assert_eq!(hex(&TransferCall { to: 7, leader: 8, from: vote, last: None }), "01070805020100");
         assert_eq!(hex(&ProposeCall { head: Bytes::from_static(b"c"), deadline_ms: 1 }), "01016301");
         assert_eq!(hex(&ReadCall { index: 1, start: 2, end: 3 }), "01010203");
+        assert_eq!(hex(&EntryCall { index: 300 }), "01ac02");
+        let entry = EntryRecord { position: at, kind: 1, head: Bytes::from_static(b"h"), body_len: 128 };
+        assert_eq!(hex(&entry), "0103ac020101688001");
         assert_eq!(hex(&RowsCall { to: 7, vote }), "0107050201");
         assert_eq!(hex(&RowsPart::At { position: Some(at), membership: None }), "01000103ac0200");
         assert_eq!(hex(&RowsPart::End { pieces: 4 }), "010204");
         assert_eq!(hex(&RowsAnswer::Installed { vote }), "0100050201");
         assert_eq!(hex(&CompleteAnswer { complete: true, applied: Some(at) }), "01010103ac02");
+        assert_eq!(hex(&CopyAnswer { complete: true, applied: None, last: Some(at) }), "0101000103ac02");
         assert_eq!(decode::<Hello>("hello", &encode(&hello)), Ok(hello));
     }
 }

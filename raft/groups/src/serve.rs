@@ -4,9 +4,9 @@ use crate::{
     node::{Group, Node, PeerView},
     propose::Attempt,
     rpc::{
-        AppendAnswer, AppendCall, CompleteAnswer, CompleteCall, ConfirmAnswer, ConfirmCall, Hello, Join, Joined,
-        ProposeAnswer, ProposeCall, ReadCall, ReadIndexAnswer, ReadIndexCall, TransferCall, VoteAnswer, VoteCall,
-        append_request, code, method, refusal,
+        AppendAnswer, AppendCall, CompleteAnswer, CompleteCall, ConfirmAnswer, ConfirmCall, EntryCall, Hello, Join,
+        Joined, ProposeAnswer, ProposeCall, ReadCall, ReadIndexAnswer, ReadIndexCall, TransferCall, VoteAnswer,
+        VoteCall, append_request, code, method, refusal,
     },
     types::{Types, Vote, VoteRecord, decode, encode, log_id, position},
 };
@@ -16,6 +16,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
     VoteRequest,
 };
+use raft_lanes::LaneError;
 use raft_placement::MetaCommand;
 use raft_types::{
     BlockAddress, BoxFuture, Command, DecodeError, GroupId, Message, ProposeError, ReadError, Refusal, Serve, Stream,
@@ -75,11 +76,20 @@ impl Server {
                 let call: ReadCall = parse("read", &head)?;
                 (Bytes::new(), vec![self.read(group, &call).await?])
             }
+            method::ENTRY => {
+                let call: EntryCall = parse("entry", &head)?;
+                self.entry(group, call.index).await?
+            }
             method::COMPLETE => {
                 let call: CompleteCall = parse("complete", &head)?;
                 let own = self.group(group, call.to)?;
                 let applied = own.progress.applied();
                 (encode(&CompleteAnswer { complete: self.node.is_complete(group).await, applied }), Vec::new())
+            }
+            method::COPY => {
+                let call: CompleteCall = parse("copy", &head)?;
+                let own = self.group(group, call.to)?;
+                (encode(&self.node.copy_of(&own).await), Vec::new())
             }
             unknown => {
                 return Err(refusal(code::MALFORMED, format!("method {unknown} is not known; upgrade this node")));
@@ -184,6 +194,23 @@ impl Server {
             Attempt::Refused(ProposeError::DiskFull) => Err(refusal(code::DISK_FULL, ProposeError::DiskFull)),
             Attempt::Refused(error) => Err(refusal(code::STOPPED, error)),
         }
+    }
+
+    async fn entry(&self, group: GroupId, index: u64) -> Result<(Bytes, Vec<Bytes>), Refusal> {
+        let lane = self.node.lane.clone();
+        let look = move || {
+            let thin = lane.entries(group, index..index + 1, 0)?.pop().ok_or(LaneError::Absent { group, index })?;
+            let body = match lane.body(group, index, Some(thin.position.term), 0..u64::from(thin.body_len)) {
+                Ok(body) if !body.is_empty() => vec![body],
+                _ => Vec::new(), // the head alone is asked for by this name; the body may be had elsewhere
+            };
+            Ok::<_, LaneError>((crate::scrub::entry_answer(&thin), body))
+        };
+        let looked = self.node.options.blocking().run(look).await.map_err(|_| refusal(code::STOPPED, "stopping"))?;
+        looked.map_err(|error| match error {
+            LaneError::Damaged(why) => refusal(code::DAMAGED, why),
+            error => refusal(code::ABSENT, error),
+        })
     }
 
     async fn read(&self, group: GroupId, call: &ReadCall) -> Result<Bytes, Refusal> {

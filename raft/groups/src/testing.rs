@@ -2,7 +2,7 @@
 
 mod journal;
 
-pub use journal::{Journal, Remembered};
+pub use journal::{Journal, Remembered, SPENT};
 
 use parking_lot::Mutex;
 use raft_types::{BoxFuture, Class, Message, Seed, Serve, Stream, Wire, WireError};

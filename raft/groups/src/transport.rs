@@ -5,10 +5,11 @@
 //! never pinned in RAM.
 
 use crate::{
+    bodies::Bodies,
     mirror::{self, Damaged},
     options::Blocking,
     rows::{self, Rows},
-    rpc::{AppendAnswer, TransferCall, VoteAnswer, VoteCall, append_call, method},
+    rpc::{AppendAnswer, AppendCall, TransferCall, VoteAnswer, VoteCall, append_call, method},
     types::{Body, Types, Vote, VoteRecord, decode, encode, log_id, position},
 };
 use bytes::Bytes;
@@ -48,6 +49,7 @@ pub(crate) struct Network {
     pub(crate) blocking: Blocking,
     pub(crate) machine: Arc<dyn StateMachine>,
     pub(crate) damaged: Damaged,
+    pub(crate) bodies: Arc<Bodies>,
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -66,14 +68,19 @@ impl Network {
     fn connection(&self, target: u64, node: &BasicNode, purpose: Purpose) -> Connection {
         Connection {
             wire: Arc::clone(&self.wire),
-            lane: self.lane.clone(),
             group: self.group,
             blocking: self.blocking,
             to: target,
             peer: node.addr.clone(),
             purpose,
             machine: Arc::clone(&self.machine),
-            damaged: Damaged::clone(&self.damaged),
+            source: Source {
+                lane: self.lane.clone(),
+                group: self.group,
+                blocking: self.blocking,
+                damaged: Damaged::clone(&self.damaged),
+                bodies: Arc::clone(&self.bodies),
+            },
         }
     }
 }
@@ -90,14 +97,13 @@ enum Purpose {
 /// One group's connection to one peer.
 pub(crate) struct Connection {
     wire: Arc<dyn Wire>,
-    lane: Lane,
     group: GroupId,
     blocking: Blocking,
     to: u64,
     peer: String,
     purpose: Purpose,
     machine: Arc<dyn StateMachine>,
-    damaged: Damaged,
+    source: Source,
 }
 
 fn unreachable(why: impl ToString) -> Error {
@@ -148,33 +154,65 @@ impl Connection {
     }
 }
 
-/// The bodies of a message, in order: from RAM, or from the lane on a thread that may block. One that is damaged is noted.
-async fn fetch(
-    blocking: Blocking,
-    lane: &Lane,
+/// Where the bodies of messages come from.
+#[derive(Clone)]
+struct Source {
+    lane: Lane,
     group: GroupId,
-    places: Vec<(LogPosition, Body)>,
-    damaged: &Damaged,
-) -> Result<Vec<Bytes>, String> {
-    let mut bodies = Vec::with_capacity(places.len());
-    for (at, body) in places {
-        bodies.push(match body {
-            Body::Here(bytes) => bytes,
-            Body::InLane { len } => match lane.body_in_memory(group, at.index, at.term) {
-                Some(bytes) => bytes,
-                None => {
-                    let lane = lane.clone();
-                    let read = move || lane.body(group, at.index, Some(at.term), 0..u64::from(len));
-                    let read = blocking.run(read).await.map_err(|error| error.to_string())?;
-                    if matches!(read, Err(LaneError::Damaged(_) | LaneError::Io(_))) {
-                        mirror::note(damaged, BlockAddress { group, index: at.index });
-                    }
-                    read.map_err(|error| error.to_string())?
-                }
-            },
-        });
+    blocking: Blocking,
+    damaged: Damaged,
+    bodies: Arc<Bodies>,
+}
+
+impl Source {
+    /// The head and the bodies of an append to the node `to`, which may have to go without bodies.
+    async fn append(&self, to: u64, request: &AppendEntriesRequest<Types>) -> Result<(AppendCall, Vec<Bytes>), String> {
+        let (mut call, places) = append_call(to, request);
+        let found = if !places.is_empty() && self.bodies.go_without(to, call.last()) {
+            vec![None; places.len()]
+        } else {
+            self.fetch(places).await?
+        };
+        let bodies = call.with_bodies(found);
+        Ok((call, bodies))
     }
-    Ok(bodies)
+
+    /// Bodies, in order: from RAM, or from the lane on a thread that may block; none for one that is not kept here any
+    /// more, because no row needs it. One that is damaged is noted.
+    async fn fetch(&self, places: Vec<(LogPosition, Body)>) -> Result<Vec<Option<Bytes>>, String> {
+        let group = self.group;
+        let mut bodies = Vec::with_capacity(places.len());
+        for (at, body) in places {
+            let len = match body {
+                Body::Here(bytes) => {
+                    bodies.push(Some(bytes));
+                    continue;
+                }
+                Body::Elided { .. } => {
+                    bodies.push(None);
+                    continue;
+                }
+                Body::InLane { len } => len,
+            };
+            if let Some(bytes) = self.lane.body_in_memory(group, at.index, at.term) {
+                bodies.push(Some(bytes));
+                continue;
+            }
+            let lane = self.lane.clone();
+            let read = move || lane.body(group, at.index, Some(at.term), 0..u64::from(len));
+            bodies.push(match self.blocking.run(read).await.map_err(|error| error.to_string())? {
+                Ok(bytes) => Some(bytes),
+                Err(LaneError::Elided { .. }) => None,
+                Err(error) => {
+                    if matches!(error, LaneError::Damaged(_) | LaneError::Io(_)) {
+                        mirror::note(&self.damaged, BlockAddress { group, index: at.index });
+                    }
+                    return Err(error.to_string());
+                }
+            });
+        }
+        Ok(bodies)
+    }
 }
 
 impl RaftNetworkV2<Types> for Connection {
@@ -186,8 +224,7 @@ impl RaftNetworkV2<Types> for Connection {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, Error> {
         let class = if rpc.entries.is_empty() { Class::Urgent } else { Class::Bulk };
-        let (call, places) = append_call(self.to, &rpc);
-        let bodies = fetch(self.blocking, &self.lane, self.group, places, &self.damaged).await.map_err(unreachable)?;
+        let (call, bodies) = self.source.append(self.to, &rpc).await.map_err(unreachable)?;
         let request = self.message(method::APPEND, encode(&call), bodies);
         let answer = self.call(class, request, option.soft_ttl()).await?;
         match decode("append answer", &answer.head).map_err(|error| malformed(&error))? {
@@ -218,8 +255,7 @@ impl RaftNetworkV2<Types> for Connection {
                 Err(_) => return Err(unreachable(format!("{} did not open a stream", self.peer))),
             };
             let (mut send, receive) = stream.split();
-            let (lane, group, to, blocking) = (self.lane.clone(), self.group, self.to, self.blocking);
-            let damaged = Damaged::clone(&self.damaged);
+            let (source, group, to) = (self.source.clone(), self.group, self.to);
             let unanswered = Arc::new(AtomicU64::new(1)); // 1: until openraft says that it has nothing more to send
             let owed = Arc::clone(&unanswered);
             let sender = tokio::spawn(async move {
@@ -230,9 +266,8 @@ impl RaftNetworkV2<Types> for Connection {
                         break;
                     };
                     owed.fetch_add(1, Ordering::SeqCst);
-                    let (call, places) = append_call(to, &request);
-                    let bodies = match fetch(blocking, &lane, group, places, &damaged).await {
-                        Ok(bodies) => bodies,
+                    let (call, bodies) = match source.append(to, &request).await {
+                        Ok(parts) => parts,
                         Err(why) => {
                             tracing::warn!(%group, why, "a body for a peer could not be read");
                             break;

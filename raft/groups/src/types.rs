@@ -42,13 +42,15 @@ pub(crate) enum Body {
     Here(Bytes),
     /// In the lane, under the entry's own position.
     InLane { len: u32 },
+    /// Not sent along, and not to be kept: this node learns the rows only (`bodies.rs`).
+    Elided { len: u32 },
 }
 
 impl Block {
     pub(crate) fn body_len(&self) -> u64 {
         match &self.body {
             Body::Here(bytes) => bytes.len() as u64,
-            Body::InLane { len } => u64::from(*len),
+            Body::InLane { len } | Body::Elided { len } => u64::from(*len),
         }
     }
 }
@@ -161,6 +163,9 @@ pub(crate) fn to_lane(entry: Entry) -> Result<LaneEntry, std::io::Error> {
         EntryPayload::Blank => LaneEntry { position, kind: KIND_BLANK, head: Bytes::new(), body: LaneBody::default() },
         EntryPayload::Normal(Block { head, body: Body::Here(body) }) => {
             LaneEntry { position, kind: KIND_COMMAND, head, body: body.into() }
+        }
+        EntryPayload::Normal(Block { head, body: Body::Elided { len } }) => {
+            LaneEntry { position, kind: KIND_COMMAND, head, body: LaneBody::Elided(len) }
         }
         EntryPayload::Normal(Block { head, body: Body::InLane { len: 0 } }) => {
             LaneEntry { position, kind: KIND_COMMAND, head, body: LaneBody::default() }

@@ -45,6 +45,17 @@ pub(crate) enum Record {
         index: u64,
         body: Bytes,
     },
+    /// An entry or a block with its body as it lies in another segment, under the CRCs that it had there: what is damaged
+    /// stays known as damaged.
+    AsItLies {
+        kind: RecordKind,
+        entry_kind: u8,
+        group: GroupId,
+        position: LogPosition,
+        head: Bytes,
+        body: Bytes,
+        crcs: Vec<u32>,
+    },
 }
 
 impl Record {
@@ -56,6 +67,7 @@ impl Record {
                 head.len() + crc_table_bytes(body.len() as u32) + body.len()
             }
             Self::Block { body, .. } => crc_table_bytes(body.len() as u32) + body.len(),
+            Self::AsItLies { head, body, crcs, .. } => head.len() + crcs.len() * 4 + body.len(),
             Self::Vote { vote, .. } => vote.len(),
             Self::State { .. } => 256,
             Self::Committed { .. } | Self::Truncate { .. } | Self::Purge { .. } => 0,
@@ -94,6 +106,7 @@ pub(crate) fn lay_out(records: &[Record], sequence: u64, previous_crc: u32, at: 
                     HEADER_BYTES + head.len() + crc_table_bytes(body.here().len() as u32)
                 }
                 Record::Block { body, .. } => HEADER_BYTES + crc_table_bytes(body.len() as u32),
+                Record::AsItLies { head, crcs, .. } => HEADER_BYTES + head.len() + crcs.len() * 4,
                 Record::Vote { vote, .. } => HEADER_BYTES + vote.len(),
                 Record::State { checkpoint, .. } => HEADER_BYTES + checkpoint.encode().len(),
                 Record::Committed { .. } | Record::Truncate { .. } | Record::Purge { .. } => HEADER_BYTES,
@@ -110,8 +123,13 @@ pub(crate) fn lay_out(records: &[Record], sequence: u64, previous_crc: u32, at: 
             let body = whole.here();
             let mut rest = Vec::with_capacity(head.len() + crc_table_bytes(body.len() as u32));
             rest.extend_from_slice(head);
-            for piece in body.chunks(BODY_CRC_BYTES) {
-                rest.extend_from_slice(&crc32c::crc32c(piece).to_le_bytes());
+            match record {
+                Record::AsItLies { crcs, .. } => crcs.iter().for_each(|crc| rest.extend_from_slice(&crc.to_le_bytes())),
+                _ => {
+                    for piece in body.chunks(BODY_CRC_BYTES) {
+                        rest.extend_from_slice(&crc32c::crc32c(piece).to_le_bytes());
+                    }
+                }
             }
             let header = RecordHeader {
                 kind,
@@ -141,6 +159,13 @@ pub(crate) fn lay_out(records: &[Record], sequence: u64, previous_crc: u32, at: 
             Record::Block { group, index, body } => {
                 put(RecordKind::Block, 0, *group, at_index(*index), &[], &Body::Here(body.clone()));
                 Placed::Block { group: *group, index: *index, record_at }
+            }
+            Record::AsItLies { kind, entry_kind, group, position, head, body, crcs: _ } => {
+                put(*kind, *entry_kind, *group, *position, head, &Body::Here(body.clone()));
+                match kind {
+                    RecordKind::Block => Placed::Block { group: *group, index: position.index, record_at },
+                    _ => Placed::Entry { group: *group, position: *position, record_at },
+                }
             }
             Record::Vote { group, vote } => {
                 put(RecordKind::Vote, 0, *group, at_index(0), vote, &none);
@@ -205,21 +230,26 @@ pub(crate) fn take_apart(
             return None;
         }
         let (head, table) = own.split_at(record.head_len as usize);
-        let group = record.group;
-        placed.push(match record.kind {
-            RecordKind::Entry => Placed::Entry { group, position: record.position, record_at },
-            RecordKind::Block => Placed::Block { group, index: record.position.index, record_at },
-            RecordKind::Vote => Placed::Vote { group, vote: Bytes::copy_from_slice(head) },
-            RecordKind::Committed => Placed::Committed { group, position: record.position },
-            RecordKind::Truncate => Placed::Truncate { group, from: record.position.index },
-            RecordKind::Purge => Placed::Purge { group, upto: record.position },
-            RecordKind::State => Placed::State { group, checkpoint: GroupCheckpoint::decode(head)? },
-        });
+        placed.push(self::placed(&record, record_at, head)?);
         if record.body_len > 0 && !record.elided {
             bodies.push(BodyCheck { at: record.body_at, len: record.body_len, crcs: crcs(table) });
         }
     }
     rest.is_empty().then_some((placed, bodies))
+}
+
+/// What a record at `record_at` with this head does to a directory; `None` for a state that does not decode.
+pub(crate) fn placed(record: &RecordHeader, record_at: u64, head: &[u8]) -> Option<Placed> {
+    let group = record.group;
+    Some(match record.kind {
+        RecordKind::Entry => Placed::Entry { group, position: record.position, record_at },
+        RecordKind::Block => Placed::Block { group, index: record.position.index, record_at },
+        RecordKind::Vote => Placed::Vote { group, vote: Bytes::copy_from_slice(head) },
+        RecordKind::Committed => Placed::Committed { group, position: record.position },
+        RecordKind::Truncate => Placed::Truncate { group, from: record.position.index },
+        RecordKind::Purge => Placed::Purge { group, upto: record.position },
+        RecordKind::State => Placed::State { group, checkpoint: GroupCheckpoint::decode(head)? },
+    })
 }
 
 /// The numbers of a CRC table.

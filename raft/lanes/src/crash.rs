@@ -195,6 +195,14 @@ impl Disk for CrashDisk {
         Ok(())
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut inner = self.inner.lock();
+        inner.faults.take_write()?;
+        let body = inner.live.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        inner.live.insert(to.to_owned(), body);
+        Ok(())
+    }
+
     fn sync_names(&self) -> io::Result<()> {
         let mut inner = self.inner.lock();
         inner.take_sync()?;

@@ -129,6 +129,11 @@ impl Directory {
         table
     }
 
+    /// Bytes of the table in the footer.
+    pub(crate) fn encode_table_bytes(&self) -> u32 {
+        postcard::to_allocvec(&self.table()).unwrap_or_default().len() as u32
+    }
+
     /// The footer: length of the table 4 | table (postcard) | rows | blocks.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let table = self.table();
@@ -224,6 +229,9 @@ pub(crate) struct FooterRows {
     /// Index of the first row, and where it lies in the file.
     pub(crate) first: u64,
     pub(crate) rows_at: u64,
+    /// Number of rows, and from where on entries of older segments are gone: what is left to know if the footer rots.
+    pub(crate) rows: u32,
+    pub(crate) cut_from: Option<u64>,
     /// Number of blocks, and where the first of their rows lies in the file.
     pub(crate) blocks: u32,
     pub(crate) blocks_at: u64,
@@ -235,6 +243,8 @@ impl FooterRows {
         Self {
             first: own.first,
             rows_at: rows_at + u64::from(own.rows_at),
+            rows: own.rows,
+            cut_from: own.cut_from,
             blocks: own.blocks,
             blocks_at: rows_at + u64::from(own.blocks_at),
         }

@@ -77,6 +77,10 @@ impl Disk for FolderDisk {
         self.sync_names()
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.folder.join(from), self.folder.join(to))
+    }
+
     fn sync_names(&self) -> io::Result<()> {
         self.names.sync_all()
     }

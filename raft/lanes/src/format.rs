@@ -3,7 +3,9 @@
 //! ```text
 //! segment   header 4096 | batch | batch | … | footer | trailer 96          each batch and the footer at a multiple of 4096
 //!
-//! header    magic 8 "TRIPLANE" | version 2 | features 2 | lane 4 | sequence 8 | cluster 16 | node 16 | disk 16 | crc 4 | zero …
+//! header    magic 8 "TRIPLANE" | version 2 | features 2 | lane 4 | sequence 8 | cluster 16 | node 16 | disk 16
+//!           | of a rewritten segment: last_sequence 8 | last_crc 4 | footer_at 8 | crc 4 | zero …
+//!           features: 1 rewritten (compacted or repaired; the last batch is named as it was before; since version 3)
 //!
 //! batch     ┌─ meta, covered by meta_crc ────────────────────────────────┐
 //!           │ batch header 64 │ (record header 64 │ head │ crc table) …  │ bodies … │ zero up to 4096
@@ -72,7 +74,23 @@ pub struct SegmentHeader {
     pub node_uuid: [u8; 16],
     /// Disk.
     pub disk_uuid: [u8; 16],
+    /// Set when the segment was rewritten: it stands in the place of another of the same sequence.
+    pub rewritten: Option<Rewritten>,
 }
+
+/// What a rewritten segment keeps of the one whose place it took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rewritten {
+    /// Sequence of the last batch of the segment before it was rewritten: what its successor names.
+    pub last_sequence: u64,
+    /// `meta_crc` of that batch.
+    pub last_crc: u32,
+    /// Where the batches of this file end.
+    pub footer_at: u64,
+}
+
+/// Bit of the features of a segment: it was rewritten.
+const REWRITTEN: u16 = 1;
 
 /// What is wrong with a segment header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -95,12 +113,17 @@ impl SegmentHeader {
         let mut page = Vec::with_capacity(PAGE_BYTES as usize);
         page.extend_from_slice(SEGMENT_MAGIC);
         page.extend_from_slice(&u16::from(VERSION).to_le_bytes());
-        page.extend_from_slice(&0u16.to_le_bytes());
+        page.extend_from_slice(&if self.rewritten.is_some() { REWRITTEN } else { 0 }.to_le_bytes());
         page.extend_from_slice(&self.lane.to_le_bytes());
         page.extend_from_slice(&self.sequence.to_le_bytes());
         page.extend_from_slice(&self.cluster_id);
         page.extend_from_slice(&self.node_uuid);
         page.extend_from_slice(&self.disk_uuid);
+        if let Some(Rewritten { last_sequence, last_crc, footer_at }) = self.rewritten {
+            page.extend_from_slice(&last_sequence.to_le_bytes());
+            page.extend_from_slice(&last_crc.to_le_bytes());
+            page.extend_from_slice(&footer_at.to_le_bytes());
+        }
         let crc = crc32c::crc32c(&page);
         page.extend_from_slice(&crc.to_le_bytes());
         page.resize(PAGE_BYTES as usize, 0);
@@ -119,21 +142,38 @@ impl SegmentHeader {
         }
         let version = read.u16().ok_or(damaged)?;
         if version > u16::from(VERSION) {
-            return Err(BadHeader::Newer(version));
+            return Err(if flipped_version(page) { damaged } else { BadHeader::Newer(version) });
         }
-        let _features = read.u16().ok_or(damaged)?;
-        let header = Self {
+        let features = read.u16().ok_or(damaged)?;
+        let mut header = Self {
             lane: read.u32().ok_or(damaged)?,
             sequence: read.u64().ok_or(damaged)?,
             cluster_id: read.array().ok_or(damaged)?,
             node_uuid: read.array().ok_or(damaged)?,
             disk_uuid: read.array().ok_or(damaged)?,
+            rewritten: None,
         };
+        if features & REWRITTEN != 0 {
+            header.rewritten = Some(Rewritten {
+                last_sequence: read.u64().ok_or(damaged)?,
+                last_crc: read.u32().ok_or(damaged)?,
+                footer_at: read.u64().ok_or(damaged)?,
+            });
+        }
         let covered = page.len() - read.0.len();
         if read.u32() != Some(crc32c::crc32c(&page[..covered])) {
             return Err(damaged);
         }
+        if features & !REWRITTEN != 0 {
+            return Err(BadHeader::Newer(version)); // what a later feature means is not known here
+        }
         Ok(header)
+    }
+
+    /// Bytes of the header that a checksum covers, its own included; the rest of the page is zero.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        if self.rewritten.is_some() { 96 } else { 76 }
     }
 
     /// Where the CRCs of this segment start from.
@@ -143,6 +183,18 @@ impl SegmentHeader {
         let seed = crc32c::crc32c_append(seed, &self.lane.to_le_bytes());
         crc32c::crc32c_append(seed, &self.sequence.to_le_bytes())
     }
+}
+
+/// Whether the page is a header of a known version but for the bits of its version: damage, not a newer release.
+fn flipped_version(page: &[u8]) -> bool {
+    let stored = |at: usize| Some(u32::from_le_bytes(page.get(at..at + 4)?.try_into().ok()?));
+    (1..=u16::from(VERSION)).any(|version| {
+        [72, 92].into_iter().any(|covered| {
+            let Some(mut bytes) = page.get(..covered).map(<[u8]>::to_vec) else { return false };
+            bytes[8..10].copy_from_slice(&version.to_le_bytes());
+            stored(covered) == Some(crc32c::crc32c(&bytes))
+        })
+    })
 }
 
 /// The head of a batch.
@@ -407,8 +459,14 @@ impl Reader<'_> {
 mod tests {
     use super::*;
 
-    const HEADER: SegmentHeader =
-        SegmentHeader { lane: 3, sequence: 7, cluster_id: [1; 16], node_uuid: [2; 16], disk_uuid: [4; 16] };
+    const HEADER: SegmentHeader = SegmentHeader {
+        lane: 3,
+        sequence: 7,
+        cluster_id: [1; 16],
+        node_uuid: [2; 16],
+        disk_uuid: [4; 16],
+        rewritten: None,
+    };
 
     #[test]
     fn a_segment_header_reads_back_and_refuses_any_flipped_bit() {
@@ -420,6 +478,16 @@ mod tests {
             assert!(SegmentHeader::decode(&bad).is_err(), "bit {bit}");
         }
         assert_eq!(SegmentHeader::decode(&[0; 4096]), Err(BadHeader::Empty));
+        let rewritten = Some(Rewritten { last_sequence: 9, last_crc: 8, footer_at: 8192 });
+        let again = SegmentHeader { rewritten, ..HEADER };
+        let page = again.encode();
+        assert_eq!(SegmentHeader::decode(&page), Ok(again));
+        assert_eq!(again.seed(), HEADER.seed());
+        for bit in 0..again.bytes() * 8 {
+            let mut bad = page.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(SegmentHeader::decode(&bad).is_err(), "bit {bit}");
+        }
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub(crate) struct Group {
     pub(crate) vote: Option<Bytes>,
     pub(crate) committed: Option<LogPosition>,
     pub(crate) purged: Option<LogPosition>,
+    /// How much of that survives a crash.
+    pub(crate) purged_durable: Option<LogPosition>,
     pub(crate) last: Option<LogPosition>,
     /// Ascending, without overlap; only a purge beyond the end leaves a gap.
     pub(crate) runs: Vec<Run>,
@@ -79,8 +81,11 @@ impl Group {
         if self.purged.is_some_and(|purged| index < purged.index) {
             return None; // after a snapshot the terms of what it stands for are not known
         }
+        if let Some(purged) = self.purged.filter(|purged| purged.index == index) {
+            return Some(purged); // compaction may have dropped the entry itself
+        }
         if self.last.is_none_or(|last| index > last.index) {
-            return self.purged.filter(|purged| purged.index == index);
+            return None;
         }
         let at = self.terms.partition_point(|start| start.index <= index);
         at.checked_sub(1).map(|at| LogPosition { term: self.terms[at].term, index })
@@ -142,6 +147,23 @@ impl Group {
         }
     }
 
+    /// Takes in that `segment` was rewritten: which entries and which blocks it has now.
+    pub(crate) fn rewritten(&mut self, segment: u64, rows: Option<(u64, u64)>, blocks: Option<(u64, u64)>) {
+        self.runs.retain_mut(|run| {
+            if run.segment != segment {
+                return true;
+            }
+            let Some((first, last)) = rows else { return false };
+            (run.first, run.last) = (run.first.max(first), run.last.min(last));
+            run.first <= run.last
+        });
+        self.blocks.retain(|run| run.segment != segment);
+        if let Some((first, last)) = blocks {
+            let at = self.blocks.partition_point(|run| run.segment < segment);
+            self.blocks.insert(at, Run { segment, first, last });
+        }
+    }
+
     /// Takes in what a segment says when the lane opens.
     pub(crate) fn load(&mut self, segment: u64, own: &FooterGroup) {
         if let Some(from) = own.cut_from {
@@ -166,6 +188,7 @@ impl Group {
         }
         self.committed = own.committed.or(self.committed);
         self.purged = own.purged.or(self.purged);
+        self.purged_durable = self.purged;
         if let Some(purged) = self.purged
             && self.last.is_none_or(|last| last.index < purged.index)
         {

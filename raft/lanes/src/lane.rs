@@ -115,6 +115,17 @@ pub struct GroupState {
     pub first: u64,
 }
 
+/// A segment that is not written any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClosedSegment {
+    /// Its number.
+    pub sequence: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// What was found damaged in it when the lane was opened.
+    pub damaged: Option<String>,
+}
+
 /// How the lane is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneStatus {
@@ -150,6 +161,8 @@ pub(crate) struct Shared {
     pub(crate) budget: ByteBudget,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Held while a segment is rewritten: one at a time.
+    pub(crate) rewriting: Mutex<()>,
     stepped: Mutex<Option<writer::LaneWriter>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -171,6 +184,8 @@ pub(crate) struct State {
     /// What the open segment still has of the space that was reserved for it.
     pub(crate) reserved_bytes: u64,
     pub(crate) identity: Identity,
+    /// Where the log has a hole; none for a whole one.
+    pub(crate) suspect: Option<String>,
 }
 
 /// Which entries of all groups are still in RAM, oldest first.
@@ -207,12 +222,27 @@ pub(crate) struct Job {
     pub(crate) tickets: Vec<u64>,
     pub(crate) done: Option<Done>,
     pub(crate) since: Duration,
+    /// Whether a new segment is begun for it.
+    pub(crate) turn: bool,
 }
 
 /// A segment and where its rows are.
 pub(crate) struct Held {
     pub(crate) segment: Segment,
     pub(crate) rows: Rows,
+    /// Where it ends; none while it is written.
+    pub(crate) close: Option<Close>,
+    /// What was found damaged at the start: it is to be rewritten.
+    pub(crate) damaged: Option<String>,
+}
+
+/// Where a segment that is not written any more ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Close {
+    /// Where its batches end.
+    pub(crate) end: u64,
+    /// Sequence and CRC of its last batch, as its successor names it.
+    pub(crate) last: (u64, u32),
 }
 
 pub(crate) enum Rows {
@@ -240,6 +270,7 @@ impl Lane {
             space,
             reserved_bytes: 0,
             identity: options.identity,
+            suspect: recovered.suspect,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -247,6 +278,7 @@ impl Lane {
             budget: ByteBudget::new(options.queue_bytes),
             disk,
             clock,
+            rewriting: Mutex::new(()),
             stepped: Mutex::new(None),
             thread: Mutex::new(None),
         });
@@ -264,6 +296,17 @@ impl Lane {
         Ok(Self { shared })
     }
 
+    /// Whether the log had a hole when it was opened, and where: it may have lost what the node acknowledged, or a vote.
+    #[must_use]
+    pub fn suspect(&self) -> Option<String> {
+        self.shared.state.lock().suspect.clone()
+    }
+
+    /// The node id that later segments carry, once the node was given a new one.
+    pub fn set_node_uuid(&self, node_uuid: [u8; 16]) {
+        self.shared.state.lock().identity.node_uuid = node_uuid;
+    }
+
     /// The cluster id that later segments carry, once the node has joined.
     pub fn set_cluster_id(&self, cluster_id: [u8; 16]) {
         self.shared.state.lock().identity.cluster_id = cluster_id;
@@ -275,6 +318,28 @@ impl Lane {
         let mut state = self.shared.usable()?;
         self.shared.submit(&mut state, Vec::new(), Vec::new(), Some(done));
         Ok(())
+    }
+
+    /// Ends the open segment and begins the next one, so that everything up to now can be scrubbed and rewritten; `done` is
+    /// called when that is durable.
+    pub fn turn(&self, done: Done) -> Result<(), LaneError> {
+        let mut state = self.shared.usable()?;
+        self.shared.submit(&mut state, Vec::new(), Vec::new(), Some(done));
+        if let Some(job) = state.queue.back_mut() {
+            job.turn = true;
+        }
+        Ok(())
+    }
+
+    /// The segments that are not written any more, oldest first.
+    #[must_use]
+    pub fn closed_segments(&self) -> Vec<ClosedSegment> {
+        let state = self.shared.state.lock();
+        let closed = state.segments.iter().filter_map(|(sequence, held)| {
+            let bytes = held.segment.file.len().unwrap_or(held.close?.end);
+            Some(ClosedSegment { sequence: *sequence, bytes, damaged: held.damaged.clone() })
+        });
+        closed.collect()
     }
 
     /// Back-pressure: wait for a permit of `bytes` before [`Lane::append`] and hold it until `done` is called.
@@ -484,7 +549,7 @@ impl Shared {
 
     fn submit(&self, state: &mut State, records: Vec<Record>, tickets: Vec<u64>, done: Option<Done>) {
         state.queued_bytes += records.iter().map(Record::bytes).sum::<u64>();
-        state.queue.push_back(Job { records, tickets, done, since: self.clock.now() });
+        state.queue.push_back(Job { records, tickets, done, since: self.clock.now(), turn: false });
         self.wake.notify_one();
     }
 }

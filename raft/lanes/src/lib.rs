@@ -24,27 +24,38 @@
 //!
 //! The bytes are drawn in [`format`]; `DESIGN.md` beside this crate says what happens at each crash point.
 
+mod ask;
 mod batch;
+mod compact;
 pub mod crash;
 mod directory;
 mod error;
 mod folder;
 pub mod format;
 mod group;
+mod inventory;
 mod lane;
 mod metrics;
 mod options;
 mod read;
 mod recover;
+mod rewrite;
 pub mod sabotage;
+mod scrub;
+mod sealed;
 mod segment;
+mod survey;
+mod suspect;
 mod writer;
 
+pub use compact::{Head, RewriteError, Rewrote, Spent};
 pub use error::LaneError;
 pub use folder::FolderDisk;
-pub use lane::{Body, Done, Entry, GroupState, Lane, LaneStatus, ThinEntry};
+pub use lane::{Body, ClosedSegment, Done, Entry, GroupState, Lane, LaneStatus, ThinEntry};
 pub use metrics::LaneMetrics;
 pub use options::{LaneOptions, Writer};
 pub use recover::OpenError;
 pub use sabotage::Sabotage;
+pub use scrub::{Finding, Scrub, ScrubStep, Scrubbed};
 pub use segment::Identity;
+pub use suspect::OnHole;

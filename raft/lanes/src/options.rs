@@ -1,12 +1,16 @@
 //! Settings of a lane.
 
-use crate::{LaneMetrics, Sabotage, segment::Identity};
+use crate::{LaneMetrics, OnHole, Sabotage, segment::Identity};
 
 /// Settings of a lane.
 #[derive(Debug, Clone)]
 pub struct LaneOptions {
     /// Whose disk it is.
     pub identity: Identity,
+    /// Names that the node had before: its older segments carry them.
+    pub former_node_uuids: Vec<[u8; 16]>,
+    /// What to do when the log is damaged in the middle.
+    pub on_hole: OnHole,
     /// Size at which a segment is sealed, in bytes; the space is reserved beforehand.
     pub segment_bytes: u64,
     /// Bytes that may wait for the writer; see [`Lane::reserve`].
@@ -27,6 +31,8 @@ impl LaneOptions {
     pub fn new(identity: Identity) -> Self {
         Self {
             identity,
+            former_node_uuids: Vec::new(),
+            on_hole: OnHole::Refuse,
             segment_bytes: 1 << 30,
             queue_bytes: 16 << 20,
             cache_bytes: 16 << 20,

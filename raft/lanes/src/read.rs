@@ -152,6 +152,27 @@ impl Lane {
         self.body_len(group, index) == Ok(length)
     }
 
+    /// Whether a block of `index` in one of these segments is whole: all of it is read.
+    pub(crate) fn has_sound_block(&self, group: GroupId, index: u64, in_segment: impl Fn(u64) -> bool) -> bool {
+        let copies: Vec<Copy> = {
+            let state = self.shared.state.lock();
+            let Some(own) = state.groups.get(&group) else { return false };
+            let covering = own.blocks.iter().rev().filter(|run| (run.first..=run.last).contains(&index));
+            let wanted = covering.filter(|run| in_segment(run.segment));
+            wanted.filter_map(|run| state.block(group, run.segment, index)).collect()
+        };
+        copies.into_iter().any(|copy| copy.is_whole(group, index))
+    }
+
+    /// Whether the entry itself is here with its whole body: all of it is read.
+    pub(crate) fn has_sound_entry(&self, group: GroupId, index: u64) -> bool {
+        let place = {
+            let state = self.shared.state.lock();
+            state.groups.get(&group).and_then(|own| state.place_on_disk(group, own, index).ok())
+        };
+        place.is_some_and(|place| Copy::Entry(place).is_whole(group, index))
+    }
+
     /// Where copies of a body lie: the blocks newest first, then the entry itself.
     fn copies(&self, group: GroupId, index: u64) -> Result<Copies, LaneError> {
         let state = self.shared.state.lock();
@@ -200,6 +221,11 @@ enum Copy {
 }
 
 impl Copy {
+    fn is_whole(self, group: GroupId, index: u64) -> bool {
+        let Ok(Some((segment, found))) = self.found(group, index) else { return false };
+        !found.header.elided && segment.body(&found, 0..u64::from(found.header.body_len)).is_ok()
+    }
+
     fn found(self, group: GroupId, index: u64) -> Result<Option<(Segment, Found)>, LaneError> {
         let (segment, record_at) = match self {
             Self::Entry(place) => return place.found(group).map(Some),
@@ -226,6 +252,11 @@ impl State {
         if let Some(pending) = own.pending.get(&index).or_else(|| own.recent.get(&index)) {
             return Ok(Place::Pending(pending.clone(), index));
         }
+        self.place_on_disk(group, own, index)
+    }
+
+    fn place_on_disk(&self, group: GroupId, own: &Group, index: u64) -> Result<Place, LaneError> {
+        let absent = LaneError::Absent { group, index };
         let run = own.run(index).ok_or_else(|| absent.clone())?;
         let held = self.segments.get(&run.segment).ok_or_else(|| absent.clone())?;
         let segment = held.segment.clone();

@@ -252,6 +252,8 @@ pub(crate) struct Scan {
     pub(crate) written_to: u64,
     /// Checkpoints of the first batch.
     pub(crate) checkpoints: Vec<(raft_types::GroupId, GroupCheckpoint)>,
+    /// Where the good batches end.
+    pub(crate) end: u64,
 }
 
 /// Reads the metas of all batches, from the first one, which must follow `previous` if that is known. `followed` is the
@@ -262,8 +264,14 @@ pub(crate) fn scan(
     followed: Option<(u64, u32)>,
 ) -> Result<Scan, SegmentError> {
     segment.file.forget_cached()?;
-    let mut found =
-        Scan { directory: Directory::default(), last: None, rot_at: None, written_to: 0, checkpoints: Vec::new() };
+    let mut found = Scan {
+        directory: Directory::default(),
+        last: None,
+        rot_at: None,
+        written_to: 0,
+        checkpoints: Vec::new(),
+        end: 0,
+    };
     let (mut at, mut expected) = (PAGE_BYTES, previous);
     loop {
         let next = good_batch(segment, at, expected)?;
@@ -287,6 +295,7 @@ pub(crate) fn scan(
         at = behind;
     }
     let (good, written_to) = look_behind(segment, at, expected)?;
+    found.end = at;
     found.rot_at = good.then_some(at);
     found.written_to = written_to.max(at);
     Ok(found)

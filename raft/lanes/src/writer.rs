@@ -8,7 +8,7 @@ use crate::{
     directory::{Directory, FooterRows},
     format::{META_BYTES_MAX, PAGE_BYTES, SegmentHeader, TRAILER_BYTES, Trailer, VERSION, whole_pages},
     group::Group,
-    lane::{Done, Held, Job, Rows, Shared},
+    lane::{Close, Done, Held, Job, Rows, Shared},
     metrics::LaneMetrics,
     options::LaneOptions,
     sabotage::{self, Sabotage},
@@ -141,19 +141,20 @@ impl LaneWriter {
             let since = self.shared.clock.now();
             // Behind the entries of this batch. A hint whose entries are still in the queue may be durable before them:
             // whoever reads it clamps it to what the log holds (trap 8).
-            jobs.push_back(Job { records, tickets, done: None, since });
+            jobs.push_back(Job { records, tickets, done: None, since, turn: false });
         }
         jobs
     }
 
     fn write(&mut self, jobs: &VecDeque<Job>) -> io::Result<()> {
         let records: Vec<Record> = jobs.iter().flat_map(|job| job.records.iter().cloned()).collect();
-        if records.is_empty() && self.active.is_some() {
+        let turn = jobs.iter().any(|job| job.turn);
+        if records.is_empty() && self.active.is_some() && !turn {
             return Ok(()); // asked only that a segment be there
         }
         let bytes = whole_pages(records.iter().map(Record::bytes).sum::<u64>() + 64);
         let room = bytes + (records.len() * 64) as u64 + PAGE_BYTES; // 64: a row and its share of the table
-        if self.gap || !self.fits(room) {
+        if self.gap || turn || !self.fits(room) {
             self.roll(room)?;
         }
         let late = sabotage::is(self.sabotage, Sabotage::AnswerBeforeFsync);
@@ -259,6 +260,8 @@ impl LaneWriter {
                 Placed::Purge { group, upto } => {
                     let written = self.written.entry(*group).or_default();
                     written.purged = Some(*upto);
+                    let own = state.groups.entry(*group).or_default();
+                    own.purged_durable = own.purged_durable.max(Some(*upto));
                     if written.last.is_none_or(|last| last.index < upto.index) {
                         written.cut(0);
                         written.last = Some(*upto);
@@ -316,6 +319,7 @@ impl LaneWriter {
                 cluster_id: identity.cluster_id,
                 node_uuid: identity.node_uuid,
                 disk_uuid: identity.disk_uuid,
+                rewritten: None,
             };
             (header, sequence)
         };
@@ -339,7 +343,7 @@ impl LaneWriter {
         let placed = self.write_batch(&checkpoint)?;
         self.sync()?;
         disk.sync_names()?;
-        let held = Held { segment, rows: Rows::Ram(Directory::default()) };
+        let held = Held { segment, rows: Rows::Ram(Directory::default()), close: None, damaged: None };
         self.shared.state.lock().segments.insert(sequence, held);
         self.publish(&placed, std::iter::empty());
         if let Some(metrics) = &self.metrics {
@@ -377,6 +381,7 @@ impl LaneWriter {
         let rows = table.iter().map(|own| (own.group, FooterRows::of(own, rows_at))).collect();
         if let Some(held) = self.shared.state.lock().segments.get_mut(&active.segment.sequence) {
             held.rows = Rows::Footer(rows);
+            held.close = Some(Close { end: active.at, last: (self.next.last_batch, self.next.last_crc) });
         }
         Ok(())
     }

@@ -5,15 +5,18 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Chance, Op, at, body, difference, elided, entry, open, replay};
+use common::{Chance, Model, Op, at, body, difference, elided, entry, open, replay};
 use raft_lanes::{
-    Lane,
+    Lane, RewriteError, Spent,
     crash::{CrashDisk, Unsynced},
 };
 use raft_types::GroupId;
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 /// Submits one random operation that the lane must accept.
@@ -73,13 +76,65 @@ fn submit(lane: &Lane, op: &Op, order: usize, acked: &Arc<AtomicUsize>) {
     .expect("accepted");
 }
 
+/// Compacts a random segment; some of the bodies that are kept apart from the log are needed no more.
+fn compact(lane: &Lane, model: &Model, dead: &mut BTreeSet<(GroupId, u64)>, chance: &Chance) {
+    if chance.below(3) == 0 {
+        lane.turn(Box::new(|_| {})).expect("accepted");
+        while lane.step() {}
+    }
+    let closed = lane.closed_segments();
+    if closed.is_empty() {
+        return;
+    }
+    let sequence = closed[chance.below(closed.len() as u64) as usize].sequence;
+    let mut spent = BTreeMap::new();
+    for (group, own) in model {
+        let Some(upto) = own.purged.map(|purged| purged.index) else { continue };
+        for index in own.bodies.range(..=upto).map(|(index, _)| *index) {
+            if chance.below(4) == 0 {
+                dead.insert((*group, index));
+            }
+        }
+        let live = own.bodies.range(..=upto).map(|(index, _)| *index);
+        let live = live.filter(|index| !dead.contains(&(*group, *index))).collect();
+        spent.insert(*group, Spent { upto, live, alone: false });
+    }
+    match lane.rewrite(sequence, &spent, &BTreeMap::new(), &mut |_| true) {
+        Ok(_) => {
+            if let Some(scrub) = lane.scrub(sequence) {
+                let found = scrub.run().expect("readable");
+                assert!(found.findings.is_empty(), "{found:?}");
+            }
+        }
+        Err(RewriteError::Newest(_)) => {}
+        Err(error) => panic!("segment {sequence}: {error}"),
+    }
+}
+
+/// The model without the bodies that are needed no more.
+fn without(mut model: Model, dead: &BTreeSet<(GroupId, u64)>) -> Model {
+    for (group, own) in &mut model {
+        own.bodies.retain(|index, _| !dead.contains(&(*group, *index)));
+    }
+    model
+}
+
 fn run(seed: u64) {
     let chance = Chance::new(seed);
     let mut disk = CrashDisk::new();
     let mut lane = open(&disk).expect("empty disk");
     let (mut ops, acked, mut term) = (Vec::new(), Arc::new(AtomicUsize::new(0)), 1);
+    let mut dead = BTreeSet::new();
     for step in 0..60 {
-        match chance.below(5) {
+        match chance.below(6) {
+            5 => {
+                compact(&lane, &replay(&ops), &mut dead, &chance);
+                assert_eq!(
+                    difference(&lane, &without(replay(&ops), &dead)),
+                    None,
+                    "compacted, seed {seed} step {step}"
+                );
+            }
             0..3 => {
                 let op = random_op(&chance, &ops, &mut term);
                 submit(&lane, &op, ops.len(), &acked);
@@ -88,7 +143,7 @@ fn run(seed: u64) {
                 if matches!(ops.last(), Some(Op::Blocks(..))) {
                     while lane.step() {}
                 }
-                assert_eq!(difference(&lane, &replay(&ops)), None, "L2, seed {seed} step {step}");
+                assert_eq!(difference(&lane, &without(replay(&ops), &dead)), None, "L2, seed {seed} step {step}");
             }
             3 => {
                 lane.step();
@@ -98,8 +153,9 @@ fn run(seed: u64) {
                 let after = disk.crash(unsynced, &chance);
                 let recovered = open(&after).unwrap_or_else(|error| panic!("seed {seed} step {step}: {error}"));
                 let least = acked.load(Ordering::SeqCst);
-                let differences: Vec<_> =
-                    (least..=ops.len()).map(|count| difference(&recovered, &replay(&ops[..count]))).collect();
+                let differences: Vec<_> = (least..=ops.len())
+                    .map(|count| difference(&recovered, &without(replay(&ops[..count]), &dead)))
+                    .collect();
                 let Some(kept) = differences.iter().position(Option::is_none) else {
                     panic!("seed {seed} step {step}: no prefix from {least} of {} fits: {differences:?}", ops.len());
                 };
@@ -114,7 +170,7 @@ fn run(seed: u64) {
     assert_eq!(acked.load(Ordering::SeqCst), ops.len());
     lane.shutdown();
     let lane = open(&disk).expect("after a clean end");
-    assert_eq!(difference(&lane, &replay(&ops)), None, "after a clean end, seed {seed}");
+    assert_eq!(difference(&lane, &without(replay(&ops), &dead)), None, "after a clean end, seed {seed}");
 }
 
 #[test]

@@ -122,8 +122,13 @@ fn a_flipped_bit_anywhere_is_an_error_or_a_torn_tail_but_never_other_bytes() {
     let chance = Chance::new(7);
     let (mut refused, mut damaged, mut torn) = (0, 0, 0);
     for name in disk.list().unwrap() {
-        let length = disk.open(&name).unwrap().len().unwrap();
-        for offset in (0..length).step_by(997) {
+        let file = disk.open(&name).unwrap();
+        let length = file.len().unwrap();
+        let mut bytes = vec![0; length as usize];
+        file.read_at(0, &mut bytes).unwrap();
+        let pages = (0..length).step_by(4096);
+        let batches = pages.filter(|at| bytes[*at as usize..].starts_with(b"TRBA")).map(|at| at + 20);
+        for offset in (0..length).step_by(997).chain(batches) {
             let rotten = disk.crash(Unsynced::Kept, &chance);
             rotten.rot(&name, offset, 1 << chance.below(8));
             let lane = match open(&rotten) {

@@ -1,7 +1,7 @@
 //! The meta group's state machine: which nodes there are and which of them keep which group.
 //!
 //! ```text
-//!   command  = version 1 | postcard(MetaCommand)      Bootstrap, Register, DefineGroups, Replace, Condemn
+//!   command  = version 1 | postcard(MetaCommand)      Bootstrap, Register, DefineGroups, Replace, Condemn, Drain, Undrain, Remove
 //!   outcome  = version 1 | postcard(MetaOutcome)
 //!   state    = version 1 | postcard(MetaState)
 //! ```
@@ -11,11 +11,16 @@
 //! - One disk (`node_uuid`) has one id; a node that lost its disk is another node under the same name and comes in
 //!   only when the lost one keeps nothing any more, or by `Replace`.
 //! - The number of data groups never changes: a study's group is a function of it.
+//! - A node that drains is offered no copy; it is removed only when it keeps none, and then it is retired for ever.
+//! - The number of copies falls only by a `Drain` that says so; there is always one node that neither drains nor is given up.
 //! - `apply` is a function of state, index and command. Whatever it does not like is `Refused`, and changes nothing.
 
 use raft_types::{DecodeError, GroupId, NodeId, Versioned};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// At most so many voters in the meta group: more would only make each decision slower.
+const META_VOTERS_MAX: usize = 5;
 
 /// A node as it presents itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +68,23 @@ pub enum MetaCommand {
         /// Its name.
         name: String,
     },
+    /// A node gives its copies to the others, so that it may go.
+    Drain {
+        /// Its name.
+        name: String,
+        /// Whether fewer copies may be kept when there are too few other nodes.
+        reduce: bool,
+    },
+    /// A node that drains, or has drained, stays after all.
+    Undrain {
+        /// Its name.
+        name: String,
+    },
+    /// A node that keeps nothing any more leaves for good: its raft id is never used again.
+    Remove {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// The answer to a command.
@@ -96,6 +118,20 @@ pub struct MetaNode {
     pub retired: bool,
     /// Given up: the next empty disk under its name replaces it.
     pub condemned: bool,
+    /// It gives its copies away, or has done so: it gets no new ones.
+    pub draining: bool,
+}
+
+impl MetaNode {
+    fn new(registration: Registration) -> Self {
+        Self { registration, retired: false, condemned: false, draining: false }
+    }
+
+    /// Whether it may keep copies for long: it is neither retired, nor given up, nor does it drain.
+    #[must_use]
+    pub fn stays(&self) -> bool {
+        !self.retired && !self.condemned && !self.draining
+    }
 }
 
 /// Where a group lives.
@@ -137,6 +173,9 @@ impl MetaState {
             MetaCommand::DefineGroups { count, replication, replicas } => self.define(count, replication, replicas),
             MetaCommand::Replace { old, new } => self.replace(index, old, new),
             MetaCommand::Condemn { name } => self.condemn(&name),
+            MetaCommand::Drain { name, reduce } => self.drain(&name, reduce),
+            MetaCommand::Undrain { name } => self.undrain(&name),
+            MetaCommand::Remove { name } => self.remove(&name),
         };
         outcome.unwrap_or_else(|why| MetaOutcome::Refused { why })
     }
@@ -144,7 +183,7 @@ impl MetaState {
     fn bootstrap(&mut self, cluster_id: [u8; 16], founder: Registration) -> Result<MetaOutcome, String> {
         match self.cluster_id {
             None => {
-                self.nodes.insert(Self::FOUNDER, MetaNode { registration: founder, retired: false, condemned: false });
+                self.nodes.insert(Self::FOUNDER, MetaNode::new(founder));
                 self.groups.insert(GroupId::META, GroupPlacement { replicas: vec![Self::FOUNDER], moved: false });
                 self.cluster_id = Some(cluster_id);
             }
@@ -223,12 +262,90 @@ impl MetaState {
         Ok(MetaOutcome::Registered { id })
     }
 
+    fn drain(&mut self, name: &str, reduce: bool) -> Result<MetaOutcome, String> {
+        let id = self.id_named(name)?;
+        if self.group_count == 0 {
+            return Err("the cluster is not formed yet: there is nothing to move".to_owned());
+        }
+        let left = self.nodes.iter().filter(|(other, node)| **other != id && node.stays()).count();
+        let left = u32::try_from(left).unwrap_or(u32::MAX);
+        if left == 0 {
+            return Err(format!(
+                "{name} is the last node that stays: its data would have no place; start another node first"
+            ));
+        }
+        if left < self.replication && !reduce {
+            return Err(format!(
+                "{} copies of every image are kept, and without {name} only {left} nodes would stay: start another node \
+                 first, or drain with --reduce to keep {left} from now on",
+                self.replication
+            ));
+        }
+        self.replication = self.replication.min(left);
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.draining = true;
+        }
+        self.lead_meta_elsewhere(id);
+        Ok(MetaOutcome::Registered { id })
+    }
+
+    fn undrain(&mut self, name: &str) -> Result<MetaOutcome, String> {
+        let id = self.id_named(name)?;
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.draining = false;
+        }
+        Ok(MetaOutcome::Registered { id })
+    }
+
+    fn remove(&mut self, name: &str) -> Result<MetaOutcome, String> {
+        let Ok(id) = self.id_named(name) else {
+            // Repeated: whoever had the name last is gone already.
+            let gone = self.nodes.iter().rev().find(|(_, node)| node.registration.name == name);
+            return match gone {
+                Some((id, _)) => Ok(MetaOutcome::Registered { id: *id }),
+                None => Err(format!("there is no node called {name}")),
+            };
+        };
+        let Some(node) = self.nodes.get(&id) else { return Err(format!("there is no node called {name}")) };
+        if !node.draining && !node.condemned {
+            return Err(format!("{name} is in use: drain it first with `triptych node drain {name} --wait`"));
+        }
+        let copies = self.copies_of(id);
+        if copies > 0 {
+            return Err(format!(
+                "{name} still keeps copies of {copies} groups: wait until it is drained (`triptych node drain {name} --wait`)"
+            ));
+        }
+        if !self.nodes.iter().any(|(other, node)| *other != id && node.stays()) {
+            return Err(format!("{name} is the last node: there is no cluster without it"));
+        }
+        self.retire(id);
+        self.lead_meta_elsewhere(id);
+        Ok(MetaOutcome::Registered { id })
+    }
+
+    fn id_named(&self, name: &str) -> Result<NodeId, String> {
+        self.node_named(name).map(|(id, _)| id).ok_or_else(|| format!("there is no node called {name}"))
+    }
+
+    /// The meta group is no group whose copies are moved: all nodes have it. Only who leads it best is said here.
+    fn lead_meta_elsewhere(&mut self, gone: NodeId) {
+        let heir = self.nodes.iter().find(|(id, node)| **id != gone && node.stays()).map(|(id, _)| *id);
+        if let (Some(meta), Some(heir)) = (self.groups.get_mut(&GroupId::META), heir)
+            && meta.replicas.contains(&gone)
+        {
+            *meta = GroupPlacement { replicas: vec![heir], moved: true };
+        }
+    }
+
     /// The id of a disk that was registered before, its address and incarnation refreshed.
     fn known_disk(&mut self, registration: &Registration) -> Result<Option<NodeId>, String> {
         let known = self.nodes.iter_mut().find(|(_, node)| node.registration.node_uuid == registration.node_uuid);
         let Some((id, node)) = known else { return Ok(None) };
         if node.retired {
-            return Err(format!("this disk was node {id}, which has been replaced: start with an empty data folder"));
+            return Err(format!(
+                "this disk was node {id}, which has been replaced or removed: start with an empty data folder"
+            ));
         }
         if node.registration.name != registration.name {
             return Err(format!(
@@ -254,7 +371,7 @@ impl MetaState {
         if index <= Self::FOUNDER.0 || self.nodes.contains_key(&id) {
             return Err(format!("raft id {id} is taken: ask again"));
         }
-        self.nodes.insert(id, MetaNode { registration, retired: false, condemned: false });
+        self.nodes.insert(id, MetaNode::new(registration));
         Ok(id)
     }
 
@@ -376,6 +493,39 @@ impl MetaState {
     #[must_use]
     pub fn is_replica(&self, id: NodeId) -> bool {
         self.groups.values().any(|placement| placement.replicas.contains(&id))
+    }
+
+    /// Of how many data groups the node should keep a copy.
+    #[must_use]
+    pub fn copies_of(&self, id: NodeId) -> usize {
+        let data = self.groups.iter().filter(|(group, _)| **group != GroupId::META);
+        data.filter(|(_, placement)| placement.replicas.contains(&id)).count()
+    }
+
+    /// The nodes that should vote in the meta group: of those that do not drain the first, at most five and an odd number, so
+    /// that each of them is worth a failure. The others learn.
+    #[must_use]
+    pub fn meta_voters(&self) -> BTreeSet<NodeId> {
+        let alive = |draining: bool| {
+            let nodes = self.nodes.iter().filter(move |(_, node)| !node.retired && (draining || !node.draining));
+            nodes.map(|(id, _)| *id)
+        };
+        let mut ids: Vec<NodeId> = alive(false).collect();
+        if ids.is_empty() {
+            ids = alive(true).collect();
+        }
+        ids.truncate(META_VOTERS_MAX);
+        if ids.len().is_multiple_of(2) {
+            ids.pop();
+        }
+        ids.into_iter().collect()
+    }
+
+    /// Names and addresses of the nodes that are not retired, as they registered last.
+    #[must_use]
+    pub fn addresses(&self) -> BTreeMap<String, String> {
+        let known = self.nodes.values().filter(|node| !node.retired && !node.registration.address.is_empty());
+        known.map(|node| (node.registration.name.clone(), node.registration.address.clone())).collect()
     }
 
     /// The group that owns `key`; none before groups are defined.
@@ -519,6 +669,60 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_drains_leaves_only_when_it_keeps_nothing_and_never_comes_back() {
+        let mut state = formed();
+        let drain = |name: &str, reduce| MetaCommand::Drain { name: name.into(), reduce };
+        let remove = |name: &str| MetaCommand::Remove { name: name.into() };
+        let before = state.clone();
+        let outcome = state.apply(20, drain("c", false));
+        assert!(matches!(&outcome, MetaOutcome::Refused { why } if why.contains("--reduce")), "{outcome:?}");
+        assert!(refused(&state.apply(21, remove("c"))), "it is in use");
+        assert_eq!(state, before);
+        state.apply(22, MetaCommand::Register(node("d", 4, 1)));
+        assert_eq!(state.apply(23, drain("c", false)), MetaOutcome::Registered { id: NodeId(7) });
+        assert!(refused(&state.apply(24, remove("c"))), "its copies have not moved yet");
+        let replicas = (1..=8).map(|group| (group, vec![NodeId(1), NodeId(5), NodeId(22)])).collect();
+        state.apply(25, MetaCommand::DefineGroups { count: 8, replication: 3, replicas });
+        assert_eq!(state.apply(26, remove("c")), MetaOutcome::Registered { id: NodeId(7) });
+        assert_eq!(state.apply(27, remove("c")), MetaOutcome::Registered { id: NodeId(7) }, "repeated");
+        assert!(refused(&state.apply(28, MetaCommand::Register(node("c", 3, 9)))), "its disk stays out");
+        assert_eq!(
+            state.apply(29, MetaCommand::Register(node("c", 33, 1))),
+            MetaOutcome::Registered { id: NodeId(29) }
+        );
+        assert!(state.retired_disks().contains(&[3; 16]));
+    }
+
+    #[test]
+    fn copies_are_reduced_only_when_that_is_said_and_the_last_node_never_drains() {
+        let mut state = formed();
+        let mut drain = |name: &str, reduce| state.apply(20, MetaCommand::Drain { name: name.into(), reduce });
+        assert!(!refused(&drain("a", true)));
+        assert!(refused(&drain("b", false)));
+        assert!(!refused(&drain("b", true)));
+        assert!(refused(&drain("c", true)));
+        assert_eq!((state.replication(), state.meta_voters()), (1, [NodeId(7)].into()));
+        assert_eq!(state.replicas(GroupId::META), [NodeId(7)], "the founder gives the meta group away, too");
+        state.apply(21, MetaCommand::Undrain { name: "b".into() });
+        assert!(!refused(&state.apply(22, MetaCommand::Drain { name: "c".into(), reduce: false })));
+    }
+
+    #[test]
+    fn the_meta_group_has_an_odd_number_of_voters_and_at_most_five() {
+        let mut state = MetaState::default();
+        state.apply(2, MetaCommand::Bootstrap { cluster_id: [9; 16], founder: node("n0", 1, 1) });
+        let voters: Vec<usize> = (1..8)
+            .map(|number| {
+                let count = state.meta_voters().len();
+                let next = number as u8;
+                state.apply(number + 2, MetaCommand::Register(node(&format!("n{next}"), next + 1, 1)));
+                count
+            })
+            .collect();
+        assert_eq!(voters, [1, 1, 3, 3, 5, 5, 5]);
+    }
+
+    #[test]
     fn one_disk_under_two_names_is_refused() {
         let mut state = formed();
         assert!(refused(&state.apply(10, MetaCommand::Register(node("copy", 2, 1)))));
@@ -574,6 +778,9 @@ mod tests {
             ),
             (MetaCommand::Replace { old: NodeId(7), new: founder }, format!("010307{node}")),
             (MetaCommand::Condemn { name: "a-0".into() }, "010403612d30".into()),
+            (MetaCommand::Drain { name: "a-0".into(), reduce: true }, "010503612d3001".into()),
+            (MetaCommand::Undrain { name: "a-0".into() }, "010603612d30".into()),
+            (MetaCommand::Remove { name: "a-0".into() }, "010703612d30".into()),
         ];
         for (command, bytes) in golden {
             assert_eq!(hex(&command.encode()), bytes);
@@ -611,6 +818,10 @@ mod tests {
                 .prop_map(|(count, replicas)| MetaCommand::DefineGroups { count, replication: 3, replicas }),
             1 => ((0..40_u64).prop_map(NodeId), node()).prop_map(|(old, new)| MetaCommand::Replace { old, new }),
             1 => (0..5_u8).prop_map(|name| MetaCommand::Condemn { name: format!("n{name}") }),
+            1 => (0..5_u8, any::<bool>())
+                .prop_map(|(name, reduce)| MetaCommand::Drain { name: format!("n{name}"), reduce }),
+            1 => (0..5_u8).prop_map(|name| MetaCommand::Undrain { name: format!("n{name}") }),
+            1 => (0..5_u8).prop_map(|name| MetaCommand::Remove { name: format!("n{name}") }),
         ]
     }
 
@@ -635,6 +846,9 @@ mod tests {
                 prop_assert_eq!(names.len(), living.len(), "a name has one living node");
                 for placement in state.groups().values() {
                     prop_assert!(placement.replicas.iter().all(|id| state.node(*id).is_some()));
+                }
+                if state.cluster_id().is_some() {
+                    prop_assert!(state.meta_voters().len() % 2 == 1);
                 }
             }
             prop_assert_eq!(MetaState::decode(&state.encode()).unwrap(), state);

@@ -55,12 +55,20 @@ fn replicas(nodes: usize, copies: usize, groups: usize) -> Vec<Vec<usize>> {
 /// from a node with too many to one with too few. While counts differ by two such a chain exists: giving each replica
 /// an equal fraction is even to within one, and a flow with whole capacities has a whole solution.
 fn leaders(nodes: usize, replicas: &[Vec<usize>]) -> Vec<usize> {
+    even(nodes, replicas, &vec![None; replicas.len()])
+}
+
+/// The same, beginning with leaders that are there already: no more of them change than must.
+pub(crate) fn even(nodes: usize, replicas: &[Vec<usize>], now: &[Option<usize>]) -> Vec<usize> {
     let mut led = vec![0_u32; nodes];
+    now.iter().flatten().for_each(|leader| led[*leader] += 1);
     let mut leaders = Vec::with_capacity(replicas.len());
-    for group in replicas {
-        let leader = group.iter().copied().min_by_key(|node| (led[*node], *node)).unwrap_or(0);
-        led[leader] += 1;
-        leaders.push(leader);
+    for (group, now) in replicas.iter().zip(now) {
+        leaders.push(now.unwrap_or_else(|| {
+            let leader = group.iter().copied().min_by_key(|node| (led[*node], *node)).unwrap_or(0);
+            led[leader] += 1;
+            leader
+        }));
     }
     // Every pass lowers the sum of squares, so that this ends; the bound is for the reader.
     for _ in 0..replicas.len() * nodes.max(1) {

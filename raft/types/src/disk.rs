@@ -14,7 +14,10 @@ pub trait Disk: Send + Sync + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Replaces a small file as a whole, durably: write beside, fsync, rename, fsync folder.
     fn replace(&self, name: &str, contents: &[u8]) -> io::Result<()>;
-    /// Makes creations and removals durable (fsync of the folder).
+    /// Gives a file the name of another, which goes. Whoever has that one open goes on reading it. Durable only after
+    /// [`Disk::sync_names`]; until then a crash leaves one or the other.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Makes creations, renames and removals durable (fsync of the folder).
     fn sync_names(&self) -> io::Result<()>;
     /// Free and total bytes of the file system.
     fn space(&self) -> io::Result<DiskSpace>;

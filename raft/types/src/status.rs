@@ -22,6 +22,46 @@ pub struct ClusterStatus {
     pub survives_failures: u32,
     /// How many copies of an image the cluster keeps.
     pub replication_factor: u32,
+    /// How the disk of the node that answers is cared for.
+    #[serde(default)]
+    pub upkeep: UpkeepStatus,
+    /// Groups whose voters are not yet those that they should have, the meta group included.
+    #[serde(default)]
+    pub moving_groups: u32,
+}
+
+/// Scrub and compaction on one node.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct UpkeepStatus {
+    /// Whether a pass of the scrub is under way.
+    pub scrub_running: bool,
+    /// Bytes that this pass has read.
+    pub scrub_done_bytes: u64,
+    /// Bytes that it will read.
+    pub scrub_total_bytes: u64,
+    /// When the last pass over everything ended: milliseconds since 1970; none if there was none.
+    pub scrub_last_full_ms: Option<u64>,
+    /// Ordered passes that have ended since the start.
+    pub scrub_orders_done: u64,
+    /// Damaged places found so far.
+    pub damaged_found: u64,
+    /// Of these, mended.
+    pub damaged_repaired: u64,
+    /// Damaged places that nobody could mend; they are asked for again.
+    pub damaged_left: u64,
+    /// Whether a compaction is under way.
+    pub compact_running: bool,
+    /// Ordered compactions that have ended since the start.
+    pub compact_orders_done: u64,
+    /// Segments rewritten since the start.
+    pub segments_rewritten: u64,
+    /// Bytes that this gave back.
+    pub reclaimed_bytes: u64,
+    /// Bytes of all segments that are not written any more, at the last look.
+    pub disk_bytes: u64,
+    /// Of these, about so many are needed by nobody.
+    pub dead_bytes: u64,
 }
 
 /// One node as seen from the node that answers.
@@ -44,6 +84,32 @@ pub struct NodeStatus {
     /// Bytes of images that it still pulls from its peers; none when it holds all that it should.
     #[serde(default)]
     pub missing_bytes: Option<u64>,
+    /// What the cluster has decided about it.
+    #[serde(default)]
+    pub state: NodeState,
+    /// Data groups of which it is a full copy: it votes in them.
+    #[serde(default)]
+    pub copies: u32,
+    /// Data groups of which it should be a copy.
+    #[serde(default)]
+    pub copies_wanted: u32,
+}
+
+/// What a cluster has decided about a node; whether it answers is its [`NodeHealth`].
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// It keeps its share of the copies.
+    #[default]
+    Member,
+    /// Named by its peers or registered, but not in every group yet.
+    Joining,
+    /// Its copies move to other nodes.
+    Draining,
+    /// It keeps nothing any more and may be removed.
+    Drained,
+    /// Given up: the next empty disk under its name takes its place.
+    Condemned,
 }
 
 /// Whether a node answers.

@@ -34,6 +34,7 @@ use tokio::{
     sync::watch,
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 /// What all connections with one peer share.
 pub(crate) struct Peer {
@@ -45,6 +46,8 @@ pub(crate) struct Peer {
     /// Milliseconds since the wire started, plus one; 0 is never.
     contact: AtomicU64,
     pub(crate) dialers: [Mutex<Option<watch::Receiver<State>>>; 3],
+    /// It is no member any more: nobody dials it.
+    pub(crate) gone: CancellationToken,
 }
 
 /// What a dialler's connection is doing.
@@ -65,6 +68,7 @@ impl Peer {
             known: Mutex::new(None),
             contact: AtomicU64::new(0),
             dialers: [const { Mutex::new(None) }; 3],
+            gone: CancellationToken::new(),
         })
     }
 
@@ -115,15 +119,22 @@ pub(crate) fn established(shared: &Arc<Shared>, halves: &mut Halves, peer: &Arc<
 
 /// Keeps one connection to `peer` until the wire stops.
 pub(crate) async fn dial(shared: Arc<Shared>, peer: Arc<Peer>, class: Class, state: watch::Sender<State>) {
-    keep(&shared, &peer, class, &state).await;
+    let why = tokio::select! {
+        biased;
+        () = peer.gone.cancelled() => "it is no member of the cluster any more",
+        () = keep(&shared, &peer, class, &state) => "this node is stopping",
+    };
+    if let State::Up(link) = &*state.borrow() {
+        link.end(unreachable(&peer, why.to_owned()));
+    }
     // Also lets go of the last connection, which holds `shared`, which holds the peer, which holds this state.
-    state.send_replace(State::Down(unreachable(&peer, "this node is stopping".to_owned())));
+    state.send_replace(State::Down(unreachable(&peer, why.to_owned())));
 }
 
 async fn keep(shared: &Arc<Shared>, peer: &Arc<Peer>, class: Class, state: &watch::Sender<State>) {
     let mut failures = 0_u32;
     loop {
-        let attempt = tokio::time::timeout(shared.timers.connect, connect(shared, peer, class));
+        let attempt = tokio::time::timeout(shared.timers.connect, connect(shared, peer, class, failures));
         let attempt = tokio::select! {
             biased;
             () = shared.stopping.cancelled() => return,
@@ -172,8 +183,13 @@ fn unreachable(peer: &Peer, why: String) -> WireError {
     WireError::Unreachable { peer: peer.name.clone(), why }
 }
 
-async fn connect(shared: &Arc<Shared>, peer: &Arc<Peer>, class: Class) -> Result<(Arc<Link>, Halves), WireError> {
-    let Some(address) = shared.address_of(&peer.name) else {
+async fn connect(
+    shared: &Arc<Shared>,
+    peer: &Arc<Peer>,
+    class: Class,
+    failures: u32,
+) -> Result<(Arc<Link>, Halves), WireError> {
+    let Some(address) = shared.address_of(&peer.name, failures) else {
         return Err(unreachable(peer, "its address is not known".to_owned()));
     };
     let stream = TcpStream::connect(&address).await;

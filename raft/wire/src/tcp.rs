@@ -44,7 +44,8 @@ const PEERS_MAX: usize = 1024;
 pub struct WireOptions {
     /// Where to listen, `host:port`; port 0 takes any free one.
     pub listen: String,
-    /// Peers by name; `host:port`, looked up at every connect.
+    /// Peers by name; `host:port`, looked up at every connect. Others, and other addresses of these, are learnt by
+    /// [`TcpWire::set_peers`].
     pub peers: BTreeMap<String, String>,
     /// Memory for received frames that are not consumed yet, of the whole node.
     pub receive_budget_bytes: u64,
@@ -110,10 +111,27 @@ impl WireOptions {
     }
 }
 
+/// Where peers are. Both sources are tried in turn: what was learnt is newer, until a whole cluster moves and is told its new
+/// addresses by its operator.
+struct Addresses {
+    /// From the operator, for the life of the process.
+    given: BTreeMap<String, String>,
+    /// From the cluster.
+    learnt: BTreeMap<String, String>,
+}
+
+impl Addresses {
+    fn of(&self, peer: &str) -> Vec<&String> {
+        let mut known: Vec<&String> = self.learnt.get(peer).into_iter().chain(self.given.get(peer)).collect();
+        known.dedup();
+        known
+    }
+}
+
 /// What every connection of this node shares.
 pub(crate) struct Shared {
     hello: RwLock<Hello>,
-    addresses: RwLock<BTreeMap<String, String>>,
+    addresses: RwLock<Addresses>,
     peers: Mutex<HashMap<String, Arc<Peer>>>,
     links: Mutex<Vec<Weak<Link>>>,
     send_budget_bytes: u64,
@@ -131,8 +149,16 @@ impl Shared {
         self.hello.read().clone()
     }
 
-    pub(crate) fn address_of(&self, peer: &str) -> Option<String> {
-        self.addresses.read().get(peer).cloned()
+    /// Where to look for `peer` at the attempt with this number.
+    pub(crate) fn address_of(&self, peer: &str, attempt: u32) -> Option<String> {
+        let addresses = self.addresses.read();
+        let known = addresses.of(peer);
+        let turn = (attempt as usize).checked_rem(known.len())?;
+        known.get(turn).map(|address| (*address).clone())
+    }
+
+    pub(crate) fn knows(&self, peer: &str) -> bool {
+        !self.addresses.read().of(peer).is_empty()
     }
 
     /// Remembers the link, so that a changed hello reaches it.
@@ -175,7 +201,7 @@ impl TcpWire {
         let metrics = Metrics::new(options.registry.as_ref()).map_err(io::Error::other)?;
         let shared = Arc::new(Shared {
             hello: RwLock::new(hello),
-            addresses: RwLock::new(options.peers),
+            addresses: RwLock::new(Addresses { given: options.peers, learnt: BTreeMap::new() }),
             peers: Mutex::new(HashMap::new()),
             links: Mutex::new(Vec::new()),
             send_budget_bytes: options.send_budget_bytes,
@@ -199,9 +225,27 @@ impl TcpWire {
         links.iter().for_each(|link| link.recheck(&hello));
     }
 
-    /// The address of a peer, new or changed; used at the next connect.
+    /// The address of a peer as its operator says it, new or changed; used at the next connect.
     pub fn set_peer(&self, name: &str, address: &str) {
-        self.shared.addresses.write().insert(name.to_owned(), address.to_owned());
+        self.shared.addresses.write().given.insert(name.to_owned(), address.to_owned());
+    }
+
+    /// The members of the cluster and their addresses as the cluster knows them now; used at the next connect. One that
+    /// was a member and is none any more is not called again, wherever it was first heard of.
+    pub fn set_peers(&self, members: BTreeMap<String, String>) {
+        let mut addresses = self.shared.addresses.write();
+        let gone: Vec<String> = addresses.learnt.keys().filter(|name| !members.contains_key(*name)).cloned().collect();
+        addresses.learnt = members;
+        for name in &gone {
+            addresses.given.remove(name);
+        }
+        drop(addresses);
+        let mut peers = self.shared.peers.lock();
+        for name in gone {
+            if let Some(peer) = peers.remove(&name) {
+                peer.gone.cancel();
+            }
+        }
     }
 
     /// Asks `peer` who it is now.
@@ -251,7 +295,7 @@ impl TcpWire {
         if self.shared.stopping.is_cancelled() {
             return Err(unreachable("this node is stopping"));
         }
-        if self.shared.address_of(name).is_none() {
+        if !self.shared.knows(name) {
             return Err(unreachable("its address is not known"));
         }
         let peer = self.shared.peer(name).ok_or_else(|| unreachable("too many peers"))?;
@@ -395,7 +439,7 @@ fn admit(shared: &Shared, ours: &Hello, frame: &Frame) -> Result<(Arc<Peer>, Hel
         return Err(format!("this is {}, not {to}", ours.name));
     }
     // While nobody knows a cluster, a node outside the list must not take part in forming one.
-    if ours.blank && theirs.blank && shared.address_of(&theirs.name).is_none() {
+    if ours.blank && theirs.blank && !shared.knows(&theirs.name) {
         return Err(format!("{} is not in the peer list of {}", theirs.name, ours.name));
     }
     let peer = shared.peer(&theirs.name).ok_or("too many peers")?;

@@ -367,6 +367,40 @@ async fn a_peer_that_falls_silent_on_an_open_connection_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn members_are_learnt_and_forgotten_while_the_wire_runs() {
+    let start = async |name| Node::start(hello(name, Some(1)), options()).await;
+    let (a, b, c) = (start("a").await, start("b").await, start("c").await);
+    let at = |node: &Node| node.wire.local_address().to_string();
+    assert!(unreachable(a.wire.call("b", Class::Bulk, message(ECHO, 0)).await), "nobody has heard of b");
+    a.wire.set_peers(BTreeMap::from([("b".into(), at(&b))]));
+    assert!(a.wire.call("b", Class::Bulk, message(ECHO, 0)).await.is_ok());
+
+    // What the cluster remembers of c is old; what its operator says is right, and is tried as well.
+    a.knows("c", &c);
+    let old = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    a.wire.set_peers(BTreeMap::from([("b".into(), at(&b)), ("c".into(), old.clone())]));
+    let found = async {
+        while a.wire.call("c", Class::Bulk, message(ECHO, 0)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), found).await.expect("the other address is tried");
+
+    // b is removed: what waits for it is told, and it is not called again.
+    let call = a.wire.call("b", Class::Bulk, message(NEVER, 0));
+    let removed = async {
+        b.server.started.notified().await;
+        a.wire.set_peers(BTreeMap::from([("c".into(), old)]));
+    };
+    let (told, ()) = tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(call, removed) })
+        .await
+        .expect("told at once");
+    assert!(unreachable(told));
+    assert!(unreachable(a.wire.call("b", Class::Bulk, message(ECHO, 0)).await));
+    end([a, b, c]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bodies_of_megabytes_do_not_delay_votes() {
     let (a, b) = pair().await;
     assert!(a.wire.call("b", Class::Urgent, message(ECHO, 0)).await.is_ok());

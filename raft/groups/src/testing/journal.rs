@@ -10,6 +10,9 @@ use raft_types::{
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, io, ops::ControlFlow};
 
+/// The body of a command whose head begins so is named by no row.
+pub const SPENT: &[u8] = b"spent ";
+
 /// Remembers commands, and answers each with its head.
 #[derive(Default)]
 pub struct Journal {
@@ -129,7 +132,8 @@ impl StateMachine for Journal {
         let of = |command: &Remembered| BodyRef { index: command.position.index, length_bytes: command.body_bytes };
         let live = self.live.lock();
         let commands = live.get(&group).map(|rows| rows.commands.as_slice()).unwrap_or_default();
-        Ok(commands.iter().filter(|command| command.body_bytes > 0).map(of).collect())
+        let named = commands.iter().filter(|command| command.body_bytes > 0 && !command.head.starts_with(SPENT));
+        Ok(named.map(of).collect())
     }
 
     fn incomplete(&self) -> Result<Vec<GroupId>, StateMachineError> {

@@ -1,0 +1,165 @@
+//! Damage and dead bytes on one node's disk: scrub mends, compaction gives back, and nothing that is needed is lost.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod world;
+
+use raft_groups::Retention;
+use raft_lanes::crash::{CrashDisk, Unsynced};
+use raft_types::{Disk, GroupId, Propose, Seed};
+use world::*;
+
+/// Flips `count` random bits of the segments on a disk.
+fn rot(world: &World, disk: &CrashDisk, count: u32) {
+    let names: Vec<_> = disk.list().expect("names").into_iter().filter(|name| name.ends_with(".lane")).collect();
+    let lengths: Vec<u64> = names.iter().map(|name| disk.open(name).expect("there").len().expect("length")).collect();
+    for _ in 0..count {
+        let mut at = world.seed.next() % lengths.iter().sum::<u64>();
+        let which = lengths.iter().position(|length| at.checked_sub(*length).map(|rest| at = rest).is_none());
+        disk.rot(&names[which.expect("within")], at, 1 << (world.seed.next() % 8));
+    }
+}
+
+async fn scrub(world: &World, name: &str) -> raft_types::UpkeepStatus {
+    let order = world.node(name).order_scrub();
+    until("the scrub ends", world, |world| world.node(name).status().upkeep.scrub_orders_done >= order).await;
+    world.node(name).status().upkeep
+}
+
+fn on_its_own_disk(world: &World, name: &str, written: &[(u32, u64, String)]) {
+    for (group, index, text) in written {
+        let body = world.running[name].lane.body(GroupId(*group), *index, None, 0..5_000);
+        assert_eq!(body.expect("every body is on its disk")[..], [text.len() as u8; 5_000], "{group}/{index}");
+    }
+}
+
+/// With the log kept and with all of it purged; while the node runs, and while it is stopped.
+#[tokio::test(start_paused = true)]
+async fn a_thousand_flipped_bits_on_one_of_three_nodes_are_mended_by_one_scrub() {
+    for (seed, retention, running) in [
+        (51, Retention::default(), true),
+        (52, KEEP_NOTHING, true),
+        (53, Retention::default(), false),
+        (54, KEEP_NOTHING, false),
+    ] {
+        let mut world = World::new(seed, &NAMES);
+        world.retention = retention;
+        world.start_all().await;
+        let mut written = Vec::new();
+        for round in 0..8 {
+            write_some(&world, "n1", &format!("before {round}"), &mut written).await;
+        }
+        world.holds("n2", &written).await;
+        if retention == KEEP_NOTHING {
+            let last = written.clone();
+            until("the log is purged", &world, |world| {
+                last.iter().all(|(group, index, _)| is_purged(world, "n2", *group, *index))
+            })
+            .await;
+        }
+        if running {
+            rot(&world, &world.running["n2"].disk.clone(), 1_000);
+        } else {
+            let left = world.stop("n2").await;
+            rot(&world, &left.disk, 40);
+            world.start("n2", left).await;
+            world.until_ready("n2").await;
+        }
+        // Served all the while, by peers where the own copy is damaged.
+        world.holds("n2", &written).await;
+        let first = scrub(&world, "n2").await;
+        assert!(first.damaged_found > 20, "seed {seed}: {first:?}");
+        assert_eq!(
+            (first.damaged_left, first.damaged_found - first.damaged_repaired),
+            (0, 0),
+            "seed {seed}: {first:?}"
+        );
+        let second = scrub(&world, "n2").await;
+        assert_eq!(second.damaged_found, first.damaged_found, "seed {seed}: the second scrub finds nothing");
+        on_its_own_disk(&world, "n2", &written);
+        // A power cut later all is there, and the node still counts.
+        let left = world.kill("n2", Unsynced::Dropped).await;
+        world.start("n2", left).await;
+        world.until_ready("n2").await;
+        on_its_own_disk(&world, "n2", &written);
+        world.kill("n1", Unsynced::Dropped).await;
+        write_some(&world, "n2", "after", &mut written).await;
+        world.holds("n2", &written).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_damaged_on_a_single_node_is_said_and_never_dropped() {
+    let mut world = World::new(55, &["n1"]);
+    world.start_all().await;
+    let mut written = Vec::new();
+    write_some(&world, "n1", "before", &mut written).await;
+    assert_eq!(scrub(&world, "n1").await.damaged_found, 0);
+    let disk = world.running["n1"].disk.clone();
+    let whole = vec![written[0].2.len() as u8; 5_000];
+    for name in disk.list().expect("names").into_iter().filter(|name| name.ends_with(".lane")) {
+        let file = disk.open(&name).expect("there");
+        let mut bytes = vec![0; file.len().expect("length") as usize];
+        file.read_at(0, &mut bytes).expect("read");
+        if let Some(at) = bytes.windows(5_000).position(|window| window == whole) {
+            disk.rot(&name, at as u64 + 2_500, 1);
+            break;
+        }
+    }
+    for _ in 0..2 {
+        let found = scrub(&world, "n1").await;
+        assert_eq!((found.damaged_left, found.damaged_repaired), (1, 0), "{found:?}");
+    }
+    let left = world.stop("n1").await;
+    world.start("n1", left).await;
+    world.until_ready("n1").await;
+    assert_eq!(scrub(&world, "n1").await.damaged_left, 1, "after a restart too");
+    let lane = &world.running["n1"].lane;
+    let damaged: Vec<_> =
+        written.iter().map(|(group, index, _)| lane.body(GroupId(*group), *index, None, 0..5_000)).collect();
+    let errors: Vec<_> = damaged.iter().filter_map(|read| read.as_ref().err()).collect();
+    assert!(matches!(errors[..], [raft_lanes::LaneError::Damaged(_)]), "{errors:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_row_names_gives_its_space_back_and_the_rest_stays() {
+    for (seed, names) in [(61, &NAMES[..]), (62, &["n1"])] {
+        let mut world = World::new(seed, names);
+        world.retention = KEEP_NOTHING;
+        world.start_all().await;
+        let (mut written, mut spent) = (Vec::new(), Vec::new());
+        for round in 0..20 {
+            write_some(&world, "n1", &format!("spent {round}"), &mut spent).await;
+            if round % 4 == 0 {
+                write_some(&world, "n1", &format!("kept {round}"), &mut written).await;
+            }
+        }
+        world.holds(names[names.len() - 1], &written).await;
+        let all = written.clone();
+        until("the log is purged", &world, |world| {
+            names.len() == 1
+                || names.iter().all(|name| all.iter().all(|(group, index, _)| is_purged(world, name, *group, *index)))
+        })
+        .await;
+        for name in names.iter().copied() {
+            scrub(&world, name).await; // ends the open segment
+            let used = world.running[name].disk.used_bytes();
+            let order = world.node(name).order_compaction();
+            until("the compaction ends", &world, |world| world.node(name).status().upkeep.compact_orders_done >= order)
+                .await;
+            let status = world.node(name).status().upkeep;
+            let left = world.running[name].disk.used_bytes();
+            assert!(
+                status.reclaimed_bytes > 1_000_000 && left + 1_000_000 < used,
+                "{name}: {used} → {left}, {status:?}"
+            );
+            on_its_own_disk(&world, name, &written);
+            assert_eq!(scrub(&world, name).await.damaged_found, 0);
+            let dead = world.kill(name, Unsynced::Dropped).await;
+            world.start(name, dead).await;
+            world.until_ready(name).await;
+            on_its_own_disk(&world, name, &written);
+            world.holds(name, &written).await;
+            write_some(&world, name, "after", &mut written).await;
+        }
+    }
+}
