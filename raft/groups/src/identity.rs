@@ -33,6 +33,9 @@ pub struct Identity {
     pub raft_id: Option<NodeId>,
     /// Starts of this folder, counted.
     pub incarnation: u64,
+    /// Clusters that this folder was part of before it was made a cluster of its own; see `refound.rs`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_cluster_ids: Vec<Uuid>,
 }
 
 /// Why the folder has no usable identity.
@@ -70,24 +73,36 @@ pub enum IdentityError {
 }
 
 impl Identity {
+    /// The identity of a folder whose node does not run; none for a folder that has none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn load(store: &dyn Disk) -> Result<Option<Self>, IdentityError> {
+        let file = match store.open(FILE) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(IdentityError::Io { step: "open", source }),
+        };
+        let bytes = read_all(&file).map_err(|source| IdentityError::Io { step: "read", source })?;
+        let found: Self =
+            serde_json::from_slice(&bytes).map_err(|error| IdentityError::Malformed(error.to_string()))?;
+        if found.version > VERSION {
+            return Err(IdentityError::Malformed(format!("version {}, of a newer release", found.version)));
+        }
+        Ok(Some(found))
+    }
+
     /// The identity of `store` for the node `name`: read and counted up, or made for an empty folder.
     pub fn load_or_create(store: &dyn Disk, name: &str, seed: &dyn Seed) -> Result<Self, IdentityError> {
-        let io = |step| move |source| IdentityError::Io { step, source };
-        let identity = match store.open(FILE) {
-            Ok(file) => {
-                let bytes = read_all(&file).map_err(io("read"))?;
-                let mut found: Self =
-                    serde_json::from_slice(&bytes).map_err(|error| IdentityError::Malformed(error.to_string()))?;
-                if found.version > VERSION {
-                    return Err(IdentityError::Malformed(format!("version {}, of a newer release", found.version)));
-                }
+        let identity = match Self::load(store)? {
+            Some(mut found) => {
                 if found.name != name {
                     return Err(IdentityError::OtherName { found: found.name, own: name.into() });
                 }
                 found.incarnation += 1;
                 found
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self {
+            None => Self {
                 version: VERSION,
                 name: name.into(),
                 node_uuid: random(seed),
@@ -95,8 +110,8 @@ impl Identity {
                 cluster_id: None,
                 raft_id: None,
                 incarnation: 1,
+                former_cluster_ids: Vec::new(),
             },
-            Err(error) => return Err(io("open")(error)),
         };
         identity.save(store)?;
         Ok(identity)
@@ -113,6 +128,12 @@ impl Identity {
     #[must_use]
     pub fn is_member(&self) -> bool {
         self.cluster_id.is_some() && self.raft_id.is_some()
+    }
+
+    /// The clusters whose older segments may lie in the log.
+    #[must_use]
+    pub fn former_of_lane(&self) -> Vec<[u8; 16]> {
+        self.former_cluster_ids.iter().map(|id| id.into_bytes()).collect()
     }
 
     /// The identity that the segments of the log carry.
@@ -135,7 +156,7 @@ pub(crate) fn random(seed: &dyn Seed) -> Uuid {
     uuid::Builder::from_random_bytes(bytes).into_uuid()
 }
 
-fn read_all(file: &Arc<dyn DiskFile>) -> io::Result<Vec<u8>> {
+pub(crate) fn read_all(file: &Arc<dyn DiskFile>) -> io::Result<Vec<u8>> {
     // 64 KiB: a hundred times what the file ever holds.
     let mut bytes = vec![0; usize::try_from(file.len()?.min(64 << 10)).unwrap_or(0)];
     let filled = file.read_at(0, &mut bytes)?;
