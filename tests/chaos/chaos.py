@@ -103,6 +103,8 @@ class Run:
         self.folder.mkdir()
         self.network = networks.choose(NAMES, asked.network)
         no_disks = real_disks_work(self.folder)
+        helped = subprocess.run([asked.binary.resolve(), "scrub", "--help"], capture_output=True)
+        self.has_upkeep = helped.returncode == 0
         blkio = Path("/sys/fs/cgroup/blkio/cgroup.procs").exists() and not no_disks
         library = faketime_library()
         lacks = {
@@ -110,6 +112,7 @@ class Run:
             "disk": no_disks,
             "blkio": None if blkio else "no blkio control group (v1) here",
             "faketime": None if library else "libfaketime is missing: apt-get install faketime",
+            "upkeep": None if self.has_upkeep else "this server has no `triptych compact`",
             None: None,
         }
         wanted = [kind for kind in asked.faults.split(",") if kind] or list(schedule.KINDS)
@@ -209,6 +212,7 @@ class Run:
         for crashed in self.load.crashed:
             self.nemesis.fail(f"the harness: {crashed}")
         self.nemesis.until(self.why_not_together, "all nodes have applied the same", 60)
+        self.scrubbed = self.nemesis.scrub() if self.has_upkeep else None
         self.nemesis.sleep(3)
         after = self.samples()
         self.resources = {
@@ -290,7 +294,7 @@ class Run:
             "network": "network namespaces" if self.network.can_cut else f"loopback ({self.network.why})", "disks": self.disks,
             "skipped": self.skipped, "schedule": [step.told() for step in self.steps], "faults": self.nemesis.done,
             "server_flags": self.cluster.flags, "raft_timing": report.raft_timing(), "whole_after_last_heal_s": self.whole_s,
-            "resources": self.resources, "checked": checked, "reproduce": self.reproduce(), "folder": str(self.report),
+            "resources": self.resources, "scrubbed": self.scrubbed, "checked": checked, "reproduce": self.reproduce(), "folder": str(self.report),
         }  # fmt: skip
         return report.make(self.report / "history.jsonl", facts)
 

@@ -23,14 +23,14 @@ def run(report, *flags):
 
 
 def test_a_minute_of_faults_loses_nothing(tmp_path):
-    flags = ["--seed", SEED, "--seconds", "60", "--faults", FAULTS, "--settle-s", "3", "--send-mib", "256"]
+    flags = ["--seed", SEED, "--seconds", "45", "--faults", FAULTS, "--settle-s", "2", "--send-mib", "128"]
     code, report, command = run(tmp_path, *flags)
     assert code == 0, f"REPRODUCE: {command}"
     assert report["passed"] and report["checked"]["violations"] == []
     # A run that does nothing proves nothing.
     assert report["checked"]["instances_acknowledged"] > 200
     assert report["checked"]["copies_compared"] > 600
-    assert sum(report["faults"].get(kind, 0) for kind in FAULTS.split(",")) >= 4
+    assert sum(report["faults"].get(kind, 0) for kind in FAULTS.split(",")) >= 3
 
 
 def test_what_is_done_behind_the_back_of_the_history_is_found(tmp_path):

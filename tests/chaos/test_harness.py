@@ -70,6 +70,15 @@ def test_the_write_gap_is_that_of_the_last_writer_and_counts_all_attempts(tmp_pa
     assert report.quantiles([1, 2, 3, 4]) == {"count": 4, "p50_s": 3, "p99_s": 4, "max_s": 4}
 
 
+def test_latency_is_of_unharmed_nodes_while_another_is_harmed():
+    def operation(op, node, begun, ended, outcome="ok"):
+        return history.Operation(op, "w", "stow", node, "s", "i", begun, ended, outcome)
+
+    window = (10.0, 20.0, ["n1"], True, "kill")
+    told = [operation(1, "n2", 11, 13), operation(2, "n1", 11, 19), operation(3, "n2", 5, 9), operation(4, "n2", 12, 18, "unknown")]
+    assert report.latencies(told, [window]) == {"write": {"count": 1, "p50_s": 2, "p99_s": 2, "max_s": 2}}
+
+
 def test_the_settings_that_make_the_gap_are_read_from_this_tree():
     timing = report.raft_timing()
     assert timing["heartbeat_ms"] > 0 and timing["election_max_ms"] > timing["election_min_ms"] > timing["heartbeat_ms"]
