@@ -46,6 +46,7 @@ def arguments():
     add("--send-mib", type=int, default=1024, help="what the workload may send in all, so that no disk gets full by itself")
     add("--groups", type=int, default=8)
     add("--settle-s", type=float, default=10, help="between the two sweeps of the checker; `reliability` says 60 for a release")
+    add("--gets", type=int, default=30, help="studies that the checker asks each node for by C-GET")
     add("--flag", action="append", default=[], help="one more flag of `triptych serve`; may be given several times")
     add("--json", action="store_true", help="print report.json at the end instead of the text")
     add("--cheat", action="store_true", help="behind the history's back delete one instance and send another: the run has to fail")
@@ -270,7 +271,7 @@ class Run:
         here = Path(__file__).resolve().parent
         out = self.report / "checked.json"
         command = [sys.executable, here / "check.py", "--history", self.report / "history.jsonl", "--out", out]
-        command += ["--settle-s", str(self.asked.settle_s)]
+        command += ["--settle-s", self.asked.settle_s, "--gets", self.asked.gets]
         code = subprocess.run([str(word) for word in command]).returncode
         if not out.exists():
             raise SystemExit(f"the checker failed with {code}")
