@@ -46,6 +46,7 @@ def arguments():
     add("--send-mib", type=int, default=1024, help="what the workload may send in all, so that no disk gets full by itself")
     add("--groups", type=int, default=8)
     add("--settle-s", type=float, default=10, help="between the two sweeps of the checker; `reliability` says 60 for a release")
+    add("--gets", type=int, default=30, help="studies that the checker asks each node for by C-GET")
     add("--flag", action="append", default=[], help="one more flag of `triptych serve`; may be given several times")
     add("--json", action="store_true", help="print report.json at the end instead of the text")
     add("--cheat", action="store_true", help="behind the history's back delete one instance and send another: the run has to fail")
@@ -103,6 +104,8 @@ class Run:
         self.folder.mkdir()
         self.network = networks.choose(NAMES, asked.network)
         no_disks = real_disks_work(self.folder)
+        helped = subprocess.run([asked.binary.resolve(), "scrub", "--help"], capture_output=True)
+        self.has_upkeep = helped.returncode == 0
         blkio = Path("/sys/fs/cgroup/blkio/cgroup.procs").exists() and not no_disks
         library = faketime_library()
         lacks = {
@@ -110,6 +113,7 @@ class Run:
             "disk": no_disks,
             "blkio": None if blkio else "no blkio control group (v1) here",
             "faketime": None if library else "libfaketime is missing: apt-get install faketime",
+            "upkeep": None if self.has_upkeep else "this server has no `triptych compact`",
             None: None,
         }
         wanted = [kind for kind in asked.faults.split(",") if kind] or list(schedule.KINDS)
@@ -209,6 +213,7 @@ class Run:
         for crashed in self.load.crashed:
             self.nemesis.fail(f"the harness: {crashed}")
         self.nemesis.until(self.why_not_together, "all nodes have applied the same", 60)
+        self.scrubbed = self.nemesis.scrub() if self.has_upkeep else None
         self.nemesis.sleep(3)
         after = self.samples()
         self.resources = {
@@ -266,7 +271,7 @@ class Run:
         here = Path(__file__).resolve().parent
         out = self.report / "checked.json"
         command = [sys.executable, here / "check.py", "--history", self.report / "history.jsonl", "--out", out]
-        command += ["--settle-s", str(self.asked.settle_s)]
+        command += ["--settle-s", self.asked.settle_s, "--gets", self.asked.gets]
         code = subprocess.run([str(word) for word in command]).returncode
         if not out.exists():
             raise SystemExit(f"the checker failed with {code}")
@@ -290,7 +295,7 @@ class Run:
             "network": "network namespaces" if self.network.can_cut else f"loopback ({self.network.why})", "disks": self.disks,
             "skipped": self.skipped, "schedule": [step.told() for step in self.steps], "faults": self.nemesis.done,
             "server_flags": self.cluster.flags, "raft_timing": report.raft_timing(), "whole_after_last_heal_s": self.whole_s,
-            "resources": self.resources, "checked": checked, "reproduce": self.reproduce(), "folder": str(self.report),
+            "resources": self.resources, "scrubbed": self.scrubbed, "checked": checked, "reproduce": self.reproduce(), "folder": str(self.report),
         }  # fmt: skip
         return report.make(self.report / "history.jsonl", facts)
 

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 
 import history
-from model import Model
+from model import END, NEVER_SENT, Model
 from sweep import Sweep
 
 
@@ -98,8 +98,9 @@ def _check_holdings(model, expected, held):
         if state == "present" and lacking:
             model.violate("I1", f"LOST: {instance} was acknowledged or seen and is not at {' '.join(lacking)}")
         elif state == "absent" and having:
-            why = "was deleted" if model.lives[instance].deletes else "was refused everywhere"
-            model.violate("I8" if "deleted" in why else "I3", f"RESURRECTED: {instance} {why} and is at {' '.join(having)}")
+            why = model.lives[instance].must_not_be_there(END, END)
+            told = "it was refused everywhere" if why == NEVER_SENT else why
+            model.violate("I3" if why == NEVER_SENT else "I8", f"RESURRECTED: {instance} is at {' '.join(having)}, but {told}")
         elif state == "either" and having and lacking:
             model.violate("I2", f"{instance}, of unknown outcome, is at {' '.join(having)} and not at {' '.join(lacking)}")
     for name, copies in held.items():

@@ -57,8 +57,12 @@ class Checkpoint:
     def clear(self):
         with self.changed:
             self.is_open = False
-            if threading.current_thread() is not self.association:
-                self.changed.wait_for(lambda: self.is_held or not self.association.is_alive(), timeout=1)
+            if threading.current_thread() is self.association:
+                return
+            self.changed.wait_for(lambda: self.is_held or not self.association.is_alive(), timeout=1)
+            if not self.is_held:
+                # The connection has just ended, and the reactor has taken the news: nobody would wake who waits for an answer.
+                raise RuntimeError("the association has ended")
 
     def wait(self):
         with self.changed:
@@ -98,6 +102,7 @@ class Dimse:
     def _drop(self, node, syntax):
         association = self.open.pop((node, syntax), None)
         if association is not None and association.is_established:
+            association._reactor_checkpoint.set()
             association.abort()
 
     def store(self, node, study, instance, file):
@@ -179,8 +184,11 @@ class Dimse:
 
     def close(self):
         for association in list(self.open.values()):
-            if association.is_established:
-                association.release()
+            try:
+                if association.is_established:
+                    association.release()
+            except RuntimeError:
+                pass  # ended meanwhile
 
 
 class Destination:

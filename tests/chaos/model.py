@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 CONTENT_READS = ("wado", "wado-study", "cget", "cmove")
 READS = CONTENT_READS + ("find", "qido")
 END = float("inf")
+NEVER_SENT = "nobody had sent it"
 # How long after a delete a replica that nobody harms may still serve the content: it lags by the time that apply takes.
 DELETE_LAG_S = 2.0
 
@@ -23,6 +24,7 @@ class Span:
 
     begun: float
     ended: float
+    what: str = "it was deleted"
 
 
 @dataclass
@@ -50,10 +52,10 @@ class Life:
         """Why a read between these moments must not find it; None when it may."""
         stores = [store for store in self.stores if store.begun < ended]
         if not stores:
-            return "nobody had sent it"
+            return NEVER_SENT
         for delete in self.deletes:
             if delete.ended < begun and all(store.ended < delete.begun for store in stores):
-                return "it was deleted"
+                return delete.what
         return None
 
     def missed(self, begun, ended):
@@ -75,8 +77,10 @@ class Model:
             # Told that there is no such thing: it is gone by then, by this order (which a server may repeat) or another.
             is_gone = operation.outcome == "fail" and operation.facts.get("why") == "404"
             if operation.kind == "delete" and (is_gone or operation.outcome != "fail"):
+                until = operation.ended if is_gone else operation.effect_until
+                what = f"a DELETE at {operation.node} was answered that there is no such thing" if is_gone else "it was deleted"
                 for instance in self._named(operation):
-                    self.lives[instance].deletes.append(Span(operation.begun, operation.ended if is_gone else operation.effect_until))
+                    self.lives[instance].deletes.append(Span(operation.begun, until, what))
         self.reads = sorted((o for o in operations if o.kind in READS and o.outcome == "ok"), key=lambda o: o.ended)
         for read in self.reads:
             self._learn(read)
@@ -122,9 +126,9 @@ class Model:
                 if instance not in self.lives:
                     self.violate("I3", f"PHANTOM: {instance} was never sent: {where}")
                 elif why := self.lives[instance].must_not_be_there(read.begun, read.ended):
-                    if why == "it was deleted" and self._may_lag(read, instance):
+                    if self.lives[instance].deletes and self._may_lag(read, instance):
                         continue
-                    self.violate("I8" if why == "it was deleted" else "I3", f"{instance} was found, but {why}: {where}")
+                    self.violate("I3" if why == NEVER_SENT else "I8", f"{instance} was found, but {why}: {where}")
             for instance in self._named(read):
                 if instance not in found and self.lives[instance].must_be_there(read.begun, read.ended):
                     self.violate("I4", f"{instance} was acknowledged or seen, and is not found: {where}")
@@ -133,7 +137,7 @@ class Model:
         """A replica that has not applied the delete yet may serve the content for a moment, but no query may find it."""
         if read.kind not in CONTENT_READS:
             return False
-        deleted = min(d.ended for d in self.lives[instance].deletes if d.ended < read.begun)
+        deleted = min((d.ended for d in self.lives[instance].deletes if d.ended < read.begun), default=-END)
         lag = read.begun - deleted
         harmed = any(
             window[0] <= read.ended and deleted <= window[1] and read.node in window[2] for window in self.harm()

@@ -4,6 +4,7 @@ One fault     due → (destroying: the cluster is whole) → fault → hold → 
 The history gets `fault` (whom it harms, whether a quorum is left), `heal` and `recovered`; the checker forgives a node what
 happens to it in between, and nobody else.
 """
+import json
 import random
 import shutil
 import signal
@@ -266,14 +267,15 @@ class Nemesis:
     def _segments(self, node):
         return sorted((node.data / "log").glob("segment-*"))
 
-    def _flip_bits(self, node, count=5):
-        """In sealed segments, anywhere behind the header; answers where."""
-        sealed = [path for path in self._segments(node)[:-1] if path.stat().st_size > 4096]
+    def _flip_bits(self, node, count=5, tail=False):
+        """In sealed segments, or in the newest one, anywhere behind the header; answers where."""
+        segments = self._segments(node)[-1:] if tail else self._segments(node)[:-1]
+        segments = [path for path in segments if self._written(path) > 4096]
         places = []
-        for _ in range(count if sealed else 0):
-            path = self.chance.choice(sealed)
+        for _ in range(count if segments else 0):
+            path = self.chance.choice(segments)
             with open(path, "r+b") as segment:
-                at = self.chance.randrange(4096, segment.seek(0, 2))
+                at = self.chance.randrange(4096, self._written(path))
                 segment.seek(at)
                 old = segment.read(1)
                 segment.seek(at)
@@ -282,11 +284,36 @@ class Nemesis:
         self.done["bits flipped"] = self.done.get("bits flipped", 0) + len(places)
         return " ".join(places) or "nothing: no segment is sealed yet"
 
+    @staticmethod
+    def _written(path):
+        """Bytes up to the end of what was written: behind it lies reserved space, which nobody reads."""
+        with open(path, "rb") as segment:
+            end = segment.seek(0, 2)
+            while end > 0:
+                begin = max(0, end - (1 << 20))
+                segment.seek(begin)
+                if piece := segment.read(end - begin).rstrip(b"\0"):
+                    return begin + len(piece)
+                end = begin
+        return 0
+
     def _flip(self, step, node, other):
         """Stopped, a bit of a sealed segment flipped, started. A node that refuses its log is replaced, as it says."""
         self.fault(step, [node])
         node.stop()
         self.tell(f"          flipped {self._flip_bits(node)}")
+        self.sleep(step.hold_s)
+        self.heal(step)
+        node.start()
+        self._replace_if_it_refuses(step, node, other)
+        return [node]
+
+    def _flip_tail(self, step, node, other):
+        """The same in the newest segment: what was acknowledged last."""
+        self.fault(step, [node])
+        node.kill()
+        node.reap()
+        self.tell(f"          flipped {self._flip_bits(node, 2, tail=True)}")
         self.sleep(step.hold_s)
         self.heal(step)
         node.start()
@@ -322,6 +349,34 @@ class Nemesis:
         node.reap()
         node.start()
         return True
+
+    def _compact(self, step, node, _other):
+        """Killed while it rewrites its segments."""
+        self.fault(step, [node])
+        code, said = self.cluster.command("compact", "--http", node.url)
+        if code != 0:
+            self.fail(f"`triptych compact` at {node.name}: {said}")
+        self.sleep(step.hold_s)
+        node.kill()
+        node.reap()
+        self.heal(step)
+        node.start()
+        return [node]
+
+    def scrub(self):
+        """At the end: every node reads all of its log; nothing may stay damaged. Answers what was found."""
+        found = {}
+        for node in self.cluster.nodes:
+            code, said = self.cluster.command("scrub", "--wait", "--json", "--http", node.url, seconds=120)
+            try:
+                upkeep = json.loads(said)
+                found[node.name] = {name: upkeep[name] for name in ("damaged_found", "damaged_repaired", "damaged_left")}
+            except (ValueError, KeyError):
+                found[node.name] = {"said": said[:300]}
+            if code != 0:
+                self.fail(f"`triptych scrub` at {node.name} leaves damage, or failed with {code}: {said[:300]}")
+        self.history.add("scrub", found=found)
+        return found
 
     # --- clocks
 

@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 import history
+from model import Model
 
 ROOT = Path(__file__).resolve().parents[2]
 LEADER_FAULTS = ("kill", "kill-leader", "kill-all")
@@ -51,6 +52,17 @@ def gaps(operations, events):
     return found
 
 
+def latencies(operations, windows):
+    """What clients of nodes that nobody harms wait while another one is harmed: {write, read, query: quantiles}."""
+    kinds = {"cstore": "write", "stow": "write", "delete": "write", "find": "query", "qido": "query"}
+    waited = {}
+    for operation in operations:
+        during = [window for window in windows if window[0] <= operation.begun <= window[1]]
+        if operation.outcome == "ok" and during and not any(operation.node in window[2] for window in during):
+            waited.setdefault(kinds.get(operation.kind, "read"), []).append(round(operation.ended - operation.begun, 3))
+    return {what: quantiles(values) for what, values in sorted(waited.items())}
+
+
 def quantiles(values):
     values = sorted(values)
 
@@ -71,6 +83,7 @@ def make(path, facts):
         "by_kind": {kind: quantiles(values) for kind, values in sorted(by_kind.items())},
         "settings": facts["raft_timing"],
     }
+    facts["at_unharmed_nodes"] = latencies(operations, Model(operations, events).harm())
     return facts
 
 
@@ -104,9 +117,14 @@ def text(facts):
     lines.append(_row("queries that failed", causes or "none"))
     for kind, gap in facts["write_gap"]["by_kind"].items():
         lines.append(_row(f"write gap: {kind}", f"p50 {gap['p50_s']:.2f} s, p99 {gap['p99_s']:.2f} s, max {gap['max_s']:.2f} s of {gap['count']}"))
+    for what, waited in facts["at_unharmed_nodes"].items():
+        name = f"{what} at an unharmed node"
+        lines.append(_row(name, f"p50 {waited['p50_s']:.2f} s, p99 {waited['p99_s']:.2f} s, max {waited['max_s']:.2f} s of {waited['count']}, while another is harmed"))
     lines.append(_row("  with the settings", facts["raft_timing"]))
     lines.append(_row("  and", "the longest of all constant writers; those at a stopped or cut node wait with it"))
     lines.append(_row("whole after the last heal", f"{facts['whole_after_last_heal_s']} s"))
+    for name, found in (facts["scrubbed"] or {}).items():
+        lines.append(_row(f"{name}: scrub at the end", ", ".join(f"{what.removeprefix('damaged_')} {count}" for what, count in found.items())))
     for name, sample in facts["resources"].items():
         before, after = sample["before"] or {}, sample["after"] or {}
         lines.append(_row(f"{name}: files, memory", f"{before.get('files')} → {after.get('files')}, {before.get('rss_mib')} → {after.get('rss_mib')} MiB, most {sample['rss_mib_max']} MiB"))

@@ -28,9 +28,11 @@ KINDS = {
     "wipe": (None, 0, 2, True),
     "flip": (None, 0, 1, True),
     "flip-live": (None, 0, 1, True),
+    "flip-tail": (None, 0, 1, True),
+    "compact": ("upkeep", 0, 2, False),
 }
 # Where the disk that rots is: one for the whole run, so that damage that nobody has read yet never meets damage elsewhere.
-ROTTING = ("flip", "flip-live")
+ROTTING = ("flip", "flip-live", "flip-tail")
 
 
 @dataclass

@@ -23,19 +23,19 @@ def run(report, *flags):
 
 
 def test_a_minute_of_faults_loses_nothing(tmp_path):
-    flags = ["--seed", SEED, "--seconds", "60", "--faults", FAULTS, "--settle-s", "3", "--send-mib", "256"]
+    flags = ["--seed", SEED, "--seconds", "45", "--faults", FAULTS, "--settle-s", "2", "--gets", "8", "--send-mib", "128"]
     code, report, command = run(tmp_path, *flags)
     assert code == 0, f"REPRODUCE: {command}"
     assert report["passed"] and report["checked"]["violations"] == []
     # A run that does nothing proves nothing.
     assert report["checked"]["instances_acknowledged"] > 200
     assert report["checked"]["copies_compared"] > 600
-    assert sum(report["faults"].get(kind, 0) for kind in FAULTS.split(",")) >= 4
+    assert sum(report["faults"].get(kind, 0) for kind in FAULTS.split(",")) >= 3
 
 
 def test_what_is_done_behind_the_back_of_the_history_is_found(tmp_path):
     """The whole chain can fail: real nodes, one acknowledged instance taken away, one that nobody sent."""
-    code, report, _ = run(tmp_path, "--seed", SEED, "--seconds", "5", "--faults", "kill", "--settle-s", "0", "--cheat")
+    code, report, _ = run(tmp_path, "--seed", SEED, "--seconds", "5", "--faults", "kill", "--settle-s", "0", "--gets", "2", "--cheat")
     found = {invariant for invariant, _ in report["checked"]["violations"]}
     assert (code, found) == (1, {"I1", "I3"})
     assert (report["checked"]["lost"], report["checked"]["altered"]) == (1, 0)

@@ -59,15 +59,26 @@ def test_the_write_gap_is_that_of_the_last_writer_and_counts_all_attempts(tmp_pa
         lines.extend([{"event": "invoke", **invoked}, {"event": outcome, "op": op, "at_s": ended}])
 
     write("pulse0", "a", 9.9, 10.1)  # begun before the fault: says nothing
-    write("pulse0", "b", 10.2, 10.3)
+    write("pulse0", "b", 10.2, 12.5)
     write("pulse1", "c", 10.5, 11.0, "unknown")
-    write("pulse1", "c", 11.1, 12.5)  # the same write, its second attempt
+    write("pulse1", "c", 11.1, 12.2)  # the same write, its second attempt
     write("ingest0", "d", 10.5, 19.0)  # no constant writer
     lines.append({"event": "fault", "id": 1, "at_s": 10.0, "kind": "kill-leader", "harmed": ["n1"], "quorum": True})
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     _, operations, events = history.read(path)
     assert report.gaps(operations, events) == {"kill-leader": [2.5]}
+    only_second = [operation for operation in operations if operation.worker != "pulse0"]
+    assert report.gaps(only_second, events) == {"kill-leader": [2.2]}
     assert report.quantiles([1, 2, 3, 4]) == {"count": 4, "p50_s": 3, "p99_s": 4, "max_s": 4}
+
+
+def test_latency_is_of_unharmed_nodes_while_another_is_harmed():
+    def operation(op, node, begun, ended, outcome="ok"):
+        return history.Operation(op, "w", "stow", node, "s", "i", begun, ended, outcome)
+
+    window = (10.0, 20.0, ["n1"], True, "kill")
+    told = [operation(1, "n2", 11, 13), operation(2, "n1", 11, 19), operation(3, "n2", 5, 9), operation(4, "n2", 12, 18, "unknown")]
+    assert report.latencies(told, [window]) == {"write": {"count": 1, "p50_s": 2, "p99_s": 2, "max_s": 2}}
 
 
 def test_the_settings_that_make_the_gap_are_read_from_this_tree():

@@ -187,11 +187,12 @@ class Ingest(Worker):
     def delete(self, study, instance):
         for attempt in range(8):
             op = self.history.invoke(self.name, "delete", self.node, study, instance)
-            if self.chance.random() < 0.3:
+            by_command = self.chance.random() < 0.3
+            if by_command:
                 outcome, reason = delete_by_command(self.load.cluster.binary, self.load.http[self.node], study, instance)
             else:
                 outcome, reason = self.web.delete(self.node, study, instance, by_series=self.chance.random() < 0.3)
-            self.history.end(op, outcome, **({"why": reason} if reason else {}))
+            self.history.end(op, outcome, by="command" if by_command else "DELETE", **({"why": reason} if reason else {}))
             if outcome == "ok" or reason == "404" or self.load.stop.is_set():
                 break
             self.another()
