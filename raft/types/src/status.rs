@@ -22,7 +22,7 @@ pub struct ClusterStatus {
     pub survives_failures: u32,
     /// How many copies of an image the cluster keeps.
     pub replication_factor: u32,
-    /// Groups whose voters are not yet those that they should have, the meta group included.
+    /// Groups whose voters are not yet those that they should have, or are too few or too many; the meta group included.
     #[serde(default)]
     pub moving_groups: u32,
 }

@@ -50,7 +50,8 @@ impl World {
             })
             .await?;
         }
-        self.order(async |handle| handle.node.drain_node(PLACES[GUEST], false).await.map_err(|e| e.to_string())).await?;
+        self.order(async |handle| handle.node.drain_node(PLACES[GUEST], false).await.map_err(|e| e.to_string()))
+            .await?;
         self.until("the guest is drained", |status| {
             status.nodes.iter().any(|node| node.name == PLACES[GUEST] && node.state == NodeState::Drained)
         })
