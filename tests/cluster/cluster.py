@@ -80,7 +80,9 @@ class Node:
         stay = [node for node in status["nodes"] if node["state"] == "member"]
         whole = all(node["missing_bytes"] is None and node["health"] == "up" for node in stay)
         settled = status["moving_groups"] == 0 and status["replication_factor"] == copies
-        return settled and whole and len(stay) == members
+        held = [node["copies"] for node in stay]
+        even = sum(held) == copies * (len(status["groups"]) - 1) and max(held) - min(held) <= 1
+        return settled and whole and even and len(stay) == members
 
     def applied(self):
         return {group["id"]: group["applied"] for group in self.status()["groups"]}
@@ -231,7 +233,7 @@ class Load:
         self.cluster, self.seed = cluster, seed
         self.history, self.lock, self.stop = [], threading.Lock(), threading.Event()
         self.acknowledged_at = []
-        self.workers = [threading.Thread(target=self.work, args=(number,)) for number in range(workers)]
+        self.workers = [threading.Thread(target=self.work, args=(number,), daemon=True) for number in range(workers)]
         for worker in self.workers:
             worker.start()
 

@@ -32,7 +32,7 @@ class Reader:
     def __init__(self, load):
         self.load, self.cluster = load, load.cluster
         self.failed, self.count, self.lock, self.stop = [], 0, threading.Lock(), threading.Event()
-        self.thread = threading.Thread(target=self.work)
+        self.thread = threading.Thread(target=self.work, daemon=True)
         self.thread.start()
 
     def work(self):
@@ -62,7 +62,7 @@ class Reader:
 
     def end(self):
         self.stop.set()
-        self.thread.join()
+        self.thread.join(60)
         assert not self.failed, (self.failed[:5], len(self.failed), self.cluster.said())
         return self.count
 

@@ -148,7 +148,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
     };
     if let Some(why) = failed {
         // What the disk holds is what counts: nothing that is still in memory may be answered for (trap 17).
-        error!(why, "ending at once: the peers go on; see this log, then start the node again");
+        error!(why, "ending at once: the peers go on; see why before the node is started again");
         std::process::exit(EXIT_FAILED);
     }
     info!("stopping: running operations may end");

@@ -44,8 +44,8 @@ pub(crate) struct Bodies {
 struct Ledger {
     /// Who was promised bodies, and under which membership (its index).
     promised: BTreeMap<u64, Option<u64>>,
-    /// The last index that each peer was sent without its body.
-    without: BTreeMap<u64, u64>,
+    /// The last index that each peer was sent without its body, in which term: messages of earlier terms are refused.
+    without: BTreeMap<u64, (u64, u64)>,
 }
 
 impl Bodies {
@@ -59,8 +59,9 @@ impl Bodies {
         let _ = self.metrics.set(metrics);
     }
 
-    /// Whether entries up to `last` go to the node `to` without their bodies. Asked for each message, and noted.
-    pub(crate) fn go_without(&self, to: u64, last: u64) -> bool {
+    /// Whether entries up to `last` go to the node `to` without their bodies, from the leader of `term`. Asked for each
+    /// message, and noted.
+    pub(crate) fn go_without(&self, to: u64, term: u64, last: u64) -> bool {
         if self.group == GroupId::META || self.meta.state().replicas(self.group).contains(&NodeId(to)) {
             return false;
         }
@@ -74,17 +75,18 @@ impl Bodies {
         if ledger.promised.contains_key(&to) {
             return false;
         }
+        // The term comes first: what a leader of this node's own past sent does not count any more.
         let without = ledger.without.entry(to).or_default();
-        *without = last.max(*without);
+        *without = (term, last).max(*without);
         true
     }
 
-    /// From now on `to` gets every body; answers the last index that it was sent without. `membership` is the index of the
-    /// membership in effect.
-    pub(crate) fn promise(&self, to: u64, membership: Option<u64>) -> u64 {
+    /// From now on `to` gets every body; answers the last index that it was sent without in `term`, in which this node leads.
+    /// `membership` is the index of the membership in effect.
+    pub(crate) fn promise(&self, to: u64, term: u64, membership: Option<u64>) -> u64 {
         let mut ledger = self.ledger.lock();
         ledger.promised.insert(to, membership);
-        ledger.without.get(&to).copied().unwrap_or(0)
+        ledger.without.get(&to).filter(|(sent_in, _)| *sent_in >= term).map_or(0, |(_, last)| *last)
     }
 
     /// A membership is in effect in which only `voters` vote: promises to others, made under an earlier one, have ended.
@@ -135,27 +137,28 @@ mod tests {
         }
         define(&meta, 5, &[1]);
         let bodies = Bodies::new(GroupId(1), Arc::clone(&meta));
-        assert!(!bodies.go_without(3, 9), "before the voters are known everybody may be one");
+        assert!(!bodies.go_without(3, 5, 9), "before the voters are known everybody may be one");
         let (sender, receiver) = openraft::alias::WatchOf::<Types>::channel(of(&[1]));
         bodies.watch(receiver);
-        assert!(bodies.go_without(3, 9) && bodies.go_without(3, 7));
+        assert!(bodies.go_without(3, 5, 9) && bodies.go_without(3, 5, 7));
         define(&meta, 6, &[1, 3]);
-        assert!(!bodies.go_without(3, 10), "wanted as a copy");
-        assert!(bodies.go_without(4, 10));
-        assert_eq!(bodies.promise(3, Some(20)), 9);
+        assert!(!bodies.go_without(3, 5, 10), "wanted as a copy");
+        assert!(bodies.go_without(4, 5, 10));
+        assert_eq!(bodies.promise(3, 5, Some(20)), 9);
+        assert_eq!(bodies.promise(3, 6, Some(20)), 0, "what was sent in an earlier term is refused now");
         // The meta group changes its mind while the change of voters is under way: the promise stands.
         define(&meta, 7, &[1]);
-        assert!(!bodies.go_without(3, 11));
+        assert!(!bodies.go_without(3, 5, 11));
         bodies.settle(Some(20), &[1].into());
-        assert!(!bodies.go_without(3, 11), "the membership in effect is the old one still");
+        assert!(!bodies.go_without(3, 5, 11), "the membership in effect is the old one still");
         sender.send(of(&[1, 3])).expect("heard");
         bodies.settle(Some(21), &[1, 3].into());
-        assert!(!bodies.go_without(3, 12), "a voter");
+        assert!(!bodies.go_without(3, 5, 12), "a voter");
         sender.send(of(&[1])).expect("heard");
-        assert!(!bodies.go_without(3, 13), "a voter no more, but promised");
+        assert!(!bodies.go_without(3, 5, 13), "a voter no more, but promised");
         bodies.settle(Some(22), &[1].into());
-        assert!(bodies.go_without(3, 14));
-        assert!(!Bodies::new(GroupId::META, meta).go_without(3, 1), "the meta group has no bodies to save");
+        assert!(bodies.go_without(3, 5, 14));
+        assert!(!Bodies::new(GroupId::META, meta).go_without(3, 5, 1), "the meta group has no bodies to save");
         let elided = Block { head: bytes::Bytes::new(), body: Body::Elided { len: 7 } };
         assert_eq!(elided.body_len(), 7);
     }

@@ -124,7 +124,11 @@ impl Node {
     /// Whether the learner has caught up and holds every body: only then it counts as a copy (B2).
     async fn is_ready(&self, group: &Group, metrics: &RaftMetrics<Types>, id: u64, state: &MetaState) -> bool {
         // First: what is sent from here on is whole.
-        let without = group.bodies.promise(id, metrics.membership_config.log_id().as_ref().map(|at| at.index));
+        let without = group.bodies.promise(
+            id,
+            metrics.current_term,
+            metrics.membership_config.log_id().as_ref().map(|at| at.index),
+        );
         if lag_of(metrics, id).is_none_or(|lag| lag > LAG_MAX) {
             return false;
         }

@@ -28,6 +28,9 @@ impl Node {
                 id => meta.replicas(id).iter().map(|id| id.0).collect(),
             };
             seats.count(group.id, &role.configs, &wanted, &group.members());
+            // The table is changed some groups at a time: what it does not say yet is to come.
+            let is_short = group.id != GroupId::META && wanted.len() != meta.replication() as usize;
+            seats.moving += u32::from(is_short && role.configs == [wanted]);
             if let Some(leader) = &leader {
                 *leads.entry(leader.clone()).or_default() += 1;
             }
@@ -55,6 +58,9 @@ impl Node {
         }
         let mut names: BTreeMap<String, (Option<NodeId>, String)> =
             self.options.peers.iter().map(|(name, address)| (name.clone(), (None, address.clone()))).collect();
+        for (_, gone) in meta.nodes().filter(|(_, node)| node.retired) {
+            names.remove(&gone.registration.name); // but for a newer node of that name
+        }
         names.entry(self.name().to_owned()).or_default().0 = self.raft_id();
         for (id, node) in meta.nodes().filter(|(_, node)| !node.retired) {
             let known = names.entry(node.registration.name.clone()).or_default();

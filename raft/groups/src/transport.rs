@@ -168,7 +168,7 @@ impl Source {
     /// The head and the bodies of an append to the node `to`, which may have to go without bodies.
     async fn append(&self, to: u64, request: &AppendEntriesRequest<Types>) -> Result<(AppendCall, Vec<Bytes>), String> {
         let (mut call, places) = append_call(to, request);
-        let found = if !places.is_empty() && self.bodies.go_without(to, call.last()) {
+        let found = if !places.is_empty() && self.bodies.go_without(to, call.vote.term, call.last()) {
             vec![None; places.len()]
         } else {
             self.fetch(places).await?

@@ -25,7 +25,7 @@ pub struct ClusterStatus {
     /// How the disk of the node that answers is cared for.
     #[serde(default)]
     pub upkeep: UpkeepStatus,
-    /// Groups whose voters are not yet those that they should have, the meta group included.
+    /// Groups whose voters are not yet those that they should have, or are too few or too many; the meta group included.
     #[serde(default)]
     pub moving_groups: u32,
 }

@@ -14,7 +14,7 @@ const SEEDS: u64 = 40;
 const FAULTS: usize = 6;
 
 /// Each bug, and the family of faults that it hides from least.
-const MUTANTS: [(Option<Sabotage>, Option<Family>); 12] = [
+const MUTANTS: [(Option<Sabotage>, Option<Family>); 13] = [
     (None, Some(Family::KillAll)), // every disk lies about its syncs
     (Some(Sabotage::AnswerBeforeFsync), Some(Family::KillAll)),
     (Some(Sabotage::FsyncErrorIgnored), Some(Family::SyncFails)),
@@ -25,6 +25,7 @@ const MUTANTS: [(Option<Sabotage>, Option<Family>); 12] = [
     (Some(Sabotage::ReadIndexAtOnce), Some(Family::SlowDisk)),
     (Some(Sabotage::LeaderRestored), Some(Family::Restart)),
     (Some(Sabotage::VoterBeforeComplete), Some(Family::Lose)),
+    (Some(Sabotage::VoterBeforeComplete), Some(Family::Guest)),
     (Some(Sabotage::WipedMemberGoesOn), Some(Family::Lose)),
     (Some(Sabotage::PurgeBeforeSettled), Some(Family::KillAll)),
 ];
