@@ -5,7 +5,7 @@ BINARY := $(CURDIR)/target/debug/triptych
 SEED ?= 1
 SEEDS ?= $(SEED)
 
-.PHONY: help run test check interop cluster demo bench sim golden fix
+.PHONY: help run test check interop cluster demo bench sim chaos chaos-short golden fix
 
 help:
 	@echo "make run    build and start a single node on ./data"
@@ -13,6 +13,7 @@ help:
 	@echo "make demo   three nodes, real images, one killed, told in words"
 	@echo "make bench  measure beside other archives (installs what it needs)"
 	@echo "make sim    one simulated run: make sim SEED=3053; many: make sim SEEDS=0..500"
+	@echo "make chaos  three processes under faults, checked: make chaos SEED=7 MINUTES=10 FAULTS=kill,pause; or KILLS=200, ALLKILLS=50"
 	@echo "make fix    format, and mend what clippy can mend"
 	@echo "make golden rewrite the golden files; git diff is the review"
 
@@ -27,7 +28,7 @@ test: | target
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo build --workspace --all-targets
 	TRIPTYCH_BIN=$(BINARY) cargo nextest run --workspace
-	$(MAKE) interop cluster
+	$(MAKE) interop cluster chaos-short
 
 interop:
 	cd tests/interop && TRIPTYCH_BIN=$(BINARY) $(PYTHON) -m pytest -q
@@ -45,6 +46,16 @@ bench:
 
 sim:
 	SIM_SEEDS=$(SEEDS) cargo nextest run -p triptych-sim --no-capture --run-ignored all chosen_seeds
+
+chaos: | target
+	tests/tools
+	cargo build -p archive-server
+	$(PYTHON) tests/chaos/chaos.py --binary $(BINARY) --seed $(SEED) --seconds $(or $(SECONDS),$(shell echo $$(($(or $(MINUTES),10) * 60)))) \
+	  $(if $(FAULTS),--faults $(FAULTS)) $(if $(KILLS),--kills $(KILLS)) $(if $(ALLKILLS),--allkills $(ALLKILLS)) $(if $(REPORT),--report $(REPORT))
+
+# The checker against a fake cluster that breaks its promises, then a minute of faults; another schedule: CHAOS_SEED=n.
+chaos-short:
+	cd tests/chaos && TRIPTYCH_BIN=$(BINARY) $(PYTHON) -m pytest -q
 
 golden:
 	GOLDEN=1 cargo nextest run -p raft-lanes bytes_of_a_segment

@@ -27,6 +27,7 @@ class Node:
         self.dimse, self.http = free_port(), free_port()
         self.folder = cluster.folder / name
         self.process = None
+        self.peers = None  # None: those of the cluster; "": a single node
         self.url = f"http://127.0.0.1:{self.http}"
         self.web = self.url + "/dicom-web"
 
@@ -34,7 +35,8 @@ class Node:
         log = open(self.cluster.folder / f"{self.name}.log", "ab")
         command = [BINARY, "serve", "--data", self.folder, "--name", self.name, "--segment-mib", "64", "--groups", "8"]
         command += ["--dimse", f"127.0.0.1:{self.dimse}", "--http", f"127.0.0.1:{self.http}"]
-        command += ["--peers", self.cluster.peers, *self.cluster.flags]
+        peers = self.cluster.peers if self.peers is None else self.peers
+        command += [*(["--peers", peers] if peers else []), *self.cluster.flags]
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
 
     def kill(self):
@@ -70,15 +72,36 @@ class Node:
         own = next(node for node in status["nodes"] if node["name"] == self.name)
         return own["missing_bytes"] is None and all(own["id"] in group["voter_ids"] for group in status["groups"])
 
+    def sees(self, members, copies):
+        """So many nodes keep so many copies of everything, and nothing is under way."""
+        if not self.ready():
+            return False
+        status = self.status()
+        stay = [node for node in status["nodes"] if node["state"] == "member"]
+        whole = all(node["missing_bytes"] is None and node["health"] == "up" for node in stay)
+        settled = status["moving_groups"] == 0 and status["replication_factor"] == copies
+        return settled and whole and len(stay) == members
+
     def applied(self):
         return {group["id"]: group["applied"] for group in self.status()["groups"]}
 
 
 class Cluster:
-    def __init__(self, folder, flags=()):
+    def __init__(self, folder, flags=(), names=NAMES):
         self.folder, self.flags = folder, [str(flag) for flag in flags]
-        self.peers = ",".join(f"{name}=127.0.0.1:{free_port()}" for name in NAMES)
-        self.nodes = [Node(self, name) for name in NAMES]
+        self.addresses = {name: f"127.0.0.1:{free_port()}" for name in names}
+        self.peers = ",".join(f"{name}={address}" for name, address in self.addresses.items())
+        self.nodes = [Node(self, name) for name in names]
+
+    def grow(self, *names):
+        """New nodes, not started: each knows itself and the first member."""
+        made = []
+        for name in names:
+            self.addresses[name] = f"127.0.0.1:{free_port()}"
+            made.append(Node(self, name))
+            first = self.nodes[0].name
+            made[-1].peers = f"{first}={self.addresses[first]},{name}={self.addresses[name]}"
+        return made
 
     def start(self):
         for node in self.nodes:
@@ -242,9 +265,10 @@ def verify(cluster, history):
         if ended == "ok":
             assert all(copy == instance.data_set for copy in copies), f"I1: {instance.uid} was acknowledged\n{cluster.said()}"
         elif ended == "failed":
-            assert copies == [None] * 3, f"I2: {instance.uid} was refused and is there"
+            assert copies == [None] * len(copies), f"I2: {instance.uid} was refused and is there"
         else:
-            assert copies in ([None] * 3, [instance.data_set] * 3), f"I2: {instance.uid} is neither whole nor absent"
+            same = ([None] * len(copies), [instance.data_set] * len(copies))
+            assert copies in same, f"I2: {instance.uid} is neither whole nor absent"
     attempted = {instance.uid for instance, _ in history}
     for node in cluster.nodes:
         offset = 0

@@ -1,7 +1,9 @@
 //! The catalogue of one node: one writer, some readers.
 
 use crate::{
-    Tombstone, UploadId, apply, delete,
+    Tombstone, UploadId, apply,
+    ballast::Ballast,
+    delete,
     error::{CatalogError, Step},
     export, import,
     pool::Pool,
@@ -61,6 +63,7 @@ pub struct Catalog {
     /// Checkpoints run beside the writer.
     checkpointer: Mutex<Connection>,
     pub(crate) pool: Pool,
+    ballast: Ballast,
     options: CatalogOptions,
 }
 
@@ -90,6 +93,7 @@ impl Catalog {
             writer: Mutex::new(writer),
             checkpointer: Mutex::new(checkpointer),
             path,
+            ballast: Ballast::of(folder),
             options,
         })
     }
@@ -146,6 +150,9 @@ impl Catalog {
     /// # Errors
     /// SQLite's.
     pub fn checkpoint(&self) -> Result<(), CatalogError> {
+        if let Err(error) = self.ballast.reserve() {
+            tracing::debug!(%error, "no space is kept for a full disk"); // a file system that cannot reserve
+        }
         let grown = std::fs::metadata(self.wal()).map_or(0, |wal| wal.len());
         if grown < self.options.checkpoint_bytes {
             return Ok(());
@@ -186,7 +193,16 @@ impl Catalog {
 
 impl StateMachine for Catalog {
     fn apply(&self, batch: &[Committed]) -> Result<Vec<Outcome>, StateMachineError> {
-        apply::apply(&mut self.writer.lock(), batch, self.options.sabotage).map_err(failed("apply to the catalogue"))
+        let apply = || apply::apply(&mut self.writer.lock(), batch, self.options.sabotage);
+        let applied = match apply() {
+            // The transaction was rolled back: nothing of the batch is there.
+            Err(error) if error.is_full() && self.ballast.drop_it() => {
+                tracing::warn!("the disk is full: the catalogue goes on with the space it had reserved");
+                apply()
+            }
+            applied => applied,
+        };
+        applied.map_err(failed("apply to the catalogue"))
     }
 
     fn applied(&self) -> Result<Vec<(GroupId, Applied)>, StateMachineError> {
@@ -223,6 +239,10 @@ impl StateMachine for Catalog {
     fn bodies(&self, group: GroupId) -> Result<Vec<BodyRef>, StateMachineError> {
         let bodies = || import::bodies(&*self.pool.reader()?, group);
         bodies().map_err(failed("list the bodies of a group"))
+    }
+
+    fn bodies_of(&self, piece: &[u8]) -> Result<Vec<BodyRef>, StateMachineError> {
+        crate::named::bodies_of(piece).map_err(failed("list the bodies that exported rows name"))
     }
 
     fn incomplete(&self) -> Result<Vec<GroupId>, StateMachineError> {

@@ -33,6 +33,13 @@ pub enum CatalogError {
     BadKey(#[from] archive_model::matching::BadPattern),
 }
 
+impl CatalogError {
+    /// Whether the disk has no room.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Sql { source, .. } if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+    }
+}
+
 /// Names the step that failed.
 pub(crate) trait Step<T> {
     fn step(self, step: &'static str) -> Result<T, CatalogError>;

@@ -21,6 +21,7 @@
 //! order between groups matters. Studies without a Patient ID have a patient each.
 
 mod apply;
+mod ballast;
 mod catalog;
 mod command;
 mod delete;
@@ -31,6 +32,7 @@ mod head;
 mod import;
 mod keys;
 mod levels;
+mod named;
 mod pool;
 mod retrieve;
 mod row;

@@ -1,14 +1,18 @@
 //! The binary `triptych`: settings, wiring, shutdown. No rules of its own.
 
 mod alone;
+mod backup;
 mod client;
 mod cluster;
 mod delete;
 mod fetch;
 mod logging;
 mod node;
+mod recover;
+mod restore;
 mod serve;
 mod settings;
+mod stores;
 mod upkeep;
 mod watchdog;
 mod world;
@@ -50,6 +54,15 @@ enum Verb {
         #[command(subcommand)]
         verb: node::NodeVerb,
     },
+    /// Make backups to a folder or to S3, list, check and remove them.
+    Backup {
+        #[command(subcommand)]
+        verb: stores::BackupVerb,
+    },
+    /// Make a data folder from a backup, offline: a cluster of one node, which may grow.
+    Restore(restore::RestoreFlags),
+    /// Make a cluster of one from what is left when most nodes are lost for good, offline.
+    Recover(recover::RecoverFlags),
     /// Look at a cluster.
     Cluster {
         #[command(subcommand)]
@@ -58,6 +71,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    raft_tier::install_tls();
     let result = match Arguments::parse().verb {
         Verb::Serve(flags) => serve::run(*flags),
         Verb::Send(flags) => client::send(flags),
@@ -68,6 +82,9 @@ fn main() -> ExitCode {
         Verb::Delete(flags) => delete::delete(flags),
         Verb::Deletions(flags) => delete::deletions(flags),
         Verb::Node { verb } => node::run(verb),
+        Verb::Backup { verb } => stores::run(verb),
+        Verb::Restore(flags) => restore::run(flags),
+        Verb::Recover(flags) => recover::run(flags),
         Verb::Cluster { verb } => cluster::run(verb),
     };
     match result {

@@ -9,6 +9,7 @@
 use crate::{
     Failure,
     alone::Alone,
+    backup::Backups,
     logging,
     settings::{ServeFlags, Settings},
     watchdog,
@@ -18,7 +19,7 @@ use archive_catalog::{Catalog, CatalogOptions};
 use archive_dimse::{Deadlines, DimseServer, DimseSettings};
 use archive_service::{Archive, ServiceSettings};
 use archive_web::{Health, NodeOrder, Web, WebSettings};
-use raft_groups::{Identity, Node, NodeOptions, Retention, Upkeep};
+use raft_groups::{Identity, Node, NodeOptions, Retention, Unfinished, Upkeep};
 use raft_lanes::{FolderDisk, Lane, LaneMetrics, LaneOptions, OnHole};
 use raft_types::{BoxFuture, Clock, Disk, Message, Propose, Refusal, Seed, Serve, StateMachine, Stream, Wire};
 use raft_wire::{Hello, TcpWire, WireOptions};
@@ -121,7 +122,11 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
         drain: settings.drain,
     };
     let dimse = DimseServer::start(dimse, archive.clone(), dimse_settings, &registry)?;
-    let health: Arc<dyn Health> = Arc::new(NodeHealth(Arc::clone(&node)));
+    let backups = Backups::new(Arc::clone(&node), Arc::<Catalog>::clone(&catalog), tasks.clone(), stop.clone());
+    if let Some(to) = settings.backup_to.clone() {
+        tasks.spawn(until(stop.clone(), Arc::clone(&backups).make_now_and_then(to, settings.backup_every)));
+    }
+    let health: Arc<dyn Health> = Arc::new(NodeHealth(Arc::clone(&node), backups));
     let web_settings = WebSettings {
         connections_max: size(settings.connections),
         connections_per_peer_max: size(settings.connections_per_peer),
@@ -170,13 +175,17 @@ fn size(number: u32) -> usize {
 
 fn open(settings: &Settings, registry: &prometheus::Registry, clock: Arc<dyn Clock>) -> Result<Opened, Failure> {
     let store = open_folder(&settings.data)?;
+    let unfinished =
+        Unfinished::load(&*store).map_err(|error| format!("--data {}: {error}", settings.data.display()))?;
+    if let Some(unfinished) = unfinished {
+        return Err(format!("--data {}: {}", settings.data.display(), unfinished.advice()).into());
+    }
     let identity = Identity::load_or_create(&*store, &settings.name, &SystemSeed)
         .map_err(|error| format!("--data {}: {error}", settings.data.display()))?;
     let log = open_folder(&settings.data.join("log"))?;
-    let space = log.space()?;
-    let default_bytes = if space.total_bytes < SMALL_DISK_BYTES { 64 << 20 } else { 1 << 30 };
     let options = LaneOptions {
-        segment_bytes: settings.segment_bytes.unwrap_or(default_bytes),
+        segment_bytes: segment_bytes(&*log, settings.segment_bytes)?,
+        former_cluster_ids: identity.former_of_lane(),
         metrics: Some(LaneMetrics::register(registry)?),
         former_node_uuids: identity.former_uuids(),
         on_hole: if settings.peers.len() > 1 { OnHole::Suspect } else { OnHole::SuspectAlone },
@@ -204,7 +213,13 @@ fn open(settings: &Settings, registry: &prometheus::Registry, clock: Arc<dyn Clo
     Ok(Opened { store, identity, lane, catalog: Arc::new(catalog) })
 }
 
-fn open_folder(folder: &Path) -> Result<Arc<dyn Disk>, Failure> {
+/// The size of a segment: as set, or as fits the disk.
+pub(crate) fn segment_bytes(log: &dyn Disk, set: Option<u64>) -> std::io::Result<u64> {
+    let default_bytes = if log.space()?.total_bytes < SMALL_DISK_BYTES { 64 << 20 } else { 1 << 30 };
+    Ok(set.unwrap_or(default_bytes))
+}
+
+pub(crate) fn open_folder(folder: &Path) -> Result<Arc<dyn Disk>, Failure> {
     match FolderDisk::open(folder) {
         Ok(disk) => Ok(Arc::new(disk)),
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(format!(
@@ -285,7 +300,7 @@ async fn checkpoint(catalog: Arc<Catalog>) {
     }
 }
 
-async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+pub(crate) async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
@@ -335,7 +350,7 @@ fn say_where(settings: &Settings, dimse: &DimseServer, web: &Web, wire: Option<&
 }
 
 /// What `/health/*` says.
-struct NodeHealth(Arc<Node>);
+struct NodeHealth(Arc<Node>, Arc<Backups>);
 
 impl Health for NodeHealth {
     fn live(&self) -> bool {
@@ -367,6 +382,14 @@ impl Health for NodeHealth {
             };
             done.map_err(|error| error.to_string())
         })
+    }
+
+    fn begin_backup(&self, to: String) -> Result<(), String> {
+        self.1.begin(&to)
+    }
+
+    fn backup(&self) -> serde_json::Value {
+        self.1.state()
     }
 }
 

@@ -155,6 +155,15 @@ pub(crate) struct ServeFlags {
     #[arg(long, env = "TRIPTYCH_SCRUB_DAYS", value_name = "DAYS")]
     pub(crate) scrub_days: Option<u64>,
 
+    /// Where backups go by themselves, as `file:///folder` or `s3://bucket/prefix` (with the usual `AWS_…` variables). One
+    /// node makes them, the one that leads the meta group. Default: none are made.
+    #[arg(long, env = "TRIPTYCH_BACKUP_TO", value_name = "URL")]
+    pub(crate) backup_to: Option<String>,
+
+    /// Hours between two backups to `--backup-to`. Default 24, bounds 1 to 8760.
+    #[arg(long, env = "TRIPTYCH_BACKUP_EVERY", value_name = "HOURS")]
+    pub(crate) backup_every: Option<u64>,
+
     /// Least level of the log lines: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as
     /// `info,archive_dimse=debug`. Default `info`.
     #[arg(long, env = "TRIPTYCH_LOG", value_name = "FILTER")]
@@ -197,6 +206,8 @@ pub(crate) struct Settings {
     pub(crate) replace_after: Duration,
     pub(crate) mirror_bytes_per_second: Option<u64>,
     pub(crate) scrub_pass: Duration,
+    pub(crate) backup_to: Option<String>,
+    pub(crate) backup_every: Duration,
     pub(crate) log: String,
     pub(crate) log_json: bool,
 }
@@ -267,6 +278,8 @@ impl ServeFlags {
             replace_after_seconds: self.replace_after_seconds.or(below.replace_after_seconds),
             mirror_mib_per_second: self.mirror_mib_per_second.or(below.mirror_mib_per_second),
             scrub_days: self.scrub_days.or(below.scrub_days),
+            backup_to: self.backup_to.or(below.backup_to),
+            backup_every: self.backup_every.or(below.backup_every),
             log: self.log.or(below.log),
             log_format: self.log_format.or(below.log_format),
         }
@@ -338,6 +351,8 @@ impl ServeFlags {
             .filter(|mib| *mib > 0)
             .map(|mib| mib << 20),
             scrub_pass: Duration::from_secs(within("scrub-days", self.scrub_days.unwrap_or(14), 1, 365)? * 24 * 3600),
+            backup_every: Duration::from_secs(3600 * within("backup-every", self.backup_every.unwrap_or(24), 1, 8760)?),
+            backup_to: self.backup_to.map(store_url).transpose()?,
             log: self.log.unwrap_or_else(|| "info".into()),
             log_json: match self.log_format.as_deref() {
                 None | Some("text") => false,
@@ -393,6 +408,16 @@ fn origins(texts: Vec<String>) -> Result<Vec<String>, SettingsError> {
         }
     }
     Ok(if texts.is_empty() { vec!["*".into()] } else { texts })
+}
+
+/// A store that backups can go to; whether it answers shows when it is used.
+fn store_url(url: String) -> Result<String, SettingsError> {
+    if url.starts_with("file:///")
+        || url.strip_prefix("s3://").is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+    {
+        return Ok(url);
+    }
+    Err(bad("backup-to", format!("`{url}`: say file:///folder or s3://bucket/prefix")))
 }
 
 fn address(setting: &'static str, text: String) -> Result<String, SettingsError> {
@@ -481,6 +506,8 @@ mod tests {
             refused("cors-origin = ['viewer.example']").starts_with("--cors-origin: `viewer.example` is no origin")
         );
         assert!(refused("cors-origin = ['https://viewer.example/']").starts_with("--cors-origin"));
+        assert!(refused("backup-to = '/backups'").contains("file:///folder"));
+        assert_eq!(refused("backup-every = 0"), "--backup-every: 0 is not within 1 to 8760");
         assert!(refused("ae-title = 'SEVENTEEN LETTERS'").starts_with("--ae-title"));
         assert!(toml::from_str::<ServeFlags>("nmae = 'n1'").is_err(), "an unknown key is an error");
     }

@@ -25,7 +25,7 @@ impl Archive {
     /// # Errors
     /// Like a store: without a majority nothing is deleted; `Unknown` may or may not be, and to repeat it is harmless.
     pub async fn delete(&self, target: Target, reason: &str, source: &str) -> Result<Deleted, StoreError> {
-        let group = self.log().group_of(target.study.as_str().as_bytes());
+        let group = self.group_of(&target.study)?;
         let mut reason = reason.trim().to_owned();
         if reason.len() > REASON_BYTES_MAX {
             reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));

@@ -230,7 +230,7 @@ impl Ingest {
                 why: "is missing or malformed in the first 1 MiB, where an object of more than 1 MiB must name it"
                     .into(),
             })?;
-            self.large = Some(Large::new(&self.archive, &study));
+            self.large = Some(Large::new(&self.archive, &study)?);
         }
         let (body, permit) = self.seal_block();
         let blocks_max = self.archive.settings().blocks_in_flight_max.max(1);
@@ -340,16 +340,16 @@ fn agrees(offer: &Offer, scanned: &Scanned) -> Result<(), StoreError> {
 }
 
 async fn put_small(archive: &Archive, head: InstanceHead, body: Bytes) -> Result<Outcome, StoreError> {
-    let group = archive.log().group_of(head.study.as_str().as_bytes());
+    let group = archive.group_of(&head.study)?;
     archive.propose(group, &Command::PutSmall { head }, body).await.map(|(outcome, _)| outcome)
 }
 
 impl Large {
-    fn new(archive: &Archive, study: &Uid) -> Self {
-        let group = archive.log().group_of(study.as_str().as_bytes());
+    fn new(archive: &Archive, study: &Uid) -> Result<Self, StoreError> {
+        let group = archive.group_of(study)?;
         let upload = UploadId(*uuid::Uuid::new_v4().as_bytes());
         let orphans = Orphans { archive: Some(archive.clone()), group, upload };
-        Self { upload, group, blocks_proposed: 0, placing: JoinSet::new(), placed: Vec::new(), orphans }
+        Ok(Self { upload, group, blocks_proposed: 0, placing: JoinSet::new(), placed: Vec::new(), orphans })
     }
 
     /// Waits until at most `in_flight` blocks are unanswered.
@@ -387,7 +387,7 @@ impl Large {
         last: Bytes,
         permit: Option<IngestPermit>,
     ) -> Result<Outcome, StoreError> {
-        if archive.log().group_of(head.study.as_str().as_bytes()) != self.group {
+        if archive.group_of(&head.study)? != self.group {
             return Err(StoreError::Mismatch { what: "Study Instance UID (0020,000D)" });
         }
         if !last.is_empty() {
@@ -425,6 +425,11 @@ impl Drop for Orphans {
 }
 
 impl Archive {
+    /// The group that a study lives in; without the table of groups nothing can be written.
+    pub(crate) fn group_of(&self, study: &Uid) -> Result<GroupId, StoreError> {
+        self.log().group_of(study.as_str().as_bytes()).ok_or(StoreError::NoQuorum)
+    }
+
     /// Proposes `command` and decodes what the catalogue answered.
     pub(crate) async fn propose(
         &self,

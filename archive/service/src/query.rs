@@ -194,7 +194,8 @@ impl Archive {
         let groups = if studies.is_empty() || !studies.iter().all(literal) {
             self.log().groups()
         } else {
-            let mut groups: Vec<GroupId> = studies.iter().map(|uid| self.log().group_of(uid.as_bytes())).collect();
+            let own = studies.iter().map(|uid| self.log().group_of(uid.as_bytes()));
+            let mut groups = own.collect::<Option<Vec<GroupId>>>().ok_or(QueryError::NoQuorum)?;
             groups.sort_unstable();
             groups.dedup();
             groups

@@ -28,6 +28,7 @@ pub struct LocalLog {
     catalog: Arc<Catalog>,
     state: Mutex<BTreeMap<GroupId, Vec<Bytes>>>,
     quorum: AtomicBool,
+    knows_groups: AtomicBool,
     aborts: AtomicUsize,
 }
 
@@ -35,12 +36,23 @@ impl LocalLog {
     /// A log over `catalog`.
     #[must_use]
     pub fn new(catalog: Arc<Catalog>) -> Arc<Self> {
-        Arc::new(Self { catalog, state: Mutex::default(), quorum: AtomicBool::new(true), aborts: AtomicUsize::new(0) })
+        Arc::new(Self {
+            catalog,
+            state: Mutex::default(),
+            quorum: AtomicBool::new(true),
+            knows_groups: AtomicBool::new(true),
+            aborts: AtomicUsize::new(0),
+        })
     }
 
     /// Takes the majority away, or gives it back.
     pub fn set_quorum(&self, quorum: bool) {
         self.quorum.store(quorum, Ordering::SeqCst);
+    }
+
+    /// Forgets which groups there are, as a node that is just starting, or knows them again.
+    pub fn set_knows_groups(&self, known: bool) {
+        self.knows_groups.store(known, Ordering::SeqCst);
     }
 
     /// How many uploads were given up.
@@ -109,8 +121,9 @@ impl Propose for LocalLog {
         (1..=GROUPS).map(GroupId).collect()
     }
 
-    fn group_of(&self, key: &[u8]) -> GroupId {
-        GroupId(1 + u32::from(blake3::hash(key).as_bytes()[0]) % GROUPS)
+    fn group_of(&self, key: &[u8]) -> Option<GroupId> {
+        let known = self.knows_groups.load(Ordering::SeqCst);
+        known.then(|| GroupId(1 + u32::from(blake3::hash(key).as_bytes()[0]) % GROUPS))
     }
 
     fn can_commit(&self, _: GroupId) -> bool {

@@ -292,6 +292,21 @@ fn studies() -> Find {
 }
 
 /// B5: each held one of the permits that every query and look-up needs, for as long as it did not read.
+/// Found by chaos: a node that had just started guessed a group, and a moment later that guess was committed.
+#[tokio::test(start_paused = true)]
+async fn before_the_groups_are_known_nothing_is_stored_or_deleted_by_a_guess() {
+    let bench = Bench::new(ServiceSettings::default());
+    bench.log.set_knows_groups(false);
+    let stored = bench.store(&object("1.2.3", 1, 100, 1)).await;
+    assert!(matches!(stored, Err(StoreError::NoQuorum)), "{stored:?}");
+    let large = bench.store(&object("1.2.3", 1, 3 * MIB, 1)).await;
+    assert!(matches!(large, Err(StoreError::NoQuorum)), "{large:?}");
+    let target = crate::Target { study: Uid::parse("1.2.3").unwrap(), series: None, instance: None };
+    let deleted = bench.archive.delete(target, "test", "here").await;
+    assert!(matches!(deleted, Err(StoreError::NoQuorum)), "{deleted:?}");
+    assert_eq!(bench.log.bodies(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn slow_readers_stop_nobody() {
     let bench = Bench::new(ServiceSettings { queries_max: 2, ..ServiceSettings::default() });

@@ -114,6 +114,27 @@ async fn order(shared: &Shared, name: String, order: NodeOrder) -> Result<Status
     ordered.map(|()| StatusCode::NO_CONTENT).map_err(|why| Problem::new(StatusCode::CONFLICT, why))
 }
 
+/// Where a backup goes.
+#[derive(serde::Deserialize)]
+pub(crate) struct BackupOrder {
+    to: String,
+}
+
+/// Begins a backup; how far it is, [`backup`] says. The body is JSON: see [`replace`].
+pub(crate) async fn begin_backup(
+    State(shared): State<Shared>,
+    Json(order): Json<BackupOrder>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let begun = shared.health.begin_backup(order.to);
+    begun.map_err(|why| Problem::new(StatusCode::CONFLICT, why))?;
+    Ok((StatusCode::ACCEPTED, Json(shared.health.backup())))
+}
+
+/// The backup that runs on this node, or the last one.
+pub(crate) async fn backup(State(shared): State<Shared>) -> Json<Value> {
+    Json(shared.health.backup())
+}
+
 pub(crate) async fn totals(State(shared): State<Shared>) -> Result<Json<Value>, Problem> {
     Ok(Json(totals_json(shared.archive.totals().await?)))
 }

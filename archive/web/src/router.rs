@@ -90,6 +90,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/api/nodes/{name}/drain", post(operations::drain))
         .route("/api/nodes/{name}/undrain", post(operations::undrain))
         .route("/api/nodes/{name}/remove", post(operations::remove))
+        .route("/api/backups", get(operations::backup).post(operations::begin_backup))
         .route("/api/events", get(operations::events))
         .route("/health/live", get(operations::live))
         .route("/health/ready", get(operations::ready))

@@ -53,6 +53,17 @@ pub trait Health: Send + Sync {
     /// # Errors
     /// Why it was not done, and what to do.
     fn order(&self, name: String, order: NodeOrder) -> futures::future::BoxFuture<'_, Result<(), String>>;
+    /// Begins a backup to the store of this URL, and answers at once.
+    ///
+    /// # Errors
+    /// Why it was not begun.
+    fn begin_backup(&self, to: String) -> Result<(), String> {
+        Err(format!("this node cannot make a backup to {to}"))
+    }
+    /// The backup that runs here, or the last one.
+    fn backup(&self) -> serde_json::Value {
+        serde_json::json!({ "state": "none" })
+    }
 }
 
 /// What an operator orders for a node.

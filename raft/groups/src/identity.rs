@@ -46,6 +46,9 @@ pub struct Identity {
     /// Its node uuids before that: older segments carry them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<Uuid>,
+    /// Clusters that this folder was part of before it was made a cluster of its own; see `refound.rs`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_cluster_ids: Vec<Uuid>,
 }
 
 /// Why the folder has no usable identity.
@@ -83,24 +86,36 @@ pub enum IdentityError {
 }
 
 impl Identity {
+    /// The identity of a folder whose node does not run; none for a folder that has none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn load(store: &dyn Disk) -> Result<Option<Self>, IdentityError> {
+        let file = match store.open(FILE) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(IdentityError::Io { step: "open", source }),
+        };
+        let bytes = read_all(&file).map_err(|source| IdentityError::Io { step: "read", source })?;
+        let found: Self =
+            serde_json::from_slice(&bytes).map_err(|error| IdentityError::Malformed(error.to_string()))?;
+        if found.version > VERSION {
+            return Err(IdentityError::Malformed(format!("version {}, of a newer release", found.version)));
+        }
+        Ok(Some(found))
+    }
+
     /// The identity of `store` for the node `name`: read and counted up, or made for an empty folder.
     pub fn load_or_create(store: &dyn Disk, name: &str, seed: &dyn Seed) -> Result<Self, IdentityError> {
-        let io = |step| move |source| IdentityError::Io { step, source };
-        let identity = match store.open(FILE) {
-            Ok(file) => {
-                let bytes = read_all(&file).map_err(io("read"))?;
-                let mut found: Self =
-                    serde_json::from_slice(&bytes).map_err(|error| IdentityError::Malformed(error.to_string()))?;
-                if found.version > VERSION {
-                    return Err(IdentityError::Malformed(format!("version {}, of a newer release", found.version)));
-                }
+        let identity = match Self::load(store)? {
+            Some(mut found) => {
                 if found.name != name {
                     return Err(IdentityError::OtherName { found: found.name, own: name.into() });
                 }
                 found.incarnation += 1;
                 found
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self {
+            None => Self {
                 version: 1,
                 name: name.into(),
                 node_uuid: random(seed),
@@ -110,8 +125,8 @@ impl Identity {
                 incarnation: 1,
                 replaces: None,
                 former: Vec::new(),
+                former_cluster_ids: Vec::new(),
             },
-            Err(error) => return Err(io("open")(error)),
         };
         identity.save(store)?;
         Ok(identity)
@@ -144,6 +159,12 @@ impl Identity {
         self.former.iter().map(|uuid| uuid.into_bytes()).collect()
     }
 
+    /// The clusters whose older segments may lie in the log.
+    #[must_use]
+    pub fn former_of_lane(&self) -> Vec<[u8; 16]> {
+        self.former_cluster_ids.iter().map(|id| id.into_bytes()).collect()
+    }
+
     /// The identity that the segments of the log carry.
     #[must_use]
     pub fn of_lane(&self) -> raft_lanes::Identity {
@@ -164,7 +185,7 @@ pub(crate) fn random(seed: &dyn Seed) -> Uuid {
     uuid::Builder::from_random_bytes(bytes).into_uuid()
 }
 
-fn read_all(file: &Arc<dyn DiskFile>) -> io::Result<Vec<u8>> {
+pub(crate) fn read_all(file: &Arc<dyn DiskFile>) -> io::Result<Vec<u8>> {
     // 64 KiB: a hundred times what the file ever holds.
     let mut bytes = vec![0; usize::try_from(file.len()?.min(64 << 10)).unwrap_or(0)];
     let filled = file.read_at(0, &mut bytes)?;

@@ -10,6 +10,7 @@
 //! No openraft type is in a file, on the wire or in a public signature of this crate.
 //! The traps that this crate keeps are numbered in the design; each comment that cites one is backed by a test.
 
+mod backup;
 mod bodies;
 mod compact;
 mod identity;
@@ -27,6 +28,8 @@ mod options;
 mod place;
 mod propose;
 mod read_index;
+mod recover;
+mod refound;
 mod replace;
 mod retention;
 mod rows;
@@ -43,9 +46,12 @@ mod transport;
 mod types;
 mod upkeep;
 
+pub use backup::RowsReceiver;
 pub use identity::{Identity, IdentityError};
 pub use node::{Node, StartError};
 pub use options::{NodeOptions, Timing};
+pub use recover::{Bodies, Frozen, GroupPlan, Plan, Recovered, Survivor, plan, recover};
+pub use refound::{RefoundError, Unfinished, refound_group, refound_meta};
 pub use replace::ReplaceError;
 pub use retention::Retention;
 pub use upkeep::Upkeep;

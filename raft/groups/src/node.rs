@@ -344,6 +344,12 @@ impl Node {
         self.addresses.subscribe()
     }
 
+    /// Whether this node leads the meta group: what one node only should do, this one does.
+    #[must_use]
+    pub fn is_meta_leader(&self) -> bool {
+        self.group(GroupId::META).is_some_and(|meta| self.led_by_a_majority(&meta))
+    }
+
     pub(crate) fn set_ready(&self, ready: bool) {
         self.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
     }

@@ -7,6 +7,7 @@ use crate::{
 };
 use bytes::Bytes;
 use openraft::{
+    async_runtime::watch::WatchReceiver,
     errors::{ClientWriteError, RaftError},
     raft::ClientWriteResponse,
 };
@@ -182,7 +183,14 @@ impl Node {
         let bodies = if command.body.is_empty() { Vec::new() } else { vec![command.body.clone()] };
         let request = Message { method: method::PROPOSE, group, head: encode(&call), bodies };
         self.metrics.forwarded.inc();
-        match tokio::time::timeout_at(until, self.wire.call(peer, Class::Bulk, request)).await {
+        let call = tokio::time::timeout_at(until, self.wire.call(peer, Class::Bulk, request));
+        let answered = tokio::select! {
+            biased;
+            answered = call => answered,
+            // The old leader may be cut off, and its connection silent for seconds before that is known.
+            () = self.led_by_another(group, peer) => return Attempt::Unknown,
+        };
+        match answered {
             Ok(Ok(answer)) => match decode::<ProposeAnswer>("propose answer", &answer.head) {
                 Ok(answer) => Attempt::Done(answer.position, answer.outcome),
                 Err(error) => {
@@ -205,6 +213,29 @@ impl Node {
             }
             // The request may have arrived before the connection broke.
             Ok(Err(WireError::Unreachable { .. })) | Err(_) => Attempt::Unknown,
+        }
+    }
+
+    /// Returns once this node knows that another one than `peer` leads `group`: what was forwarded there may be lost, and
+    /// trying again is harmless.
+    async fn led_by_another(&self, group: GroupId, peer: &str) {
+        let Some(own) = self.group(group) else { return std::future::pending().await };
+        // These change with terms, leaders and members only, not with every entry.
+        let mut metrics = own.raft.server_metrics();
+        let term = metrics.borrow_watched().vote.leader_id().term;
+        loop {
+            let (now, leader) = {
+                let metrics = metrics.borrow_watched();
+                (metrics.vote.leader_id().term, metrics.current_leader)
+            };
+            // An answer that is already on its way comes first: only in a later term there is another leader.
+            let leader = leader.filter(|_| now > term).and_then(|id| self.name_of(&own.role(), id));
+            if leader.is_some_and(|name| name != peer) {
+                return;
+            }
+            if metrics.changed().await.is_err() {
+                return std::future::pending().await; // the group is stopping
+            }
         }
     }
 
@@ -296,9 +327,8 @@ impl Propose for Node {
         (1..=self.meta.state().group_count()).map(GroupId).collect()
     }
 
-    fn group_of(&self, key: &[u8]) -> GroupId {
-        // Before the table is known nothing can be committed; any data group says so.
-        self.meta.state().group_of(key).unwrap_or(GroupId(1))
+    fn group_of(&self, key: &[u8]) -> Option<GroupId> {
+        self.meta.state().group_of(key)
     }
 
     fn can_commit(&self, group: GroupId) -> bool {

@@ -155,29 +155,35 @@ async fn send_parts(
     group: GroupId,
 ) -> Result<(), WireError> {
     let mut exported = export(machine, blocking, group).await;
-    let mut count = 0;
-    while let Some(next) = exported.recv().await {
-        let (part, bodies) = match next.map_err(|why| WireError::Unreachable { peer: peer.to_owned(), why })? {
-            Exported::At(applied) => {
+    let (mut count, mut ended) = (0, false);
+    let failed = |why: String| WireError::Unreachable { peer: peer.to_owned(), why };
+    while !ended {
+        let next = exported.recv().await.unwrap_or_else(|| Err("the export ended before its end".into()));
+        let (part, bodies) = match next.map_err(failed)? {
+            Some(Exported::At(applied)) => {
                 (RowsPart::At { position: applied.position, membership: applied.membership }, Vec::new())
             }
-            Exported::Piece(piece) => {
+            Some(Exported::Piece(piece)) => {
                 count += 1;
                 (RowsPart::Piece, vec![piece])
+            }
+            None => {
+                ended = true;
+                (RowsPart::End { pieces: count }, Vec::new())
             }
         };
         stream.send(Message { method: method::ROWS_STREAM, group, head: encode(&part), bodies }).await?;
     }
-    let end = encode(&RowsPart::End { pieces: count });
-    stream.send(Message { method: method::ROWS_STREAM, group, head: end, bodies: Vec::new() }).await
+    Ok(())
 }
 
-/// Runs the export where it may block; the channel holds it back when the network is slower.
-async fn export(
+/// Runs the export where it may block; the channel holds it back when the network is slower. `None` is the end: a channel
+/// that closes without it lost its export.
+pub(crate) async fn export(
     machine: Arc<dyn StateMachine>,
     blocking: Blocking,
     group: GroupId,
-) -> mpsc::Receiver<Result<Exported, String>> {
+) -> mpsc::Receiver<Result<Option<Exported>, String>> {
     let run = move |sink: &mut dyn FnMut(Exported) -> ControlFlow<()>| {
         machine.export(group, sink).map_err(|error| crate::machine::chain(&error))
     };
@@ -185,25 +191,23 @@ async fn export(
         Blocking::Thread => {
             let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
             tokio::task::spawn_blocking(move || {
-                let send = |next| match sender.blocking_send(Ok(next)) {
+                let mut send = |next| match sender.blocking_send(Ok(Some(next))) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(_) => ControlFlow::Break(()), // the stream broke
                 };
-                let mut sink = send;
-                if let Err(why) = run(&mut sink) {
-                    let _ = sender.blocking_send(Err(why));
-                }
+                let end = run(&mut send).map(|()| None);
+                let _ = sender.blocking_send(end); // nobody may be there any more
             });
             receiver
         }
         Blocking::Inline => {
             let mut all = Vec::new();
             let result = run(&mut |next| {
-                all.push(Ok(next));
+                all.push(Ok(Some(next)));
                 ControlFlow::Continue(())
             });
-            all.extend(result.err().map(Err));
-            let (sender, receiver) = mpsc::channel(all.len().max(1));
+            all.push(result.map(|()| None));
+            let (sender, receiver) = mpsc::channel(all.len());
             for next in all {
                 // There is a place for each.
                 let _ = sender.try_send(next);

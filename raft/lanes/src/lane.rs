@@ -1,7 +1,7 @@
 //! The lane as its users see it: submit records, read entries and bodies, ask for the state.
 
 use crate::{
-    LaneError, LaneOptions, OpenError, Writer,
+    LaneError, LaneOptions, OpenError, Sabotage, Writer,
     batch::Record,
     directory::{Directory, FooterRows},
     group::{Group, Pending},
@@ -163,6 +163,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     /// Held while a segment is rewritten: one at a time.
     pub(crate) rewriting: Mutex<()>,
+    pub(crate) sabotage: Option<Sabotage>,
     stepped: Mutex<Option<writer::LaneWriter>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -279,6 +280,7 @@ impl Lane {
             disk,
             clock,
             rewriting: Mutex::new(()),
+            sabotage: options.sabotage,
             stepped: Mutex::new(None),
             thread: Mutex::new(None),
         });

@@ -11,6 +11,8 @@ pub struct LaneOptions {
     pub former_node_uuids: Vec<[u8; 16]>,
     /// What to do when the log is damaged in the middle.
     pub on_hole: OnHole,
+    /// Clusters that this disk was part of before: their older segments are its own as well.
+    pub former_cluster_ids: Vec<[u8; 16]>,
     /// Size at which a segment is sealed, in bytes; the space is reserved beforehand.
     pub segment_bytes: u64,
     /// Bytes that may wait for the writer; see [`Lane::reserve`].
@@ -33,6 +35,7 @@ impl LaneOptions {
             identity,
             former_node_uuids: Vec::new(),
             on_hole: OnHole::Refuse,
+            former_cluster_ids: Vec::new(),
             segment_bytes: 1 << 30,
             queue_bytes: 16 << 20,
             cache_bytes: 16 << 20,

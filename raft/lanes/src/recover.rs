@@ -345,7 +345,7 @@ fn belongs(name: &str, header: &SegmentHeader, options: &LaneOptions) -> Result<
     ];
     for (what, found, own) in pairs {
         let open = match what {
-            "cluster" => found == unset || own == unset,
+            "cluster" => found == unset || own == unset || options.former_cluster_ids.contains(&found),
             "node" => options.former_node_uuids.contains(&found),
             _ => false,
         };

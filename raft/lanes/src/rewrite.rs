@@ -13,6 +13,7 @@ use crate::{
     format::{BODY_CRC_BYTES, PAGE_BYTES, RecordKind, Rewritten, SegmentHeader, TRAILER_BYTES, Trailer, VERSION},
     inventory::Located,
     lane::Close,
+    sabotage::{self, Sabotage},
     segment::{GroupCheckpoint, Segment, SegmentError},
     survey::{self, Survey},
 };
@@ -169,7 +170,9 @@ impl Lane {
         new.file.write_at(new.at, &[IoSlice::new(&footer), IoSlice::new(&trailer.encode(new.seed))]).map_err(write())?;
         new.file.set_len(new.at + (footer.len() + TRAILER_BYTES) as u64).map_err(write())?;
         new.file.write_at(0, &[IoSlice::new(&header.encode())]).map_err(write())?;
-        new.file.sync().map_err(failed("sync the new file"))?;
+        if !sabotage::is(self.shared.sabotage, Sabotage::EvictBeforeVerify) {
+            new.file.sync().map_err(failed("sync the new file"))?;
+        }
         Ok(header)
     }
 

@@ -26,6 +26,8 @@ pub enum Sabotage {
     VoterBeforeComplete,
     /// A member whose log is gone goes on under its raft id.
     WipedMemberGoesOn,
+    /// A rewritten segment takes the old one's place before it is durable and was read back.
+    EvictBeforeVerify,
     /// The log is purged beyond what the rows would keep at a power loss.
     PurgeBeforeSettled,
 }

@@ -5,9 +5,9 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Chance, Model, Op, at, body, difference, elided, entry, open, replay};
+use common::{Chance, Model, Op, at, body, difference, elided, entry, open, open_with, replay};
 use raft_lanes::{
-    Lane, RewriteError, Spent,
+    Lane, RewriteError, Sabotage, Spent,
     crash::{CrashDisk, Unsynced},
 };
 use raft_types::GroupId;
@@ -119,10 +119,10 @@ fn without(mut model: Model, dead: &BTreeSet<(GroupId, u64)>) -> Model {
     model
 }
 
-fn run(seed: u64) {
+fn run(seed: u64, sabotage: Option<Sabotage>) {
     let chance = Chance::new(seed);
     let mut disk = CrashDisk::new();
-    let mut lane = open(&disk).expect("empty disk");
+    let mut lane = open_with(&disk, sabotage).expect("empty disk");
     let (mut ops, acked, mut term) = (Vec::new(), Arc::new(AtomicUsize::new(0)), 1);
     let mut dead = BTreeSet::new();
     for step in 0..60 {
@@ -151,7 +151,8 @@ fn run(seed: u64) {
             _ => {
                 let unsynced = [Unsynced::Dropped, Unsynced::Torn, Unsynced::Kept][chance.below(3) as usize];
                 let after = disk.crash(unsynced, &chance);
-                let recovered = open(&after).unwrap_or_else(|error| panic!("seed {seed} step {step}: {error}"));
+                let recovered =
+                    open_with(&after, sabotage).unwrap_or_else(|error| panic!("seed {seed} step {step}: {error}"));
                 let least = acked.load(Ordering::SeqCst);
                 let differences: Vec<_> = (least..=ops.len())
                     .map(|count| difference(&recovered, &without(replay(&ops[..count]), &dead)))
@@ -176,6 +177,20 @@ fn run(seed: u64) {
 #[test]
 fn a_crash_anywhere_keeps_all_that_was_acknowledged() {
     for seed in 0..150 {
-        run(seed);
+        run(seed, None);
+    }
+}
+
+/// The crash images are worth something only if they see bugs.
+#[test]
+fn planted_bugs_are_caught() {
+    std::panic::set_hook(Box::new(|_| {})); // the panics here are wanted
+    for bug in [Sabotage::EvictBeforeVerify, Sabotage::AnswerBeforeFsync] {
+        let caught = (0..60).find(|seed| std::panic::catch_unwind(|| run(*seed, Some(bug))).is_err());
+        println!("{bug:?}: caught by seed {caught:?}");
+        if caught.is_none() {
+            let _ = std::panic::take_hook();
+            panic!("{bug:?} was not caught by 60 seeds");
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Chance, IDENTITY, Op, Still, at, entry, open, open_with, replay};
+use common::{Chance, IDENTITY, Op, Still, at, entry, open, open_around, replay};
 use raft_lanes::{
     Body, Identity, Lane, LaneError, LaneOptions, OnHole, OpenError, Spent, Writer,
     crash::{CrashDisk, Unsynced},
@@ -60,7 +60,7 @@ fn around_a_hole_every_index_answers_with_its_own_bytes_or_says_damaged() {
             for offset in [1, 20, 61, 70, 100, 140, 200] {
                 let rotten = disk.crash(Unsynced::Kept, &chance);
                 rotten.rot(&name, batch + offset, 1 << chance.below(8));
-                let Ok(lane) = open_with(&rotten, OnHole::Suspect) else { panic!("{name} at {batch} + {offset}") };
+                let Ok(lane) = open_around(&rotten, OnHole::Suspect) else { panic!("{name} at {batch} + {offset}") };
                 if lane.suspect().is_none() {
                     continue; // the last batch of all: torn
                 }
@@ -116,7 +116,7 @@ fn a_lane_without_peers_keeps_all_but_the_record_that_was_hit() {
     let hit = batches(&disk, &name)[5]; // the checkpoint is the first one
     disk.rot(&name, hit + 70, 1);
     assert!(matches!(open(&disk), Err(OpenError::Damaged(_))), "by default it does not open");
-    let lane = open_with(&disk, OnHole::SuspectAlone).unwrap();
+    let lane = open_around(&disk, OnHole::SuspectAlone).unwrap();
     assert!(lane.suspect().is_some());
     assert_eq!(lane.state(GROUP).last, Some(at(1, 9)));
     for index in 0..10 {

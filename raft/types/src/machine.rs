@@ -43,6 +43,9 @@ pub trait StateMachine: Send + Sync + 'static {
     /// The bodies that the rows of `group` name, ascending, each once. Blocking.
     fn bodies(&self, group: GroupId) -> Result<Vec<BodyRef>, StateMachineError>;
 
+    /// The bodies that the rows in one piece of an export name, in any order. Blocking.
+    fn bodies_of(&self, piece: &[u8]) -> Result<Vec<BodyRef>, StateMachineError>;
+
     /// The groups whose bodies may be missing here. Blocking.
     fn incomplete(&self) -> Result<Vec<GroupId>, StateMachineError>;
 

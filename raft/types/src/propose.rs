@@ -24,8 +24,9 @@ pub trait Propose: Send + Sync + 'static {
     /// The data groups, in order; a study's group is a function of its UID and this list's length.
     fn groups(&self) -> Vec<GroupId>;
 
-    /// Which data group owns `key` (the Study Instance UID).
-    fn group_of(&self, key: &[u8]) -> GroupId;
+    /// Which data group owns `key` (the Study Instance UID); none before this node has learnt the table: then nobody can
+    /// propose by a guess, which a moment later might be committed in the wrong group.
+    fn group_of(&self, key: &[u8]) -> Option<GroupId>;
 
     /// Whether a write can be expected to succeed now: the node has joined and `group` has a reachable leader.
     fn can_commit(&self, group: GroupId) -> bool;

@@ -4,7 +4,7 @@ use crate::{
     invariants::read_your_writes,
     oracle::{Ended, Write},
     plan::Chance,
-    world::NAMES,
+    world::PLACES,
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -84,10 +84,10 @@ pub struct Office {
 }
 
 impl Office {
-    /// An office for clients of as many nodes as there are names.
+    /// An office for clients of as many nodes as there are places.
     #[must_use]
     pub fn new(chance: Arc<Chance>, groups: u32) -> Self {
-        let nodes = Arc::new(Mutex::new(vec![None; NAMES.len()]));
+        let nodes = Arc::new(Mutex::new(vec![None; PLACES.len()]));
         Self { chance, nodes, history: Arc::default(), next_text: Arc::default(), groups }
     }
 

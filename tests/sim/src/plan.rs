@@ -80,9 +80,22 @@ pub enum Family {
     LoseRows,
     /// [`Fault::Calm`]
     Calm,
+    /// [`Fault::Guest`]
+    Guest,
 }
 
-/// Families by weight.
+/// What may go wrong while a guest is there: no copy is lost for good.
+const BESIDE_A_GUEST: [Family; 7] = [
+    Family::Kill,
+    Family::KillAll,
+    Family::Restart,
+    Family::Isolate,
+    Family::OneWay,
+    Family::Trouble,
+    Family::SlowDisk,
+];
+
+/// Families by weight; a guest comes only to runs that favour him, so that the other runs stay what they are.
 #[rustfmt::skip]
 const FAMILIES: [(Family, u64); 13] = [
     (Family::Kill, 4),
@@ -202,6 +215,17 @@ pub enum Fault {
         /// Seconds.
         seconds: u64,
     },
+    /// A fourth node joins, takes its share of the copies, gives them back and is removed.
+    Guest {
+        /// Seconds after its start until something goes wrong.
+        seconds: u64,
+        /// What goes wrong while it is there.
+        beside: Family,
+        /// Whether the guest dies, too; its disk keeps what `Kill` says.
+        dies: Option<u64>,
+        /// Whether it may take all its copies before it is drained.
+        stays: bool,
+    },
 }
 
 impl Fault {
@@ -225,7 +249,8 @@ impl Fault {
         Self::of(family, chance)
     }
 
-    fn of(family: Family, chance: &Chance) -> Self {
+    /// A fault of this family.
+    pub(crate) fn of(family: Family, chance: &Chance) -> Self {
         let node = chance.below(3) as usize;
         let other = (node + 1 + chance.below(2) as usize) % 3;
         let (unsynced, seconds) = (chance.below(3), 1 + chance.below(6));
@@ -248,6 +273,12 @@ impl Fault {
             Family::Lose => Self::Lose { node, seconds },
             Family::LoseRows => Self::LoseRows { node },
             Family::Calm => Self::Calm { seconds },
+            Family::Guest => Self::Guest {
+                seconds,
+                beside: BESIDE_A_GUEST[chance.below(BESIDE_A_GUEST.len() as u64) as usize],
+                dies: (chance.below(2) == 0).then_some(unsynced),
+                stays: chance.below(3) > 0,
+            },
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Three nodes, their disks and their wire: how they start, die and become well again.
+//! Three nodes, and a guest at times, their disks and their wire: how they start, die and become well again.
 
 use crate::{
     client::{Handle, Office, body},
@@ -33,6 +33,10 @@ use tokio::{
 
 /// The nodes.
 pub const NAMES: [&str; 3] = ["n1", "n2", "n3"];
+/// The place of a node that comes and goes ([`Fault::Guest`]).
+pub(crate) const GUEST: usize = 3;
+/// All places by name.
+pub(crate) const PLACES: [&str; 4] = ["n1", "n2", "n3", "n4"];
 /// Data groups of the simulated cluster.
 pub const GROUPS: u32 = 3;
 /// How long everything may take to be well again once faults have ended (I12 of the design: 10 s; catching up comes on top).
@@ -126,7 +130,7 @@ impl World {
             run,
             clock: Arc::new(Time(Instant::now())),
             hub,
-            places: (0..NAMES.len()).map(place).collect(),
+            places: (0..PLACES.len()).map(place).collect(),
             office: Office::new(Arc::clone(&chance), GROUPS),
             watch: Watch::default(),
             mirror_bytes_per_second: (chance.below(2) == 0).then(|| 100_000 + chance.below(1_000_000)),
@@ -134,7 +138,7 @@ impl World {
             retention,
             story: String::new(),
         };
-        for number in 0..NAMES.len() {
+        for number in 0..PLACES.len() {
             world.places[number].disk.fail(world.sound());
         }
         world.tell(format_args!("{retention:?}"));
@@ -193,7 +197,7 @@ impl World {
 
     /// No process ends by itself but for its own disk.
     fn nobody_failed(&self) -> Result<(), String> {
-        for (name, place) in NAMES.iter().zip(&self.places) {
+        for (name, place) in PLACES.iter().zip(&self.places) {
             let Some(running) = place.running.as_ref() else { continue };
             let excused = place.rotten || place.disk.has_failed_a_sync();
             if let Some(why) = running.handle.node.fatal().borrow().as_ref().filter(|_| !excused) {
@@ -204,16 +208,16 @@ impl World {
     }
 
     pub(crate) fn views(&self) -> Vec<NodeView> {
-        (0..NAMES.len()).filter_map(|number| self.view(number)).collect()
+        (0..PLACES.len()).filter_map(|number| self.view(number)).collect()
     }
 
     pub(crate) fn view(&self, number: usize) -> Option<NodeView> {
         let running = self.places[number].running.as_ref()?;
-        Some(NodeView::of(NAMES[number], &running.handle.node, &running.lane, &*running.handle.journal))
+        Some(NodeView::of(PLACES[number], &running.handle.node, &running.lane, &*running.handle.journal))
     }
 
     fn compare(&mut self) -> Result<(), String> {
-        let nodes: Vec<_> = NAMES
+        let nodes: Vec<_> = PLACES
             .iter()
             .zip(&self.places)
             .filter_map(|(name, place)| {
@@ -235,7 +239,7 @@ impl World {
     }
 
     pub(crate) async fn start(&mut self, number: usize) -> Result<(), String> {
-        let name = NAMES[number];
+        let name = PLACES[number];
         let store: Arc<dyn Disk> = Arc::new(self.places[number].disk.clone());
         let identity =
             Identity::load_or_create(&*store, name, &*self.chance).map_err(|error| format!("{name}: {error}"))?;
@@ -251,7 +255,9 @@ impl World {
         let lane = Lane::open(Arc::clone(&store), Arc::clone(&clock), lane_options)
             .map_err(|error| format!("{name}: {error}"))?;
         let raft_id = identity.raft_id;
-        let peers = NAMES.iter().map(|name| ((*name).to_owned(), format!("{name}:1"))).collect();
+        // The guest knows one member, and itself.
+        let known = if number == GUEST { &[NAMES[1], name][..] } else { &NAMES[..] };
+        let peers = known.iter().map(|name| ((*name).to_owned(), format!("{name}:1"))).collect();
         let options = NodeOptions {
             groups: GROUPS,
             inline: true,
@@ -290,7 +296,7 @@ impl World {
         let Some(dead) = self.places[number].running.take() else { return Ok(()) };
         dead.handle.dead.store(true, Ordering::SeqCst);
         self.office.nodes.lock()[number] = None;
-        self.hub.down(NAMES[number]);
+        self.hub.down(PLACES[number]);
         let unsynced = match unsynced {
             0 => Unsynced::Dropped,
             1 => Unsynced::Torn,

@@ -2,7 +2,10 @@
 //! shows what the nodes say.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use triptych_sim::{plan::Run, world::play};
+use triptych_sim::{
+    plan::{Family, Run},
+    world::play,
+};
 
 /// Faults of one run.
 const FAULTS: usize = 8;
@@ -13,9 +16,13 @@ fn simulate(run: Run) -> Result<usize, String> {
 }
 
 fn seeds(from: u64, to: u64) -> usize {
+    seeds_of(None, from, to)
+}
+
+fn seeds_of(favour: Option<Family>, from: u64, to: u64) -> usize {
     let (mut acknowledged, mut broken) = (0, Vec::new());
     for seed in from..to {
-        match simulate(Run::new(seed, FAULTS)) {
+        match simulate(Run { favour, ..Run::new(seed, FAULTS) }) {
             Ok(count) => acknowledged += count,
             Err(why) => {
                 println!("seed {seed}: {why}");
@@ -50,6 +57,11 @@ fn nothing_acknowledged_is_lost_in_the_last_quarter_of_the_seeds() {
 }
 
 #[test]
+fn nothing_acknowledged_is_lost_while_a_fourth_node_comes_and_goes() {
+    seeds_of(Some(Family::Guest), 1_000, 1_010);
+}
+
+#[test]
 #[ignore = "seeds of choice: make sim SEED=… or make sim SEEDS=from..to"]
 fn chosen_seeds() {
     if let Ok(filter) = std::env::var("SIM_LOG") {
@@ -57,8 +69,10 @@ fn chosen_seeds() {
     }
     let chosen = std::env::var("SIM_SEEDS").unwrap_or_else(|_| "1".into());
     let number = |text: &str| text.parse::<u64>().expect("SEED is a number, SEEDS are two: from..to");
+    // SIM_GUEST=1: the runs in which nodes come and go.
+    let favour = std::env::var_os("SIM_GUEST").map(|_| Family::Guest);
     match chosen.split_once("..") {
-        Some((from, to)) => seeds(number(from), number(to)),
-        None => seeds(number(&chosen), number(&chosen) + 1),
+        Some((from, to)) => seeds_of(favour, number(from), number(to)),
+        None => seeds_of(favour, number(&chosen), number(&chosen) + 1),
     };
 }

@@ -33,12 +33,13 @@ const WATCHED: [&str; 12] = [
 ];
 
 #[rustfmt::skip]
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("raft-types", &[]),
     ("raft-lanes", &["prometheus", "rustix"]),
     ("raft-wire", &["tokio", "prometheus"]),
     ("raft-placement", &[]),
     ("raft-groups", &["openraft", "tokio", "prometheus"]),
+    ("raft-tier", &["object_store", "reqwest", "tokio"]),
     ("archive-model", &[]),
     ("archive-upper-layer", &["dicom-ul"]),
     ("archive-catalog", &["rusqlite", "prometheus"]),
@@ -51,19 +52,20 @@ const ALLOWED: [(&str, &[&str]); 13] = [
 
 /// Crate → our own crates that it may name.
 #[rustfmt::skip]
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("raft-types", &[]),
     ("raft-lanes", &["raft-types"]),
     ("raft-wire", &["raft-types"]),
     ("raft-placement", &["raft-types"]),
     ("raft-groups", &["raft-types", "raft-lanes", "raft-placement"]),
+    ("raft-tier", &["raft-types"]),
     ("archive-model", &[]),
     ("archive-upper-layer", &["archive-model"]),
     ("archive-catalog", &["archive-model", "raft-types"]),
     ("archive-service", &["archive-model", "archive-catalog", "raft-types"]),
     ("archive-dimse", &["archive-model", "archive-upper-layer", "archive-service"]),
     ("archive-web", &["archive-model", "archive-service"]),
-    ("archive-server", &["archive-model", "archive-catalog", "archive-service", "archive-dimse", "archive-web", "raft-types", "raft-lanes", "raft-wire", "raft-groups", "raft-placement"]),
+    ("archive-server", &["archive-model", "archive-catalog", "archive-service", "archive-dimse", "archive-web", "raft-types", "raft-lanes", "raft-wire", "raft-groups", "raft-placement", "raft-tier"]),
     ("dload", &[]),
 ];
 

@@ -57,6 +57,12 @@ fn failed(step: &str, source: impl std::error::Error + Send + Sync + 'static) ->
     StateMachineError { step: step.into(), source: Box::new(source) }
 }
 
+fn named_by(commands: &[Remembered]) -> Vec<BodyRef> {
+    let of = |command: &Remembered| BodyRef { index: command.position.index, length_bytes: command.body_bytes };
+    let named = commands.iter().filter(|command| command.body_bytes > 0 && !command.head.starts_with(SPENT));
+    named.map(of).collect()
+}
+
 impl StateMachine for Journal {
     fn apply(&self, batch: &[Committed]) -> Result<Vec<Outcome>, StateMachineError> {
         let mut live = self.live.lock();
@@ -129,11 +135,13 @@ impl StateMachine for Journal {
     }
 
     fn bodies(&self, group: GroupId) -> Result<Vec<BodyRef>, StateMachineError> {
-        let of = |command: &Remembered| BodyRef { index: command.position.index, length_bytes: command.body_bytes };
         let live = self.live.lock();
-        let commands = live.get(&group).map(|rows| rows.commands.as_slice()).unwrap_or_default();
-        let named = commands.iter().filter(|command| command.body_bytes > 0 && !command.head.starts_with(SPENT));
-        Ok(named.map(of).collect())
+        Ok(live.get(&group).map(|rows| named_by(&rows.commands)).unwrap_or_default())
+    }
+
+    fn bodies_of(&self, piece: &[u8]) -> Result<Vec<BodyRef>, StateMachineError> {
+        let some: Vec<Remembered> = postcard::from_bytes(piece).map_err(|error| failed("read a piece", error))?;
+        Ok(named_by(&some))
     }
 
     fn incomplete(&self) -> Result<Vec<GroupId>, StateMachineError> {

@@ -143,7 +143,7 @@ impl World {
 }
 
 /// Bodies that rows name and that are not in the lane.
-fn missing(journal: &Journal, lane: &Lane, group: u32) -> usize {
+pub(super) fn missing(journal: &Journal, lane: &Lane, group: u32) -> usize {
     let named = journal.bodies(GroupId(group)).unwrap_or_default();
     named.iter().filter(|body| !lane.holds(GroupId(group), body.index, body.length_bytes)).count()
 }

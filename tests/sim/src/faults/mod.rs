@@ -1,6 +1,7 @@
 //! What goes wrong, one family a file. Each fault ends by itself, and leaves three running nodes.
 
 mod disks;
+mod guests;
 mod losses;
 mod processes;
 mod wires;
@@ -26,6 +27,7 @@ impl World {
             Fault::Rot { node, head } => self.suffer_rot(node, head).await,
             Fault::Lose { node, seconds } => self.suffer_loss(node, seconds).await,
             Fault::LoseRows { node } => self.suffer_loss_of_rows(node).await,
+            Fault::Guest { seconds, beside, dies, stays } => self.suffer_guest(seconds, beside, dies, stays).await,
             Fault::Calm { seconds } => self.pass(Duration::from_secs(seconds)).await,
         }
     }
