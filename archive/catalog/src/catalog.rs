@@ -256,6 +256,15 @@ impl StateMachine for Catalog {
         incomplete().map_err(failed("read which groups are incomplete"))
     }
 
+    fn set_incomplete(&self, group: GroupId) -> Result<(), StateMachineError> {
+        let set = || {
+            let writer = self.writer.lock();
+            let mark = "INSERT OR IGNORE INTO incomplete (grp) VALUES (?1)";
+            writer.execute(mark, [group.0]).step("mark a group incomplete").map(|_| ())
+        };
+        set().map_err(failed("mark a group incomplete"))
+    }
+
     fn set_complete(&self, group: GroupId) -> Result<(), StateMachineError> {
         let set = || {
             let writer = self.writer.lock();

@@ -134,6 +134,7 @@ fn open(
     let log = open_folder(&folder.join("log"))?;
     let mut options = LaneOptions { writer: Writer::Stepped, ..LaneOptions::new(identity.of_lane()) };
     options.former_cluster_ids = identity.former_of_lane();
+    options.former_node_uuids = identity.former_uuids();
     options.former_cluster_ids.extend(accepted.iter().map(|id| id.into_bytes()));
     let frozen: Arc<dyn Disk> = Arc::new(Frozen(Arc::clone(&log)));
     let lane = Lane::open(frozen, Arc::new(SystemClock::new()), options).map_err(|error| format!("{at}: {error}"))?;
@@ -183,6 +184,7 @@ fn apply(
     let mut options =
         LaneOptions { segment_bytes: segment_bytes(&*guard.log, None)?, ..LaneOptions::new(new.of_lane()) };
     options.former_cluster_ids = identity.former_of_lane();
+    options.former_node_uuids = identity.former_uuids();
     options.former_cluster_ids.extend(marker.former_cluster_ids.iter().map(|id| id.into_bytes()));
     options.former_cluster_ids.extend(identity.cluster_id.map(Uuid::into_bytes));
     let lane = Lane::open(Arc::clone(&guard.log), Arc::new(SystemClock::new()), options)?;

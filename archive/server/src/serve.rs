@@ -20,7 +20,7 @@ use archive_dimse::{Deadlines, DimseServer, DimseSettings};
 use archive_service::{Archive, ServiceSettings};
 use archive_web::{Health, NodeOrder, Web, WebSettings};
 use raft_groups::{Identity, Node, NodeOptions, Retention, Unfinished, Upkeep};
-use raft_lanes::{FolderDisk, Lane, LaneMetrics, LaneOptions};
+use raft_lanes::{FolderDisk, Lane, LaneMetrics, LaneOptions, OnHole};
 use raft_types::{BoxFuture, Clock, Disk, Message, Propose, Refusal, Seed, Serve, StateMachine, Stream, Wire};
 use raft_wire::{Hello, TcpWire, WireOptions};
 use std::{
@@ -187,10 +187,19 @@ fn open(settings: &Settings, registry: &prometheus::Registry, clock: Arc<dyn Clo
         segment_bytes: segment_bytes(&*log, settings.segment_bytes)?,
         former_cluster_ids: identity.former_of_lane(),
         metrics: Some(LaneMetrics::register(registry)?),
+        former_node_uuids: identity.former_uuids(),
+        on_hole: if settings.peers.len() > 1 { OnHole::Suspect } else { OnHole::SuspectAlone },
         ..LaneOptions::new(identity.of_lane())
     };
     let lane =
         Lane::open(log, clock, options).map_err(|error| format!("--data {}: {error}", settings.data.display()))?;
+    // Before anything is said in the name of this node.
+    let identity = match settings.peers.len() > 1 {
+        true => identity
+            .settled_with(&lane, &*store, &SystemSeed)
+            .map_err(|error| format!("--data {}: {error}", settings.data.display()))?,
+        false => identity,
+    };
     if identity.is_member() && lane.status().segments == 0 {
         return Err(format!(
             "--data {}: this node belongs to a cluster, but its log/ is empty: mount the disk that holds it; if it is \

@@ -4,6 +4,13 @@
 //! { "version": 1, "name": "n1", "node_uuid": "…", "disk_uuid": "…", "cluster_id": "…", "raft_id": 1, "incarnation": 3 }
 //! ```
 //!
+//! A node whose log had a hole has given up its raft id (`suspect.rs`); until it has another one, the file says which it
+//! replaces, and for good, under which node uuids older segments were written (version 2):
+//!
+//! ```json
+//! { "version": 2, …, "node_uuid": "new", "replaces": 3, "former": ["old"] }
+//! ```
+//!
 //! `cluster_id` and `raft_id` are absent until the node has joined a cluster. The folder of another node, or one of a
 //! newer release, is refused with a sentence that says what to do.
 
@@ -13,7 +20,7 @@ use std::{io, sync::Arc};
 use uuid::Uuid;
 
 const FILE: &str = "identity.json";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Who a data folder is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +40,12 @@ pub struct Identity {
     pub raft_id: Option<NodeId>,
     /// Starts of this folder, counted.
     pub incarnation: u64,
+    /// The raft id that this node gave up, until it has another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<NodeId>,
+    /// Its node uuids before that: older segments carry them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<Uuid>,
     /// Clusters that this folder was part of before it was made a cluster of its own; see `refound.rs`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former_cluster_ids: Vec<Uuid>,
@@ -103,13 +116,15 @@ impl Identity {
                 found
             }
             None => Self {
-                version: VERSION,
+                version: 1,
                 name: name.into(),
                 node_uuid: random(seed),
                 disk_uuid: random(seed),
                 cluster_id: None,
                 raft_id: None,
                 incarnation: 1,
+                replaces: None,
+                former: Vec::new(),
                 former_cluster_ids: Vec::new(),
             },
         };
@@ -128,6 +143,20 @@ impl Identity {
     #[must_use]
     pub fn is_member(&self) -> bool {
         self.cluster_id.is_some() && self.raft_id.is_some()
+    }
+
+    /// The same folder as another member: it will never act under its old raft id again.
+    pub(crate) fn given_up(mut self, node_uuid: Uuid) -> Self {
+        self.version = VERSION;
+        self.replaces = self.raft_id.take().or(self.replaces);
+        self.former.push(std::mem::replace(&mut self.node_uuid, node_uuid));
+        self
+    }
+
+    /// The node uuids that older segments of the log may carry.
+    #[must_use]
+    pub fn former_uuids(&self) -> Vec<[u8; 16]> {
+        self.former.iter().map(|uuid| uuid.into_bytes()).collect()
     }
 
     /// The clusters whose older segments may lie in the log.

@@ -39,6 +39,7 @@ mod serve;
 mod status;
 #[cfg(test)]
 mod suite;
+mod suspect;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod transport;

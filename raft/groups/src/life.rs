@@ -4,6 +4,7 @@
 //! |---|---|
 //! | before `identity.json` has a cluster id | is blank again; nobody counted on it, or `JOIN` gives the same raft id again (same uuid) |
 //! | after the founder's identity is written, before the meta group is initialised | initialises it then: identity 1 with an empty log |
+//! | with a hole in its log | see `suspect.rs` |
 //! | after that, before `Bootstrap` is committed | proposes it again; it is idempotent |
 //! | between two data groups | goes on with the table of groups that the meta group holds |
 
@@ -11,7 +12,7 @@ use crate::{
     identity::random,
     node::{Node, PeerView},
     replace::ReplaceError,
-    rpc::{Hello, Join, Joined, method},
+    rpc::{Hello, Join, Joined, Rejoin, method},
     types::{decode, encode},
 };
 use bytes::Bytes;
@@ -122,10 +123,20 @@ impl Node {
         if let Some(id) = self.identity.borrow().raft_id.filter(|_| self.identity.borrow().is_member()) {
             return id; // whether it was replaced meanwhile, the peers say when they are asked how they are
         }
+        if self.identity.borrow().replaces.is_some()
+            && let Err(error) = self.give_up_log().await
+        {
+            self.fail(format!("the log has a hole, and could not be brought in order: {error}"));
+            std::future::pending::<()>().await;
+        }
         let mut said = None;
         loop {
             let situation = self.situation().await;
             match decide(&situation) {
+                // It belongs to a cluster, and only lost its raft id.
+                Decision::Initialise if self.identity.borrow().replaces.is_some() => {
+                    self.set_phase("waiting: for a member of the cluster, to join it again");
+                }
                 Decision::Initialise => {
                     let cluster_id = random(&*self.seed);
                     if self.become_member(cluster_id, MetaState::FOUNDER).await {
@@ -157,7 +168,7 @@ impl Node {
 
     /// What the own disk and the peers say now.
     async fn situation(&self) -> Situation {
-        let own = match self.identity.borrow().cluster_id {
+        let own = match self.identity.borrow().cluster_id.filter(|_| self.identity.borrow().is_member()) {
             Some(id) => Own::Member { cluster_id: id.into_bytes(), removed: false },
             None => Own::Blank,
         };
@@ -202,14 +213,24 @@ impl Node {
     }
 
     async fn ask_to_join(&self, situation: &Situation, cluster_id: [u8; 16]) -> Result<NodeId, String> {
-        let join = Join { registration: self.registration() };
+        let registration = self.registration();
+        let (known, replaces) = {
+            let identity = self.identity.borrow();
+            (identity.cluster_id.map(Uuid::into_bytes), identity.replaces)
+        };
+        if replaces.is_some() && known != Some(cluster_id) {
+            return Err("the peers belong to another cluster than this data folder: look at --peers".into());
+        }
+        let (method, head) = match replaces {
+            None => (method::JOIN, encode(&Join { registration })),
+            Some(replaces) => (method::REJOIN, encode(&Rejoin { registration, replaces })),
+        };
         let mut why = String::from("no member answers");
         for (peer, seen) in &situation.peers {
             if *seen != (Seen::Member { cluster_id }) {
                 continue;
             }
-            let request =
-                Message { method: method::JOIN, group: GroupId::META, head: encode(&join), bodies: Vec::new() };
+            let request = Message { method, group: GroupId::META, head: head.clone(), bodies: Vec::new() };
             match tokio::time::timeout(Duration::from_secs(10), self.wire.call(peer, Class::Bulk, request)).await {
                 Ok(Ok(answer)) => {
                     let joined: Joined = decode("joined", &answer.head).map_err(|error| error.to_string())?;
@@ -241,6 +262,7 @@ impl Node {
         let mut identity = self.identity.borrow().clone();
         identity.cluster_id = Some(cluster_id);
         identity.raft_id = Some(id);
+        identity.replaces = None;
         self.lane.set_cluster_id(cluster_id.into_bytes());
         if let Err(error) = crate::log_store::durably(|done| self.lane.found(done)).await {
             self.fail(format!("the first segment of the log could not be written: {error}"));

@@ -203,6 +203,14 @@ impl Node {
         {
             return Err(StartError::LogGone(id));
         }
+        if let Some(why) = lane.suspect() {
+            if options.identity.is_member() && options.peers.len() > 1 {
+                return Err(StartError::Other(format!(
+                    "{why}: under its raft id the node might contradict what it said; its identity must be settled first"
+                )));
+            }
+            tracing::error!(why, "the log of this node is damaged: what verifies is served");
+        }
         let metrics = Metrics::register(&options.registry).map_err(|error| StartError::Other(error.to_string()))?;
         let applied = {
             let machine = Arc::clone(&machine);
@@ -224,6 +232,10 @@ impl Node {
         };
         for (group, applied) in &applied_at_start {
             let last = lane.state(*group).last;
+            // A log that had a hole is given up before any group is opened.
+            if options.identity.replaces.is_some() || lane.suspect().is_some() {
+                continue;
+            }
             // Apply waits for the log to be durable, so this can only be a log of another time (trap 10), or a death
             // between the import of rows and the purge of the log, which openraft makes up for.
             if incomplete.contains(group) {

@@ -32,6 +32,7 @@ pub(crate) mod method {
     pub(crate) const ROWS_PULL: u16 = 14;
     pub(crate) const COPY: u16 = 15;
     pub(crate) const ENTRY: u16 = 16;
+    pub(crate) const REJOIN: u16 = 17;
 }
 
 /// Codes of refusals.
@@ -81,6 +82,13 @@ pub(crate) struct Hello {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Join {
     pub(crate) registration: raft_placement::Registration,
+}
+
+/// `REJOIN`: a node that gave up its raft id asks for another, which gets the places of the old one. Answered as `JOIN`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rejoin {
+    pub(crate) registration: raft_placement::Registration,
+    pub(crate) replaces: NodeId,
 }
 
 /// Answer to `JOIN`.

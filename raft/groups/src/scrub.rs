@@ -29,6 +29,8 @@ use std::{
 const STEP_BYTES: u64 = 1 << 20;
 /// How long one peer may take to give an entry.
 const ENTRY_WITHIN: Duration = Duration::from_secs(5);
+/// Before peers are asked again for the heads that a group needs for its start.
+const HEAL_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Rounds of asking peers for what a segment lacks: the second is for what only the first rewrite could tell.
 const ROUNDS: usize = 3;
 
@@ -289,7 +291,7 @@ impl Node {
             let heads = damaged.iter().filter(|(_, own)| *own == sequence);
             let findings = heads.map(|(index, _)| Finding::Head { group, index: *index }).collect();
             self.mend(Scrubbed { sequence, bytes: 0, findings }).await;
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(HEAL_AGAIN_AFTER).await;
         }
     }
 }

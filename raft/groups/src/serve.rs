@@ -5,7 +5,7 @@ use crate::{
     propose::Attempt,
     rpc::{
         AppendAnswer, AppendCall, CompleteAnswer, CompleteCall, ConfirmAnswer, ConfirmCall, EntryCall, Hello, Join,
-        Joined, ProposeAnswer, ProposeCall, ReadCall, ReadIndexAnswer, ReadIndexCall, TransferCall, VoteAnswer,
+        Joined, ProposeAnswer, ProposeCall, ReadCall, ReadIndexAnswer, ReadIndexCall, Rejoin, TransferCall, VoteAnswer,
         VoteCall, append_request, code, method, refusal,
     },
     types::{Types, Vote, VoteRecord, decode, encode, log_id, position},
@@ -76,6 +76,7 @@ impl Server {
                 let call: ReadCall = parse("read", &head)?;
                 (Bytes::new(), vec![self.read(group, &call).await?])
             }
+            method::REJOIN => (encode(&self.rejoin(from, parse("rejoin", &head)?).await?), Vec::new()),
             method::ENTRY => {
                 let call: EntryCall = parse("entry", &head)?;
                 self.entry(group, call.index).await?
@@ -132,6 +133,20 @@ impl Server {
                 Err(why.into())
             }
         }
+    }
+
+    async fn rejoin(&self, from: &str, call: Rejoin) -> Result<Joined, Refusal> {
+        let meta = self.node.meta.state();
+        // It gives up itself and nobody else.
+        if call.registration.name != from || meta.name_of(call.replaces) != Some(from) {
+            return Err(refusal(code::REFUSED, "a node can only replace itself"));
+        }
+        let Some(cluster_id) = meta.cluster_id() else {
+            return Err(refusal(code::NO_GROUP, "the cluster is not formed yet"));
+        };
+        let command = MetaCommand::Replace { old: call.replaces, new: call.registration };
+        let id = self.node.propose_to_meta(command).await.map_err(Refusal::from)?;
+        Ok(Joined { cluster_id, id })
     }
 
     async fn vote(&self, group: GroupId, call: VoteCall, pre: bool) -> Result<VoteAnswer, Refusal> {

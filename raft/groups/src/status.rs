@@ -3,7 +3,7 @@
 use crate::{keeper::lag_of, node::Node, types::position};
 use openraft::{ServerState, async_runtime::watch::WatchReceiver};
 use raft_placement::MetaState;
-use raft_types::{ClusterStatus, GroupId, GroupStatus, NodeHealth, NodeId, NodeState, NodeStatus};
+use raft_types::{ClusterStatus, GroupId, GroupStatus, NodeHealth, NodeId, NodeState, NodeStatus, UpkeepStatus};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -117,7 +117,7 @@ impl Node {
             groups,
             survives_failures,
             replication_factor: meta.replication(),
-            upkeep: self.care.status(),
+            upkeep: UpkeepStatus { hole: self.lane.suspect(), ..self.care.status() },
             moving_groups: seats.moving,
         }
     }

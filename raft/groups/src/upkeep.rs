@@ -132,6 +132,7 @@ impl Care {
             damaged_found: state.kept.found,
             damaged_repaired: state.kept.repaired,
             damaged_left: state.left.values().map(|left| left.len() as u64).sum(),
+            hole: None,
             compact_running: state.compacting,
             compact_orders_done: state.compactions.1,
             segments_rewritten: state.rewritten,
@@ -227,7 +228,9 @@ impl Node {
         let started = self.clock.now();
         let mut compacted_at = started;
         // What was found at the start is mended first: a second fault in the same place may cost more.
-        self.mend_what_the_start_found().await;
+        if self.identity.borrow().replaces.is_none() {
+            self.mend_what_the_start_found().await; // else it is done before the node joins again
+        }
         loop {
             let (scrub_orders, compact_orders) = {
                 let state = self.care.state.lock();

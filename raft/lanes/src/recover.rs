@@ -150,7 +150,9 @@ pub(crate) fn recover(disk: &dyn Disk, options: &LaneOptions) -> Result<Recovere
             None => {
                 let Scan { mut directory, mut last, mut rot_at, written_to, mut checkpoints, mut end } =
                     segment::scan(segment, chain, followed).map_err(broken(segment))?;
-                if rot_at.is_some() && options.on_hole != OnHole::Refuse {
+                // The successor names a batch that is not whole here: it was synced, so it is no torn one.
+                let lacks = followed.is_some_and(|followed| last.is_some_and(|last| last.0 < followed.0));
+                if (rot_at.is_some() || lacks) && options.on_hole != OnHole::Refuse {
                     let (around, close) = found.around(segment, chain, followed, None, options.on_hole)?;
                     (directory, last, end, rot_at) = (around, Some(close.last), close.end, None);
                     checkpoints.clear();
@@ -165,7 +167,9 @@ pub(crate) fn recover(disk: &dyn Disk, options: &LaneOptions) -> Result<Recovere
                 }
                 // A crash leaves the reserved rest of a segment behind: it is given back, or crashes would fill the disk.
                 // What was written stays, good or torn.
-                if segment.file.len().map_err(io_error(step("measure")))? > written_to {
+                // Of a segment with a hole nothing is cut at all: its rewrite gives the rest back.
+                let is_holed = holed == Some(segment.sequence);
+                if !is_holed && segment.file.len().map_err(io_error(step("measure")))? > written_to {
                     segment.file.set_len(written_to).map_err(io_error(step("cut the reserved space of")))?;
                 }
                 let Some(last) = last else { continue }; // no batch ever became durable here

@@ -226,8 +226,11 @@ impl Lane {
                     }
                     head_alone(given.kind, &given.head, given.body_len)
                 }
-                // Of a purged entry only the position counts.
-                (Fate::Head, None) if old.purged.get(&group).is_some_and(|purged| index <= *purged) => {
+                // Of a purged entry only the position counts, and of one that was cut later not even that.
+                (Fate::Head, None)
+                    if old.purged.get(&group).is_some_and(|purged| index <= *purged)
+                        || !old.current.contains(&(group, index)) =>
+                {
                     head_alone(0, &Bytes::new(), 0)
                 }
                 _ => return lost(),

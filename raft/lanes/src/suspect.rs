@@ -61,11 +61,13 @@ pub(crate) fn read_around(
     let (end, newest) = sealed.map_or((length, u64::MAX), |close| (close.end, close.last.0));
     let last = last_whole(segment, before, followed, end, newest, sealed.is_some())?;
     let Some((last_at, own)) = last else { return Err(segment.damaged("no batch of it is whole")) };
+    // What the successor names was synced before it: what stands in its place is no torn tail.
+    let lacks = followed.filter(|followed| sealed.is_none() && followed.0 > own.0);
     let mut patch = Patch { directory: Directory::default(), groups, alone };
-    let (mut hole_at, mut close) = (None, Close { end, last: own });
+    let (mut hole_at, mut close) = (None, Close { end, last: lacks.unwrap_or(own) });
     let mut survey = Survey::new(segment.clone(), end, before, newest);
     while let Some(batch) = survey.next()? {
-        if sealed.is_none() && batch.at > last_at {
+        if sealed.is_none() && lacks.is_none() && batch.at > last_at {
             break; // the torn tail
         }
         if batch.meta.is_some() {

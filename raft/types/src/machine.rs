@@ -49,6 +49,9 @@ pub trait StateMachine: Send + Sync + 'static {
     /// The groups whose bodies may be missing here. Blocking.
     fn incomplete(&self) -> Result<Vec<GroupId>, StateMachineError>;
 
+    /// Says that bodies of `group` may be missing here. Durable at the latest with the next [`StateMachine::settle`]. Blocking.
+    fn set_incomplete(&self, group: GroupId) -> Result<(), StateMachineError>;
+
     /// Says that every body of `group` is here. Blocking.
     fn set_complete(&self, group: GroupId) -> Result<(), StateMachineError>;
 }

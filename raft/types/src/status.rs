@@ -50,6 +50,8 @@ pub struct UpkeepStatus {
     pub damaged_repaired: u64,
     /// Damaged places that nobody could mend; they are asked for again.
     pub damaged_left: u64,
+    /// Where the log had a hole when the node was started; none for a whole one.
+    pub hole: Option<String>,
     /// Whether a compaction is under way.
     pub compact_running: bool,
     /// Ordered compactions that have ended since the start.

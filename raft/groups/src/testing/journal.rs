@@ -148,6 +148,13 @@ impl StateMachine for Journal {
         Ok(self.live.lock().iter().filter(|(_, rows)| rows.incomplete).map(|(group, _)| *group).collect())
     }
 
+    fn set_incomplete(&self, group: GroupId) -> Result<(), StateMachineError> {
+        if let Some(rows) = self.live.lock().get_mut(&group) {
+            rows.incomplete = true;
+        }
+        Ok(())
+    }
+
     fn set_complete(&self, group: GroupId) -> Result<(), StateMachineError> {
         if let Some(rows) = self.live.lock().get_mut(&group) {
             rows.incomplete = false;

@@ -9,7 +9,7 @@ use raft_groups::{
     testing::{Hub, Journal},
 };
 use raft_lanes::{
-    Lane, LaneOptions, Writer,
+    Lane, LaneOptions, OnHole, Writer,
     crash::{CrashDisk, Unsynced},
 };
 use raft_types::{Clock, Command, Disk, GroupId, Propose, ProposeError, Seed, StateMachine};
@@ -77,9 +77,18 @@ impl World {
         let store: Arc<dyn Disk> = Arc::new(disk.clone());
         let identity = Identity::load_or_create(&*store, name, &*self.seed).expect("own folder");
         let clock: Arc<dyn Clock> = Arc::<Time>::clone(&self.clock);
-        let lane_options =
-            LaneOptions { segment_bytes: 1 << 20, writer: Writer::Stepped, ..LaneOptions::new(identity.of_lane()) };
+        let lane_options = LaneOptions {
+            segment_bytes: 1 << 20,
+            writer: Writer::Stepped,
+            former_node_uuids: identity.former_uuids(),
+            on_hole: if self.names.len() > 1 { OnHole::Suspect } else { OnHole::SuspectAlone },
+            ..LaneOptions::new(identity.of_lane())
+        };
         let lane = Lane::open(Arc::clone(&store), Arc::clone(&clock), lane_options).expect("recovers");
+        let identity = match self.names.len() {
+            1 => identity,
+            _ => identity.settled_with(&lane, &*store, &*self.seed).expect("written"),
+        };
         let stepping = lane.clone();
         let seed = Arc::clone(&self.seed);
         let stepper = tokio::spawn(async move {
@@ -117,7 +126,8 @@ impl World {
     pub async fn until_ready(&self, name: &str) {
         let mut ready = self.running[name].node.ready();
         let waited = tokio::time::timeout(Duration::from_secs(60), ready.wait_for(|ready| *ready)).await;
-        assert!(waited.is_ok(), "{name} is not ready: {:#?}", self.running[name].node.status());
+        let node = &self.running[name].node;
+        assert!(waited.is_ok(), "{name} is not ready: {:?}: {:#?}", *node.fatal().borrow(), node.status());
     }
 
     /// The node dies at once; answers what its next start finds.

@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use raft_lanes::{Body, Entry, Identity, Lane, LaneError, LaneOptions, OpenError, Sabotage, Writer, crash::CrashDisk};
+use raft_lanes::{
+    Body, Entry, Identity, Lane, LaneError, LaneOptions, OnHole, OpenError, Sabotage, Writer, crash::CrashDisk,
+};
 use raft_types::{Clock, GroupId, LogPosition, Seed};
 use rand::{RngCore, SeedableRng};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -39,9 +41,19 @@ pub fn open(disk: &CrashDisk) -> Result<Lane, OpenError> {
     open_with(disk, None)
 }
 
+/// Opens it around a hole.
+pub fn open_around(disk: &CrashDisk, on_hole: OnHole) -> Result<Lane, OpenError> {
+    open_as(disk, on_hole, None)
+}
+
 /// Opens it with a bug on purpose.
 pub fn open_with(disk: &CrashDisk, sabotage: Option<Sabotage>) -> Result<Lane, OpenError> {
+    open_as(disk, OnHole::Refuse, sabotage)
+}
+
+fn open_as(disk: &CrashDisk, on_hole: OnHole, sabotage: Option<Sabotage>) -> Result<Lane, OpenError> {
     let options = LaneOptions {
+        on_hole,
         sabotage,
         segment_bytes: 256 << 10,
         cache_bytes: 200_000,
