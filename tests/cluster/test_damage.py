@@ -60,7 +60,7 @@ def mended_by_one_scrub(cluster, node, instances):
         assert instance.held(node) == instance.data_set, cluster.said()
     code, first = scrub(node)
     assert code == 0 and first["damaged_left"] == 0, (first, cluster.said())
-    assert first["damaged_found"] > 100, first
+    assert first["damaged_found"] > 40, first  # many flips fall into one body
     assert first["damaged_repaired"] == first["damaged_found"], first
     code, second = scrub(node)
     assert code == 0 and second["damaged_found"] == first["damaged_found"], second
@@ -90,12 +90,17 @@ def test_compaction_gives_back_what_was_stored_twice(started):
     cluster = started("--log-keep-mib", 1, "--log-keep-seconds", 1)
     instances = store_some(cluster, "once", 30)
     store_some(cluster, "once", 30)
-    cluster.until(lambda: all(group["purged"] for group in cluster.nodes[0].status()["groups"] if group["id"]), "the log is purged")
     node = cluster.nodes[0]
+
+    def purged():
+        groups = [group for group in node.status()["groups"] if group["id"] and group["applied"]]
+        return all(group["purged"] and group["purged"]["index"] + 2 >= group["applied"]["index"] for group in groups)
+
+    cluster.until(purged, "the log is purged")
     scrub(node)  # ends the open segment
     done = subprocess.run([BINARY, "compact", "--wait", "--json", "--http", node.url], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr + cluster.said()
     status = json.loads(done.stdout)
     once = sum(len(instance.data_set) for instance in instances)
-    assert status["reclaimed_bytes"] > once * 0.7, (status, once)
+    assert status["reclaimed_bytes"] > once * 0.7, (json.dumps(status), once)
     holds_alone(cluster, node, instances)

@@ -42,7 +42,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("raft-tier", &["object_store", "reqwest", "tokio"]),
     ("archive-model", &[]),
     ("archive-upper-layer", &["dicom-ul"]),
-    ("archive-catalog", &["rusqlite", "prometheus"]),
+    ("archive-catalog", &["rusqlite", "prometheus", "rustix"]),
     ("archive-service", &["tokio", "prometheus"]),
     ("archive-dimse", &["tokio", "prometheus"]),
     ("archive-web", &["tokio", "axum", "hyper", "prometheus"]),

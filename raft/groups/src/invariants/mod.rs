@@ -60,15 +60,21 @@ fn broken(watch: &mut OwnWatch, id: u64, name: &str, group: u32, now: &GroupView
     if let Some(before) = watch.before.get(&group) {
         note("never_back", never_back::check(name, group, before, now));
         // Positions cannot be read at one moment: what was lower a second ago must be lower than what is higher now.
-        let across = |purged, applied, committed| GroupView { purged, applied, committed, ..now.clone() };
-        let pairs = [
-            across(before.purged, now.applied, now.committed),
-            across(before.purged, before.applied, now.committed),
-            across(before.purged, before.applied, before.committed),
-        ];
-        for view in &pairs {
-            let committed = view.committed.max(now.committed).map(|at| at.index);
-            note("bounds", bounds::check(name, group, view, committed));
+        let lower = GroupView {
+            purged: before.purged,
+            applied: now.applied,
+            last: now.applied.max(now.last),
+            ..GroupView::default()
+        };
+        let upper = GroupView {
+            applied: before.applied,
+            committed: before.committed,
+            last: now.last,
+            incomplete: now.incomplete,
+            ..GroupView::default()
+        };
+        for (view, committed) in [(lower, now.applied), (upper, now.committed)] {
+            note("bounds", bounds::check(name, group, &view, committed.map(|at| at.index)));
         }
     }
     watch.before.insert(group, now.clone());

@@ -99,6 +99,10 @@ impl StateMachine for Shelf {
     fn incomplete(&self) -> Result<Vec<GroupId>, StateMachineError> {
         Ok(self.incomplete.lock().clone())
     }
+    fn set_incomplete(&self, group: GroupId) -> Result<(), StateMachineError> {
+        self.incomplete.lock().push(group);
+        Ok(())
+    }
     fn set_complete(&self, group: GroupId) -> Result<(), StateMachineError> {
         self.incomplete.lock().retain(|other| *other != group);
         Ok(())
