@@ -229,8 +229,8 @@ class Instance:
 class Load:
     """Workers that store at random live nodes, by C-STORE and by STOW-RS in turn, and remember how each store ended."""
 
-    def __init__(self, cluster, seed, workers=3):
-        self.cluster, self.seed = cluster, seed
+    def __init__(self, cluster, seed, workers=3, pause=0):
+        self.cluster, self.seed, self.pause = cluster, seed, pause
         self.history, self.lock, self.stop = [], threading.Lock(), threading.Event()
         self.acknowledged_at = []
         self.workers = [threading.Thread(target=self.work, args=(number,), daemon=True) for number in range(workers)]
@@ -252,6 +252,7 @@ class Load:
                 self.history.append((instance, ended))
                 if ended == "ok":
                     self.acknowledged_at.append(time.monotonic())
+            self.stop.wait(self.pause)
 
     def end(self):
         self.stop.set()

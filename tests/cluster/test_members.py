@@ -112,7 +112,7 @@ def test_one_node_becomes_three_becomes_five_becomes_three_under_load(made, flag
         node.start()
     cluster.everyone += [n2, n3]
     cluster.until(n1.ready, "n1 is back", 120)
-    load = Load(cluster, "growing")
+    load = Load(cluster, "growing", pause=0.4)  # everything is compared on five nodes
     reader = Reader(load)
     for node in (n2, n3):
         cluster.until(node.ready, f"{node.name} has joined", 120)
@@ -156,7 +156,7 @@ def test_nodes_killed_while_copies_move_lose_nothing(made, seed):
     cluster = made(*PURGE, names=["n1", "n2", "n3"])
     cluster.start()
     chance = random.Random(seed)
-    load = Load(cluster, f"moving {seed}")
+    load = Load(cluster, f"moving {seed}", pause=0.4)
     cluster.until(stored_since(load, 20), "stores go on", 60)
     new = cluster.grow("n4", "n5")
     cluster.everyone += new

@@ -161,7 +161,7 @@ impl Lane {
             let wanted = covering.filter(|run| in_segment(run.segment));
             wanted.filter_map(|run| state.block(group, run.segment, index)).collect()
         };
-        copies.into_iter().any(|copy| copy.is_whole(group, index))
+        copies.into_iter().any(|copy| copy.holds_whole(group, index))
     }
 
     /// Whether the entry itself is here with its whole body: all of it is read.
@@ -170,17 +170,17 @@ impl Lane {
             let state = self.shared.state.lock();
             state.groups.get(&group).and_then(|own| state.place_on_disk(group, own, index).ok())
         };
-        place.is_some_and(|place| Copy::Entry(place).is_whole(group, index))
+        place.is_some_and(|place| Copy::Entry(place).holds_whole(group, index))
     }
 
     /// Where copies of a body lie: the blocks newest first, then the entry itself.
     fn copies(&self, group: GroupId, index: u64) -> Result<Copies, LaneError> {
         let state = self.shared.state.lock();
         let own = state.groups.get(&group).ok_or(LaneError::Absent { group, index })?;
-        if let Some(pending) = own.pending.get(&index).or_else(|| own.recent.get(&index)) {
-            if let Body::Here(body) = &pending.body {
-                return Ok(Copies::InRam(pending.term, body.clone()));
-            }
+        if let Some(pending) = own.pending.get(&index).or_else(|| own.recent.get(&index))
+            && let Body::Here(body) = &pending.body
+        {
+            return Ok(Copies::InRam(pending.term, body.clone()));
         }
         let covering = own.blocks.iter().rev().filter(|run| (run.first..=run.last).contains(&index));
         let mut copies: Vec<Copy> = covering.filter_map(|run| state.block(group, run.segment, index)).collect();
@@ -221,7 +221,7 @@ enum Copy {
 }
 
 impl Copy {
-    fn is_whole(self, group: GroupId, index: u64) -> bool {
+    fn holds_whole(self, group: GroupId, index: u64) -> bool {
         let Ok(Some((segment, found))) = self.found(group, index) else { return false };
         !found.header.elided && segment.body(&found, 0..u64::from(found.header.body_len)).is_ok()
     }

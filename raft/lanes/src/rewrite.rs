@@ -29,8 +29,6 @@ use std::{
 const BATCH_BYTES: u64 = 4 << 20;
 /// Records of one batch of a rewritten segment, at most.
 const BATCH_RECORDS_MAX: usize = 4096;
-/// What a file is called until it takes a segment's place.
-
 /// The new file while it is written.
 pub(crate) struct New {
     pub(crate) file: Arc<dyn DiskFile>,

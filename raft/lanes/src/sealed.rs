@@ -74,7 +74,6 @@ fn footer_at(segment: &Segment, length: u64) -> io::Result<Option<u64>> {
 
 /// The directory of a sealed segment and the states that open it, from its batches. Where records of entries are damaged
 /// too, their rows keep their places, if it is certain of which term they are; reading one says "damaged".
-#[expect(clippy::type_complexity, reason = "one private caller takes it apart at once")]
 pub(crate) fn rebuild(
     segment: &Segment,
     close: &Close,
@@ -89,9 +88,8 @@ pub(crate) fn rebuild(
             return Err(segment.damaged(&format!("its footer and the batch at {} are damaged", batch.at)));
         }
         for placed in batch.records.iter().filter_map(Sound::placed) {
-            match &placed {
-                Placed::State { group, checkpoint } => checkpoints.push((*group, checkpoint.clone())),
-                _ => {}
+            if let Placed::State { group, checkpoint } = &placed {
+                checkpoints.push((*group, checkpoint.clone()));
             }
             directory.apply(&placed);
         }

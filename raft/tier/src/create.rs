@@ -25,6 +25,9 @@ use std::{
 use tokio::{sync::mpsc, task::JoinSet};
 use uuid::Uuid;
 
+/// The rows of one group as they come: the moment, the pieces, and an explicit end.
+pub type RowsReceiver = mpsc::Receiver<Result<Option<Exported>, String>>;
+
 /// What is backed up. Made by the node.
 pub trait Source: Send + Sync + 'static {
     /// The cluster.
@@ -35,7 +38,7 @@ pub trait Source: Send + Sync + 'static {
     fn groups(&self) -> Vec<GroupId>;
     /// The rows of a group, of a moment at which everything is applied that was acknowledged before the call. `None` is
     /// their end: a channel that closes without it has lost them.
-    fn rows(&self, group: GroupId) -> BoxFuture<'_, Result<mpsc::Receiver<Result<Option<Exported>, String>>, String>>;
+    fn rows(&self, group: GroupId) -> BoxFuture<'_, Result<RowsReceiver, String>>;
     /// The bodies that the rows in a piece name. Blocking.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ mod rows;
 mod time;
 mod verify;
 
-pub use create::{Options, Source, create};
+pub use create::{Options, RowsReceiver, Source, create};
 pub use error::TierError;
 pub use manifest::{GroupEntry, Manifest, ObjectEntry, PackEntry, Totals};
 pub use progress::{Progress, ProgressView};

@@ -112,7 +112,7 @@ async fn a_backup_that_dies_at_any_step_leaves_none_and_the_next_one_is_whole() 
         let backups = sound.backups().await.unwrap();
         match made {
             Ok(manifest) => {
-                assert_eq!(backups, [manifest.id.clone()]);
+                assert_eq!(backups, std::slice::from_ref(&manifest.id));
                 assert!(check(&sound, &manifest.id).await.is_sound());
             }
             // The manifest may be there when only the look at it failed: then it is whole.
