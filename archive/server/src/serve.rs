@@ -273,6 +273,13 @@ async fn present(node: Arc<Node>, wire: Option<Arc<TcpWire>>) {
     let Some(wire) = wire else { return };
     let (mut identity, mut addresses) = (node.identity(), node.addresses());
     loop {
+        // First, and not only when it changes: what was said before this task began counts as seen.
+        wire.set_hello(hello(&identity.borrow_and_update()));
+        let mut members = addresses.borrow_and_update().clone();
+        if !members.is_empty() {
+            members.remove(&identity.borrow().name);
+            wire.set_peers(members);
+        }
         let changed = tokio::select! {
             changed = identity.changed() => changed,
             changed = addresses.changed() => changed,
@@ -280,10 +287,6 @@ async fn present(node: Arc<Node>, wire: Option<Arc<TcpWire>>) {
         if changed.is_err() {
             return;
         }
-        wire.set_hello(hello(&identity.borrow_and_update()));
-        let mut members = addresses.borrow_and_update().clone();
-        members.remove(&identity.borrow().name);
-        wire.set_peers(members);
     }
 }
 

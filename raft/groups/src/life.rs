@@ -41,8 +41,31 @@ impl Node {
             self.found().await;
         }
         self.spawn(|node| node.register());
+        self.spawn(|node| node.follow_members(id));
         let mut meta = self.meta.watch();
         let mut said_ready = false;
+        loop {
+            let state = meta.borrow_and_update().clone();
+            if let Err(error) = self.open_data_groups(&state, id).await {
+                return self.fail(error.to_string());
+            }
+            if !said_ready && state.group_count() > 0 {
+                self.set_phase("catching up");
+                self.caught_up().await;
+                self.set_phase("ready");
+                self.set_ready(true);
+                said_ready = true;
+            }
+            if meta.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Tells the wire who the members are, and ends this node when it is none of them any more. A task of its own: opening
+    /// groups and catching up may have to wait for members whose addresses only a newer state of the meta group says.
+    async fn follow_members(self: Arc<Self>, id: NodeId) {
+        let mut meta = self.meta.watch();
         loop {
             let state = meta.borrow_and_update().clone();
             if let Some(why) = self.may_not_go_on(&state, id) {
@@ -54,16 +77,6 @@ impl Node {
                 *known = members;
                 changed
             });
-            if let Err(error) = self.open_data_groups(&state, id).await {
-                return self.fail(error.to_string());
-            }
-            if !said_ready && state.group_count() > 0 {
-                self.set_phase("catching up");
-                self.caught_up().await;
-                self.set_phase("ready");
-                self.set_ready(true);
-                said_ready = true;
-            }
             if meta.changed().await.is_err() {
                 return;
             }
