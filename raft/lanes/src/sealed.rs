@@ -45,27 +45,32 @@ pub(crate) fn once(segment: &Segment, followed: Option<(u64, u32)>) -> io::Resul
     Ok(last.map(|last| Close { end, last }))
 }
 
+/// Bytes of a footer that is looked for without its trailer.
+const FOOTER_BYTES_MAX: u64 = 16 << 20;
+
 /// The page from which on the rest of the file reads as a footer, without the trailer, which does not hold.
 fn footer_at(segment: &Segment, length: u64) -> io::Result<Option<u64>> {
-    let behind = length - TRAILER_BYTES as u64;
-    let mut at = behind / PAGE_BYTES * PAGE_BYTES;
-    let mut footer: Vec<u8> = Vec::new();
     // A footer has 16 bytes a row: 16 MiB are a million entries. The last batch ends the search.
-    while at >= PAGE_BYTES && behind - at <= 16 << 20 {
-        let count = (behind - at) as usize - footer.len();
-        let mut front = vec![0; count];
-        read_exact(&*segment.file, at, &mut front)?;
-        front.extend_from_slice(&footer);
-        footer = front;
-        if footer.len() > 4
-            && [3, 1]
-                .into_iter()
-                .any(|version| Directory::decode(&footer, version).is_some_and(|(groups, _)| !groups.is_empty()))
-        {
-            return Ok(Some(at));
-        }
-        if footer.len() >= HEADER_BYTES && segment.batch_header(at)?.is_some() {
-            return Ok(None);
+    let behind = length - TRAILER_BYTES as u64;
+    let first = (behind.saturating_sub(FOOTER_BYTES_MAX).div_ceil(PAGE_BYTES) * PAGE_BYTES).max(PAGE_BYTES);
+    if behind <= first {
+        return Ok(None);
+    }
+    let mut tail = vec![0; (behind - first) as usize];
+    read_exact(&*segment.file, first, &mut tail)?;
+    let mut at = behind / PAGE_BYTES * PAGE_BYTES;
+    while at >= first {
+        let footer = &tail[(at - first) as usize..];
+        // Behind a crash the rest is reserved space: megabytes of zeros, which are neither.
+        let page = &footer[..footer.len().min(PAGE_BYTES as usize)];
+        if page.iter().any(|byte| *byte != 0) {
+            let reads = |version| Directory::decode(footer, version).is_some_and(|(groups, _)| !groups.is_empty());
+            if footer.len() > 4 && [3, 1].into_iter().any(reads) {
+                return Ok(Some(at));
+            }
+            if footer.len() >= HEADER_BYTES && segment.batch_header(at)?.is_some() {
+                return Ok(None);
+            }
         }
         at -= PAGE_BYTES;
     }
