@@ -3,6 +3,7 @@ import random
 import socket
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -68,12 +69,18 @@ def test_the_gap_after_the_kill_of_a_leader_is_short(cluster):
         time.sleep(1.5)
         leaders = list(cluster.leaders().values())
         victim = cluster.named(max(NAMES, key=leaders.count))
+        probes = [Instance("gap", f"{len(gaps)}-{number}", 0) for number in range(24)]
         killed = time.monotonic()
         victim.kill()
-        # Every group must take writes again: one study in each, at a survivor.
+        # Every group must take writes again: one study in each, at a survivor, side by side, so that the gap is measured and
+        # not the sum of the writes.
         survivor = next(node for node in cluster.nodes if node.process is not None)
-        for number in range(24):
-            cluster.until(lambda: Instance("gap", f"{killed}-{number}", 0).store(survivor) == "ok", "a write goes through", 30)
+
+        def goes_through(probe):
+            cluster.until(lambda: probe.store(survivor) == "ok", "a write goes through", 30)
+
+        with ThreadPoolExecutor(8) as writers:
+            list(writers.map(goes_through, probes))
         gaps.append(time.monotonic() - killed)
         history = load.end()
         victim.start()
@@ -81,7 +88,7 @@ def test_the_gap_after_the_kill_of_a_leader_is_short(cluster):
         verify_ok = [instance for instance, ended in history if ended == "ok"]
         assert all(instance.held(victim) == instance.data_set for instance in verify_ok[-20:])
     print("all groups write again after", [round(gap, 2) for gap in gaps], "s")
-    assert max(gaps) < 30  # with the writes themselves, on a busy machine: the figure is what the bench measures
+    assert max(gaps) < 10
 
 
 def test_a_node_that_was_away_catches_up_by_log(cluster):
