@@ -10,20 +10,6 @@ from cluster import Cluster, Instance, Node
 from triptych import BINARY, free_port
 
 
-@pytest.fixture
-def started(tmp_path):
-    made = []
-
-    def start(*flags):
-        made.append(Cluster(tmp_path, flags))
-        made[0].start()
-        return made[0]
-
-    yield start
-    for cluster in made:
-        cluster.end()
-
-
 class Alone:
     """A single node on a folder that was made by `restore` or `recover`."""
 

@@ -3,26 +3,10 @@ import json
 import random
 import subprocess
 
-import pytest
-from cluster import Cluster
 from test_mirror import holds_alone, store_some
 from triptych import BINARY
 
 FLIPS = 1_000
-
-
-@pytest.fixture
-def started(tmp_path):
-    made = []
-
-    def start(*flags):
-        made.append(Cluster(tmp_path, flags))
-        made[0].start()
-        return made[0]
-
-    yield start
-    for cluster in made:
-        cluster.end()
 
 
 def segments(node):

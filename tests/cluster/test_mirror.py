@@ -2,27 +2,12 @@
 import subprocess
 import time
 
-import pytest
 import requests
-from cluster import Cluster, Instance, Load, verify
+from cluster import Instance, Load, verify
 from triptych import BINARY
 
 # Whatever is a second old is purged from the log, so that only rows and bodies can bring a node up.
 PURGE = ["--log-keep-mib", 1, "--log-keep-seconds", 1]
-
-
-@pytest.fixture
-def started(tmp_path):
-    made = []
-
-    def start(*flags):
-        made.append(Cluster(tmp_path, flags))
-        made[0].start()
-        return made[0]
-
-    yield start
-    for cluster in made:
-        cluster.end()
 
 
 def store_some(cluster, tag, count=40):
