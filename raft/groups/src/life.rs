@@ -86,11 +86,7 @@ impl Node {
     /// Why this node may not take part any more, if the meta group says so.
     fn may_not_go_on(&self, state: &MetaState, id: NodeId) -> Option<String> {
         if state.cluster_id().is_some() && state.name_of(id).is_some() && state.node(id).is_none() {
-            return Some(format!(
-                "{} was removed from the cluster, or its disk was replaced by a newer node: its data folder is not needed \
-                 any more; to join again, start with an empty one",
-                self.name()
-            ));
+            return Some(self.member_no_more());
         }
         let others: Vec<&str> = state
             .nodes()
@@ -103,6 +99,15 @@ impl Node {
                 others.join(", ")
             )
         })
+    }
+
+    /// What is said when the cluster goes on without this node, whether its own rows tell it or a peer does.
+    fn member_no_more(&self) -> String {
+        format!(
+            "{} was removed from the cluster, or its disk was replaced by a newer node: move the data folder away, it is \
+             not needed any more; to join again, start with an empty one",
+            self.name()
+        )
     }
 
     /// Tells the cluster where this node is, at each start: it may have moved, or have been alone before.
@@ -217,10 +222,8 @@ impl Node {
         self.peers.lock().insert(peer.to_owned(), view);
         let own = self.identity.borrow().node_uuid.into_bytes();
         if hello.retired.contains(&own) {
-            self.fail(format!(
-                "{peer} says that this disk was replaced by a newer node, or removed from the cluster: move the data \
-                 folder away; to join again, start with an empty one"
-            ));
+            tracing::warn!(peer, "a peer says that this node is a member no more");
+            self.fail(self.member_no_more());
         }
         Some(hello)
     }
