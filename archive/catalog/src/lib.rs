@@ -47,6 +47,6 @@ pub use delete::Tombstone;
 pub use error::CatalogError;
 pub use find::{Find, Include, Level, Search};
 pub use head::{HeadError, instance_head};
-pub use keys::{KEYS, Key};
+pub use keys::{COMPUTED, KEYS, Key};
 pub use retrieve::{HeaderPages, Selection};
 pub use row::InstanceRow;

@@ -17,6 +17,7 @@
 
 pub mod association;
 mod command;
+pub mod conformance;
 mod find;
 mod metrics;
 mod provider;

@@ -37,13 +37,13 @@ mod tests;
 
 pub use archive::Archive;
 pub use archive_catalog::{
-    Admission, CatalogError, Find, Include, InstanceRow, Level, Protocol, Selection, Source, Target, Tombstone, Totals,
+    Admission, COMPUTED, CatalogError, Find, Include, InstanceRow, KEYS, Key, Level, Protocol, Selection, Source, Target, Tombstone, Totals,
 };
 pub use convert::{ConvertError, Converting};
 pub use delete::Deleted;
 pub use error::{QueryError, StoreError};
 pub use ingest::{Ingest, Offer, Stored};
-pub use query::{Freshness, Headers, Matches};
+pub use query::{Freshness, Headers, Listing, Matches};
 pub use raft_types::{ClusterStatus, ReadError};
 pub use read::Reading;
 pub use settings::{RemoteAe, ServiceSettings};

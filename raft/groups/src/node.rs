@@ -14,6 +14,7 @@
 
 use crate::{
     bodies::Bodies,
+    catch_up::CatchUp,
     identity::Identity,
     machine::{Applier, GroupMachine, Progress, Sink},
     meta::MetaHolder,
@@ -161,6 +162,8 @@ pub struct Node {
     pub(crate) incoming: Semaphore,
     /// Memory for bodies that are pulled.
     pub(crate) repair_budget: ByteBudget,
+    /// What is read for peers that lag.
+    pub(crate) catch_up: Arc<CatchUp>,
     pub(crate) next_pull: Mutex<Duration>,
     /// Installs of rows, begun and ended: changed means that a look for incomplete groups is not to be trusted.
     pub(crate) installs: AtomicU64,
@@ -270,6 +273,7 @@ impl Node {
             machine,
             incoming: Semaphore::new(crate::rows::INCOMING_MAX),
             repair_budget: ByteBudget::new(REPAIR_BYTES_MAX),
+            catch_up: Arc::default(),
             next_pull: Mutex::new(Duration::ZERO),
             installs: AtomicU64::new(0),
             missing: Mutex::new((!incomplete.is_empty()).then_some(0)),
@@ -476,6 +480,7 @@ impl Node {
             machine: machine_here,
             damaged,
             bodies: Arc::clone(&bodies),
+            catch_up: Arc::clone(&self.catch_up),
         };
         let log = crate::log_store::LogStore::new(self.lane.clone(), id, blocking, self.options.sabotage);
         let config = self.options.raft_config().validate().map_err(|error| failed(error.to_string()))?;
