@@ -23,6 +23,7 @@
 mod apply;
 mod ballast;
 mod catalog;
+mod checkpoint;
 mod command;
 mod delete;
 mod error;

@@ -106,7 +106,10 @@ fn items() -> Vec<(String, bool)> {
         match item {
             UserVariableItem::Unknown(ITEM_ASYNC_WINDOW, window) => {
                 let number = |at: usize| u16::from_be_bytes([window[at], window[at + 1]]);
-                rows.push((format!("Asynchronous operations window: {} invoked, {} performed", number(0), number(2)), true));
+                rows.push((
+                    format!("Asynchronous operations window: {} invoked, {} performed", number(0), number(2)),
+                    true,
+                ));
             }
             UserVariableItem::ScuScpRoleSelectionSubItem(_, roles) => {
                 rows.push(("SCP/SCU role selection".into(), roles.scp));
@@ -121,9 +124,12 @@ fn items() -> Vec<(String, bool)> {
                     "empty value matching",
                     "multiple value matching",
                 ];
-                rows.extend(names.iter().zip(bytes).map(|(name, byte)| {
-                    (format!("Extended negotiation of queries: {name}"), *byte == 1)
-                }));
+                rows.extend(
+                    names
+                        .iter()
+                        .zip(bytes)
+                        .map(|(name, byte)| (format!("Extended negotiation of queries: {name}"), *byte == 1)),
+                );
             }
             _ => {}
         }
@@ -188,7 +194,10 @@ fn statuses(out: &mut String) -> std::fmt::Result {
     for (code, meaning) in status::MEANINGS {
         writeln!(out, "| {code:04X} | {meaning} |")?;
     }
-    writeln!(out, "\nError Comment (0000,0902) says what to do; Offending Element (0000,0901) names the element, where one is.\n")
+    writeln!(
+        out,
+        "\nError Comment (0000,0902) says what to do; Offending Element (0000,0901) names the element, where one is.\n"
+    )
 }
 
 fn times(out: &mut String) -> std::fmt::Result {

@@ -112,7 +112,9 @@ impl From<&QueryError> for Status {
             QueryError::NoQuorum => {
                 Self::new(OUT_OF_RESOURCES, "no majority of nodes is up; the answer could be stale")
             }
-            QueryError::Starting => Self::new(OUT_OF_RESOURCES, "this node has just started; ask again in some seconds"),
+            QueryError::Starting => {
+                Self::new(OUT_OF_RESOURCES, "this node has just started; ask again in some seconds")
+            }
             QueryError::Failed(archive_service::CatalogError::BadKey(key)) => {
                 Self::new(MISMATCH, key.to_string()).naming(key.tag)
             }

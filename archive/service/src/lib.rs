@@ -37,7 +37,8 @@ mod tests;
 
 pub use archive::Archive;
 pub use archive_catalog::{
-    Admission, COMPUTED, CatalogError, Find, Include, InstanceRow, KEYS, Key, Level, Protocol, Selection, Source, Target, Tombstone, Totals,
+    Admission, COMPUTED, CatalogError, Find, Include, InstanceRow, KEYS, Key, Level, Protocol, Selection, Source,
+    Target, Tombstone, Totals,
 };
 pub use convert::{ConvertError, Converting};
 pub use delete::Deleted;

@@ -31,7 +31,8 @@ use openraft::{
 };
 use raft_lanes::{Lane, LaneError};
 use raft_types::{
-    BlockAddress, ByteBudget, BytePermit, Class, DecodeError, GroupId, LogPosition, Message, StateMachine, Wire, WireError,
+    BlockAddress, ByteBudget, BytePermit, Class, DecodeError, GroupId, LogPosition, Message, StateMachine, Wire,
+    WireError,
 };
 use std::{
     sync::{
