@@ -13,6 +13,7 @@
 mod backup;
 mod bodies;
 mod compact;
+mod documents;
 mod identity;
 pub mod invariants;
 mod keeper;
