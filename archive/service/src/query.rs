@@ -1,8 +1,8 @@
 //! Queries and look-ups: fresh by a read index, run off the async threads, streamed with back-pressure.
 
 use crate::{Archive, QueryError};
-use archive_catalog::{Catalog, CatalogError, Find, HeaderPages, InstanceRow, Search, Selection, Totals};
-use archive_model::{DataSet, FrameMap, Tag};
+use archive_catalog::{Catalog, CatalogError, Find, HeaderPages, InstanceRow, Search, Selection, Totals, Version};
+use archive_model::{DataSet, FrameMap, Tag, Uid};
 use bytes::Bytes;
 use raft_types::{GroupId, ReadError};
 use std::sync::Arc;
@@ -124,7 +124,7 @@ impl Archive {
 
     /// The instances of a selection, in order of retrieval.
     ///
-    /// A committed instance never changes: one that is asked for by its UID and is here is answered at once, whoever leads.
+    /// A committed instance stays what it is, unless a sender whose policy is to replace sends another content: one that is asked for by its UID and is here is answered at once, whoever leads.
     /// What else a study has, its leader must say; without a majority the rows that are here are answered all the same,
     /// and only an empty answer is none, because it could be stale.
     ///
@@ -169,6 +169,16 @@ impl Archive {
     pub async fn frames(&self, row: &InstanceRow) -> Result<Option<FrameMap>, QueryError> {
         let (catalog, row) = (Arc::clone(self.catalog()), row.clone());
         self.look_up(move || catalog.frames(&row)).await
+    }
+
+    /// The contents of a study that are kept beside those that its UIDs answer, at most `limit`.
+    ///
+    /// # Errors
+    /// `NoQuorum` when a fresh answer cannot be had.
+    pub async fn versions(&self, study: Uid, limit: u32) -> Result<Vec<Version>, QueryError> {
+        self.refresh(&[study.to_string()], Freshness::ReadIndex).await?;
+        let catalog = Arc::clone(self.catalog());
+        self.look_up(move || catalog.versions(&study, limit)).await
     }
 
     /// How much is held.
