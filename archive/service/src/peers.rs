@@ -68,7 +68,7 @@ pub enum NotAdmitted {
 pub struct Destination {
     /// Title and address.
     pub remote: RemoteAe,
-    /// Transfer syntaxes that it is to be sent, best first; empty: as stored, else uncompressed.
+    /// Transfer syntaxes that it may be sent; empty: as stored, else uncompressed.
     pub transfer_syntaxes: Vec<Uid>,
 }
 

@@ -102,7 +102,8 @@ pub struct Peer {
     /// Where it may call from; empty: from anywhere.
     #[serde(default)]
     pub networks: Vec<Network>,
-    /// Transfer syntaxes of what is sent to it, best first; empty: as stored, else uncompressed.
+    /// Transfer syntaxes that it may be sent: the stored one if it is among them, else the first that an image can be recoded
+    /// to. Empty: as stored, else uncompressed.
     #[serde(default)]
     pub transfer_syntaxes: Vec<Uid>,
     /// Its associations at the same time, on each node; none: as many as the node takes of anybody. All that are not listed
