@@ -213,11 +213,16 @@ impl Work<'_> {
 
 impl Catalog {
     /// The contents of a study that are kept beside those that its UIDs answer: by series, instance and number, at most
-    /// `limit` of them.
+    /// `limit` of them; with `only` that number of one instance.
     ///
     /// # Errors
     /// SQLite's, or damage.
-    pub fn versions(&self, study: &Uid, limit: u32) -> Result<Vec<Version>, CatalogError> {
+    pub fn versions(
+        &self,
+        study: &Uid,
+        only: Option<(&Uid, u32)>,
+        limit: u32,
+    ) -> Result<Vec<Version>, CatalogError> {
         let reader = self.pool.reader()?;
         let mut statement = reader
             .prepare_cached(
@@ -226,10 +231,12 @@ impl Catalog {
                  FROM study t JOIN series e ON e.study = t.id
                  JOIN instance i ON i.id >= e.id << 24 AND i.id < (e.id + 1) << 24 AND i.versions > 0
                  JOIN version v ON v.instance = i.id
-                 WHERE t.uid = ?1 ORDER BY e.uid, i.uid, v.number LIMIT ?2",
+                 WHERE t.uid = ?1 AND (?3 IS NULL OR (i.uid = ?3 AND v.number = ?4)) ORDER BY e.uid, i.uid, v.number LIMIT ?2",
             )
             .step("prepare versions")?;
-        let mut rows = statement.query(params![study.as_str(), limit]).step("read versions")?;
+        let (instance, number) = only.unzip();
+        let values = params![study.as_str(), limit, instance.map(Uid::as_str), number];
+        let mut rows = statement.query(values).step("read versions")?;
         let mut found = Vec::new();
         while let Some(row) = rows.next().step("read versions")? {
             let text = |at| row.get::<_, String>(at).step("read a version");

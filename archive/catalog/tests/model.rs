@@ -452,7 +452,7 @@ impl Model {
             };
             let rows = bench.catalog.instances(&selection).expect("rows");
             let [row] = rows.as_slice() else { panic!("{}: {} rows", kept.instance, rows.len()) };
-            let versions = bench.catalog.versions(&uid(&kept.study), 1000).expect("versions");
+            let versions = bench.catalog.versions(&uid(&kept.study), None, 1000).expect("versions");
             let versions: Vec<_> = versions.iter().map(|version| &version.row).filter(|own| own.id == row.id).collect();
             let numbers: Vec<u32> = versions.iter().map(|row| row.version).collect();
             let all = std::iter::once(row).chain(versions);

@@ -171,14 +171,24 @@ impl Archive {
         self.look_up(move || catalog.frames(&row)).await
     }
 
-    /// The contents of a study that are kept beside those that its UIDs answer, at most `limit`.
+    /// The contents of a study that are kept beside those that its UIDs answer, at most `limit`; with `only` that number of
+    /// one instance.
     ///
     /// # Errors
     /// `NoQuorum` when a fresh answer cannot be had.
-    pub async fn versions(&self, study: Uid, limit: u32) -> Result<Vec<Version>, QueryError> {
+    pub async fn versions(
+        &self,
+        study: Uid,
+        only: Option<(Uid, u32)>,
+        limit: u32,
+    ) -> Result<Vec<Version>, QueryError> {
         self.refresh(&[study.to_string()], Freshness::ReadIndex).await?;
         let catalog = Arc::clone(self.catalog());
-        self.look_up(move || catalog.versions(&study, limit)).await
+        self.look_up(move || {
+            let only = only.as_ref().map(|(instance, number)| (instance, *number));
+            catalog.versions(&study, only, limit)
+        })
+        .await
     }
 
     /// How much is held.

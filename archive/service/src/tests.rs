@@ -151,7 +151,7 @@ async fn other_content_of_a_sender_whose_policy_is_to_replace_answers_and_the_fi
     assert_eq!(bench.store(&first).await.unwrap().admission, Admission::Same);
     assert_eq!(bench.bytes("1.2").await, [third.clone()]);
     let mut kept = Vec::new();
-    for version in bench.archive.versions(Uid::parse("1.2").unwrap(), 10).await.unwrap() {
+    for version in bench.archive.versions(Uid::parse("1.2").unwrap(), None, 10).await.unwrap() {
         let bytes = bench.archive.read(&version.row, 0..u64::MAX).collect().await.unwrap();
         kept.push((version.row.version, version.source.calling_ae, bytes));
     }
