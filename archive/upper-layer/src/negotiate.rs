@@ -89,6 +89,23 @@ pub struct Acceptor {
     pub known_classes_only: bool,
 }
 
+impl Acceptor {
+    /// One that takes everybody for everything.
+    #[must_use]
+    pub fn new(ae_title: AeTitle) -> Self {
+        Self {
+            ae_title,
+            any_called_title: false,
+            full: false,
+            no_stores: false,
+            stopping: false,
+            admitted: Admitted::Yes,
+            denied: BTreeSet::new(),
+            known_classes_only: false,
+        }
+    }
+}
+
 /// An agreed association.
 #[derive(Debug, Clone)]
 pub struct Agreed {
@@ -335,17 +352,7 @@ mod tests {
     const JPEG: &str = "1.2.840.10008.1.2.4.70";
 
     fn acceptor() -> Acceptor {
-        let ae_title = AeTitle::parse("TRIPTYCH").expect("a title");
-        Acceptor {
-            ae_title,
-            any_called_title: false,
-            full: false,
-            no_stores: false,
-            stopping: false,
-            admitted: Admitted::Yes,
-            denied: BTreeSet::new(),
-            known_classes_only: false,
-        }
+        Acceptor::new(AeTitle::parse("TRIPTYCH").expect("a title"))
     }
 
     fn request(contexts: &[(u8, &str, &[&str])]) -> AssociationRQ {
