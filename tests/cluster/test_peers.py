@@ -4,6 +4,7 @@ import threading
 import pytest
 import requests
 from cluster import Cluster
+from test_backup import Alone, run_json
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
@@ -82,3 +83,22 @@ def test_without_a_majority_the_rules_hold_and_do_not_change(cluster):
     n2.kill()
     assert put(n3, "CT1", rights=["echo"]).status_code == 503
     assert admitted(n3, "CT1") and not admitted(n3, "STRANGER")
+
+
+def test_who_was_shut_out_stays_out_after_a_restore_and_after_a_recovery(cluster, tmp_path):
+    n1, n2, n3 = cluster.nodes
+    rules = {"CT1": ["echo"], "*": []}
+    assert put(n1, "CT1", rights=["echo"]).status_code == 201
+    assert put(n1, "%2A", rights=[]).status_code == 201
+    cluster.until(lambda: listed(n3) == rules, "n3 knows the peers", 10)
+    url = (tmp_path / "backups").as_uri()
+    cluster.until(lambda: listed(n2) == rules, "n2 knows the peers", 10)
+    assert run_json("backup", "create", "--to", url, "--http", n2.url)["state"] == "done"
+    run_json("restore", "--from", url, "--data", tmp_path / "restored")
+    for node in cluster.nodes:
+        node.kill()
+    assert run_json("recover", "--data", n3.folder, "--name", "n1", "--yes")["done"]
+    for data in (tmp_path / "restored", n3.folder):
+        with Alone(tmp_path, data) as node:
+            cluster.until(lambda node=node: listed(node) == rules, f"{data} knows the peers", 10)
+            assert admitted(node, "CT1") and not admitted(node, "STRANGER"), data

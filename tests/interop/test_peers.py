@@ -309,7 +309,7 @@ def test_no_caller_slips_in_while_a_node_starts(tmp_path):
 
     knocking = threading.Thread(target=knock, daemon=True)
     knocking.start()
-    again = Server(tmp_path, "--dimse", f"127.0.0.1:{port}")
+    again = Server(tmp_path, dimse=port)
     try:
         assert rejection_at(port) == (1, 1, 3)
     finally:

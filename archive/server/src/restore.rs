@@ -98,7 +98,8 @@ async fn restore(flags: RestoreFlags) -> Result<ExitCode, Failure> {
     }
     let groups = manifest.groups.iter().map(|entry| entry.group).collect::<Vec<_>>();
     let (name, count) = (flags.name.clone(), manifest.group_count);
-    let (alone, marker_here) = (identity.clone(), marker.clone());
+    let alone = identity.clone();
+    let marker_here = Unfinished { documents: manifest.documents.clone(), ..marker.clone() };
     tokio::task::spawn_blocking(move || {
         for group in groups {
             refound_group(&lane, &*machine, group, &name)?;

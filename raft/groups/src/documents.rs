@@ -6,8 +6,10 @@
 
 use crate::node::Node;
 use bytes::Bytes;
-use raft_placement::{MetaCommand, MetaOutcome};
-use raft_types::{BoxFuture, Command, Document, DocumentError, Documents, GroupId, Propose, Versioned};
+use raft_placement::{MetaCommand, MetaOutcome, MetaState};
+use raft_types::{
+    BoxFuture, Command, Document, DocumentError, Documents, GroupId, KeptDocument, Propose, Versioned,
+};
 use std::{sync::atomic::Ordering, time::Duration};
 
 /// How long the meta group may take to decide.
@@ -66,6 +68,20 @@ impl Node {
             other => Err(undecided(format!("it answered {other:?}"))),
         }
     }
+}
+
+impl Node {
+    /// All documents, as a backup keeps them.
+    #[must_use]
+    pub fn kept_documents(&self) -> Vec<KeptDocument> {
+        kept(&self.meta.state())
+    }
+}
+
+/// The documents of a state, as backup and recovery keep them.
+pub(crate) fn kept(state: &MetaState) -> Vec<KeptDocument> {
+    let all = state.documents().map(|(key, document)| KeptDocument { key: key.to_owned(), bytes: document.bytes });
+    all.collect()
 }
 
 impl Documents for Node {

@@ -23,7 +23,7 @@ mod wire;
 
 pub use budget::{Acquire, ByteBudget, BytePermit};
 pub use disk::{Disk, DiskFile, DiskSpace};
-pub use documents::{Document, DocumentError, Documents};
+pub use documents::{Document, DocumentError, Documents, KeptDocument};
 pub use id::{BlockAddress, GroupId, LogPosition, NodeId};
 pub use machine::{Applied, BodyRef, Committed, CommittedEntry, Exported, Outcome, StateMachine, StateMachineError};
 pub use propose::{Command, Propose, ProposeError, Proposed, ReadError};
