@@ -104,12 +104,7 @@ impl Command {
 
     /// Makes blocks an instance, under a policy.
     #[must_use]
-    pub fn commit(
-        upload: UploadId,
-        head: InstanceHead,
-        blocks: Vec<BlockPart>,
-        other_content: OtherContent,
-    ) -> Self {
+    pub fn commit(upload: UploadId, head: InstanceHead, blocks: Vec<BlockPart>, other_content: OtherContent) -> Self {
         match other_content {
             OtherContent::Keep => Self::Commit { upload, head, blocks },
             OtherContent::Reject | OtherContent::Replace => Self::CommitUnder { upload, head, blocks, other_content },
@@ -313,9 +308,7 @@ fn encode<T: Serialize>(version: u8, value: &T) -> Bytes {
 
 fn decode<T: Versioned + DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
     match bytes.split_first() {
-        Some((found, _)) if *found > T::VERSION => {
-            Err(DecodeError::Newer { what, found: *found, newest: T::VERSION })
-        }
+        Some((found, _)) if *found > T::VERSION => Err(DecodeError::Newer { what, found: *found, newest: T::VERSION }),
         // The variants of an older version are the first of the newer one.
         Some((1.., rest)) => {
             postcard::from_bytes(rest).map_err(|error| DecodeError::Malformed { what, why: error.to_string() })

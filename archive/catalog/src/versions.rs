@@ -203,7 +203,9 @@ impl Work<'_> {
             .step("replace a content")?;
         // A study counts what its UIDs answer.
         self.transaction
-            .prepare_cached("UPDATE study SET bytes = bytes + ?2 WHERE id = (SELECT study FROM series WHERE id = ?1 >> 24)")
+            .prepare_cached(
+                "UPDATE study SET bytes = bytes + ?2 WHERE id = (SELECT study FROM series WHERE id = ?1 >> 24)",
+            )
             .step("prepare counts")?
             .execute(params![known.id, head.length_bytes as i64 - known.length_bytes])
             .step("count bytes")?;
@@ -217,12 +219,7 @@ impl Catalog {
     ///
     /// # Errors
     /// SQLite's, or damage.
-    pub fn versions(
-        &self,
-        study: &Uid,
-        only: Option<(&Uid, u32)>,
-        limit: u32,
-    ) -> Result<Vec<Version>, CatalogError> {
+    pub fn versions(&self, study: &Uid, only: Option<(&Uid, u32)>, limit: u32) -> Result<Vec<Version>, CatalogError> {
         let reader = self.pool.reader()?;
         let mut statement = reader
             .prepare_cached(

@@ -5,9 +5,8 @@
 mod support;
 
 use archive_catalog::{
-    Admission, BlockPart, Command, Find, Grounds, InstanceHead, KEYS, Level, OtherContent, Outcome, RefusedWhy, Selection,
-    Target,
-    sabotage::Sabotage,
+    Admission, BlockPart, Command, Find, Grounds, InstanceHead, KEYS, Level, OtherContent, Outcome, RefusedWhy,
+    Selection, Target, sabotage::Sabotage,
 };
 use archive_model::{
     DataSet, Element, Tag, Uid, VR, Value, json,
@@ -462,7 +461,8 @@ impl Model {
             assert_eq!(numbers, (1..=row.versions).collect::<Vec<_>>(), "the numbers of the versions");
         }
         let current = self.instances.iter().map(|kept| kept.contents[0].length_bytes).sum::<u64>();
-        let all = self.instances.iter().flat_map(|kept| &kept.contents).map(|content| content.length_bytes).sum::<u64>();
+        let all =
+            self.instances.iter().flat_map(|kept| &kept.contents).map(|content| content.length_bytes).sum::<u64>();
         let sum = |sql: &str| -> i64 { bench.sql().query_row(sql, [], |row| row.get(0)).expect("a sum") };
         assert_eq!(sum("SELECT coalesce(sum(bytes), 0) FROM study").unsigned_abs(), current, "bytes of all studies");
         assert_eq!(bench.catalog.totals().expect("totals").bytes, all, "bytes of all contents");

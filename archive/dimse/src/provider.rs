@@ -11,15 +11,15 @@ use crate::{
     store,
 };
 use archive_model::DataSet;
+use archive_service::{
+    Archive,
+    peers::{NotAdmitted, Peer as Entry, Right, UnknownClasses},
+};
 use archive_upper_layer::{
     End, Event,
     frame::{Frame, PDU_BYTES_MAX},
     negotiate::{self, Acceptor, Admitted, Service, is_get, is_move, is_query},
     pdu::{Pdu, PresentationContextResultReason},
-};
-use archive_service::{
-    Archive,
-    peers::{NotAdmitted, Peer as Entry, Right, UnknownClasses},
 };
 use std::{
     net::{IpAddr, SocketAddr},
@@ -119,7 +119,8 @@ async fn accept(
     let caller = shared.archive.peers().caller(request.calling_ae_title.trim_matches(['\0', ' ']), from.ip());
     // Who may not come takes no place.
     let full = caller.as_ref().is_ok_and(|entry| !place.establish(entry));
-    let denied = |entry: &Arc<Entry>| Right::ALL.into_iter().filter(|right| !entry.may(*right)).map(service_of).collect();
+    let denied =
+        |entry: &Arc<Entry>| Right::ALL.into_iter().filter(|right| !entry.may(*right)).map(service_of).collect();
     let acceptor = Acceptor {
         ae_title: shared.archive.ae_title().clone(),
         any_called_title: !shared.settings.check_called_ae,
@@ -241,9 +242,7 @@ async fn request(
             (right.name(), status)
         }
         (Some((Right::Echo, Ok(_))), _) => ("echo", Status::new(status::SUCCESS, "")),
-        (Some((Right::Store, Ok(_))), _) => {
-            ("store", store::store(association, archive, peer, context, set).await?)
-        }
+        (Some((Right::Store, Ok(_))), _) => ("store", store::store(association, archive, peer, context, set).await?),
         (Some((Right::Find, Ok(entry))), _) => {
             ("find", find::find(association, archive, context, set, entry.hierarchy).await?)
         }

@@ -83,7 +83,9 @@ impl From<&StoreError> for Status {
             StoreError::Overloaded => Self::new(OUT_OF_RESOURCES, "busy; send again in some seconds"),
             StoreError::DiskFull => Self::new(OUT_OF_RESOURCES, "the disk is too full to admit images"),
             StoreError::Stopping => Self::new(OUT_OF_RESOURCES, "this node is stopping; send to another"),
-            StoreError::OtherContent => Self::new(DUPLICATE_INSTANCE, "other content is stored under this SOP Instance UID"),
+            StoreError::OtherContent => {
+                Self::new(DUPLICATE_INSTANCE, "other content is stored under this SOP Instance UID")
+            }
             StoreError::Refused { .. } => Self::new(PROCESSING_FAILURE, "the catalogue refused the instance"),
         }
     }

@@ -245,9 +245,10 @@ async fn ask(
     if let Some(body) = body {
         request = request.json(&body);
     }
-    let answer = request.send().await.map_err(|error| {
-        format!("no node answers ({}): name one that is up with --http URL", error.without_url())
-    })?;
+    let answer = request
+        .send()
+        .await
+        .map_err(|error| format!("no node answers ({}): name one that is up with --http URL", error.without_url()))?;
     let (status, text) = (answer.status(), answer.text().await?);
     if !status.is_success() {
         return Err(text.trim().into());

@@ -22,7 +22,9 @@ use archive_service::{Archive, RemoteAe, ServiceSettings};
 use archive_web::{Health, NodeOrder, Web, WebSettings};
 use raft_groups::{Identity, Node, NodeOptions, Retention, Unfinished, Upkeep};
 use raft_lanes::{FolderDisk, Lane, LaneMetrics, LaneOptions, OnHole};
-use raft_types::{BoxFuture, Clock, Disk, Documents, Message, Propose, Refusal, Seed, Serve, StateMachine, Stream, Wire};
+use raft_types::{
+    BoxFuture, Clock, Disk, Documents, Message, Propose, Refusal, Seed, Serve, StateMachine, Stream, Wire,
+};
 use raft_wire::{Hello, TcpWire, WireOptions};
 use std::{
     io::Write,

@@ -198,8 +198,10 @@ impl Archive {
             Admission::New | Admission::Same => {}
             Admission::Version { number } => tracing::warn!(study = %stored.study, instance = %stored.instance, number,
                 "other content under a known UID: kept as a version"),
-            Admission::Replaced { number } => tracing::warn!(study = %stored.study, instance = %stored.instance, number,
-                "other content under a known UID: it answers now, and the one before is kept as a version"),
+            Admission::Replaced { number } => {
+                tracing::warn!(study = %stored.study, instance = %stored.instance, number,
+                "other content under a known UID: it answers now, and the one before is kept as a version")
+            }
         }
     }
 

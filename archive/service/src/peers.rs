@@ -143,9 +143,9 @@ impl Peers {
     /// `Undecided`, with a sentence, while it is not known.
     pub fn registry(&self) -> Result<Arc<Registry>, PeersError> {
         match &*self.known.read() {
-            Known::NotYet => {
-                Err(PeersError::Undecided("this node does not know the peers yet: it has not joined its cluster".into()))
-            }
+            Known::NotYet => Err(PeersError::Undecided(
+                "this node does not know the peers yet: it has not joined its cluster".into(),
+            )),
             Known::Unreadable { why, .. } => Err(PeersError::Undecided(format!("the list of peers: {why}"))),
             Known::Registry(registry) => Ok(Arc::clone(registry)),
         }

@@ -176,12 +176,7 @@ impl Archive {
     ///
     /// # Errors
     /// `NoQuorum` when a fresh answer cannot be had.
-    pub async fn versions(
-        &self,
-        study: Uid,
-        only: Option<(Uid, u32)>,
-        limit: u32,
-    ) -> Result<Vec<Version>, QueryError> {
+    pub async fn versions(&self, study: Uid, only: Option<(Uid, u32)>, limit: u32) -> Result<Vec<Version>, QueryError> {
         self.refresh(&[study.to_string()], Freshness::ReadIndex).await?;
         let catalog = Arc::clone(self.catalog());
         self.look_up(move || {

@@ -183,12 +183,7 @@ impl Documents for LocalDocuments {
         })
     }
 
-    fn put<'a>(
-        &'a self,
-        key: &'a str,
-        expected: u64,
-        bytes: Bytes,
-    ) -> BoxFuture<'a, Result<u64, DocumentError>> {
+    fn put<'a>(&'a self, key: &'a str, expected: u64, bytes: Bytes) -> BoxFuture<'a, Result<u64, DocumentError>> {
         Box::pin(async move {
             let mut held = self.held.lock();
             let document = held.entry(key.to_owned()).or_default();

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::{
-    Admission, Archive, Find, Freshness, Include, Ingest, Level, Offer, OtherContent, Protocol, Selection, ServiceSettings,
-    Source, StoreError, Stored,
+    Admission, Archive, Find, Freshness, Include, Ingest, Level, Offer, OtherContent, Protocol, Selection,
+    ServiceSettings, Source, StoreError, Stored,
     peers::Peer,
     testing::{LocalLog, archive},
 };
@@ -140,8 +140,7 @@ async fn other_content_of_a_sender_whose_policy_is_to_replace_answers_and_the_fi
     let bench = Bench::new(ServiceSettings::default());
     let replace = Peer { other_content: OtherContent::Replace, ..Peer::new(AeTitle::parse("TEST").unwrap()) };
     bench.archive.peers().set(replace, None).await.unwrap();
-    let (first, second, third) =
-        (object("1.2", 1, 1000, 7), object("1.2", 1, 3 * MIB, 8), object("1.2", 1, 2000, 9));
+    let (first, second, third) = (object("1.2", 1, 1000, 7), object("1.2", 1, 3 * MIB, 8), object("1.2", 1, 2000, 9));
     assert_eq!(bench.store(&first).await.unwrap().admission, Admission::New);
     assert_eq!(bench.store(&second).await.unwrap().admission, Admission::Replaced { number: 1 });
     assert_eq!(bench.bytes("1.2").await, std::slice::from_ref(&second));

@@ -50,7 +50,7 @@ pub(crate) async fn list(State(shared): State<Shared>) -> Result<Response, Probl
         .collect();
     let entries: Vec<&Peer> = registry.peers().collect();
     // What is not set, but in force all the same.
-    let anybody = registry.get(ANYBODY);
+    let anybody = registry.get(ANYBODY).map(|peer| &**peer);
     let body = json!({ "version": registry.version(), "peers": entries, "anybody": anybody, "command_line": remotes });
     Ok(tagged(registry.version(), Json(body)))
 }

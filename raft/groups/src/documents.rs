@@ -7,9 +7,7 @@
 use crate::node::Node;
 use bytes::Bytes;
 use raft_placement::{MetaCommand, MetaOutcome, MetaState};
-use raft_types::{
-    BoxFuture, Command, Document, DocumentError, Documents, GroupId, KeptDocument, Propose, Versioned,
-};
+use raft_types::{BoxFuture, Command, Document, DocumentError, Documents, GroupId, KeptDocument, Propose, Versioned};
 use std::{sync::atomic::Ordering, time::Duration};
 
 /// How long the meta group may take to decide.

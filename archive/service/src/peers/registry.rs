@@ -173,9 +173,7 @@ impl Peer {
             return Err(format!("at most {SYNTAXES_MAX} transfer syntaxes"));
         }
         if self.associations_max.is_some_and(|most| !(1..=ASSOCIATIONS_MAX).contains(&most)) {
-            return Err(format!(
-                "associations_max is 1 to {ASSOCIATIONS_MAX}; to shut a peer out, give it no rights"
-            ));
+            return Err(format!("associations_max is 1 to {ASSOCIATIONS_MAX}; to shut a peer out, give it no rights"));
         }
         if self.notes.chars().count() > NOTES_CHARS_MAX || self.notes.chars().any(char::is_control) {
             return Err(format!("notes have at most {NOTES_CHARS_MAX} characters, in one line"));
@@ -339,7 +337,9 @@ mod tests {
     fn a_registry_of_a_newer_release_is_not_read_by_half() {
         let newer = b"{\"version\":2,\"peers\":{\"by\":\"another shape\"}}";
         assert!(Registry::decode(1, newer).is_err_and(|why| why.contains("upgrade this node")));
-        for broken in [&b"{"[..], b"[]", b"{\"version\":1}", b"{\"version\":1,\"peers\":[{\"ae\":\"CT1\",\"right\":[]}]}"] {
+        for broken in
+            [&b"{"[..], b"[]", b"{\"version\":1}", b"{\"version\":1,\"peers\":[{\"ae\":\"CT1\",\"right\":[]}]}"]
+        {
             assert!(Registry::decode(1, broken).is_err_and(|why| why.contains("cannot be read")));
         }
     }
@@ -363,7 +363,9 @@ mod tests {
             peer.check()
         };
         assert_eq!(with(&|_| ()), Ok(()));
-        for address in ["ct1", "ct1:", "ct1:0", "ct1:65536", ":104", "ct 1:104", "2001:db8::1:104", "[ct1]:104", "a/b:1"] {
+        for address in
+            ["ct1", "ct1:", "ct1:0", "ct1:65536", ":104", "ct 1:104", "2001:db8::1:104", "[ct1]:104", "a/b:1"]
+        {
             let why = with(&|peer| peer.address = Some(address.into())).expect_err(address);
             assert!(why.contains("HOST:PORT"), "{why}");
         }
