@@ -132,7 +132,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
     if let Some(to) = settings.backup_to.clone() {
         tasks.spawn(until(stop.clone(), Arc::clone(&backups).make_now_and_then(to, settings.backup_every)));
     }
-    let health: Arc<dyn Health> = Arc::new(NodeHealth(Arc::clone(&node), backups));
+    let health: Arc<dyn Health> = Arc::new(NodeHealth(Arc::clone(&node), backups, archive.clone()));
     let web_settings = WebSettings {
         connections_max: size(settings.connections),
         connections_per_peer_max: size(settings.connections_per_peer),
@@ -359,7 +359,7 @@ fn say_where(settings: &Settings, dimse: &DimseServer, web: &Web, wire: Option<&
 }
 
 /// What `/health/*` says.
-struct NodeHealth(Arc<Node>, Arc<Backups>);
+struct NodeHealth(Arc<Node>, Arc<Backups>, Archive);
 
 impl Health for NodeHealth {
     fn live(&self) -> bool {
@@ -367,7 +367,11 @@ impl Health for NodeHealth {
     }
 
     fn ready(&self) -> Result<(), String> {
-        if *self.0.ready().borrow() { Ok(()) } else { Err(self.0.status().phase) }
+        if !*self.0.ready().borrow() {
+            return Err(self.0.status().phase);
+        }
+        // Until then nobody is admitted.
+        self.2.peers().registry().map(|_| ()).map_err(|error| error.to_string())
     }
 
     fn scrub(&self) -> u64 {
