@@ -1,15 +1,16 @@
 //! Applying committed entries: what the log says becomes rows, in one transaction for all groups of a batch.
 
 use crate::{
-    Admission, BlockPart, Command, InstanceHead, Outcome, RefusedWhy, UploadId,
+    Admission, BlockPart, Command, InstanceHead, OtherContent, Outcome, RefusedWhy, UploadId,
     error::{CatalogError, Step},
     levels::{Levels, with_modalities},
-    row::{digest, encode},
+    row::encode,
     sabotage::{Sabotage, is},
     schema::SERIES_SHIFT,
+    versions::{Again, frame_count},
 };
 use archive_model::{
-    FrameMap, VR,
+    VR,
     matching::{comparable, normal_date, normal_time},
     tags,
     text::fold_person_name,
@@ -112,23 +113,16 @@ impl Work<'_> {
         command: Command,
     ) -> Result<Outcome, CatalogError> {
         match command {
-            Command::PutSmall { head } => {
-                if head.length_bytes != body_len {
-                    return Ok(Outcome::Refused(RefusedWhy::LengthMismatch));
-                }
-                let length_bytes = u32::try_from(body_len).unwrap_or(u32::MAX);
-                self.admit(group, &head, &[BlockPart { index: position.index, length_bytes }], None)
+            Command::PutSmall { head } => self.put_small(group, position.index, body_len, &head, OtherContent::Keep),
+            Command::PutSmallUnder { head, other_content } => {
+                self.put_small(group, position.index, body_len, &head, other_content)
             }
             Command::Block { upload, seq } => self.hold(group, upload, seq, position.index, body_len),
             Command::Commit { upload, head, blocks } => {
-                let length: u64 = blocks.iter().map(|block| u64::from(block.length_bytes)).sum();
-                let outcome = if length == head.length_bytes {
-                    self.admit(group, &head, &blocks, Some(upload))?
-                } else {
-                    Outcome::Refused(RefusedWhy::LengthMismatch)
-                };
-                self.end_upload(group, upload, position.index)?;
-                Ok(outcome)
+                self.commit(group, position.index, upload, &head, &blocks, OtherContent::Keep)
+            }
+            Command::CommitUnder { upload, head, blocks, other_content } => {
+                self.commit(group, position.index, upload, &head, &blocks, other_content)
             }
             Command::Abort { uploads } => {
                 for upload in uploads {
@@ -139,6 +133,40 @@ impl Work<'_> {
             Command::Noop => Ok(Outcome::Nothing),
             Command::Delete { target, grounds } => self.delete(group, position.index, &target, &grounds),
         }
+    }
+
+    fn put_small(
+        &mut self,
+        group: GroupId,
+        index: u64,
+        body_len: u64,
+        head: &InstanceHead,
+        other_content: OtherContent,
+    ) -> Result<Outcome, CatalogError> {
+        if head.length_bytes != body_len {
+            return Ok(Outcome::Refused(RefusedWhy::LengthMismatch));
+        }
+        let length_bytes = u32::try_from(body_len).unwrap_or(u32::MAX);
+        self.admit(group, head, &[BlockPart { index, length_bytes }], None, other_content)
+    }
+
+    fn commit(
+        &mut self,
+        group: GroupId,
+        index: u64,
+        upload: UploadId,
+        head: &InstanceHead,
+        blocks: &[BlockPart],
+        other_content: OtherContent,
+    ) -> Result<Outcome, CatalogError> {
+        let length: u64 = blocks.iter().map(|block| u64::from(block.length_bytes)).sum();
+        let outcome = if length == head.length_bytes {
+            self.admit(group, head, blocks, Some(upload), other_content)?
+        } else {
+            Outcome::Refused(RefusedWhy::LengthMismatch)
+        };
+        self.end_upload(group, upload, index)?;
+        Ok(outcome)
     }
 
     /// A block of an upload: the first one under a number counts, so that a retry is harmless.
@@ -196,7 +224,7 @@ impl Work<'_> {
     }
 
     /// Whether all blocks of a commit are held under the numbers and indexes that it names.
-    fn holds(&self, group: GroupId, upload: UploadId, blocks: &[BlockPart]) -> Result<bool, CatalogError> {
+    pub(crate) fn holds(&self, group: GroupId, upload: UploadId, blocks: &[BlockPart]) -> Result<bool, CatalogError> {
         let mut statement = self
             .transaction
             .prepare_cached("SELECT idx, length FROM upload WHERE grp = ?1 AND upload = ?2 ORDER BY seq")
@@ -217,10 +245,11 @@ impl Work<'_> {
         head: &InstanceHead,
         blocks: &[BlockPart],
         upload: Option<UploadId>,
+        other_content: OtherContent,
     ) -> Result<Outcome, CatalogError> {
         let attrs = Levels::of(head);
         if let Some(known) = self.known(head)?.filter(|_| !is(self.planted, Sabotage::NoDuplicateCheck)) {
-            return self.admit_again(&known, head, blocks, upload, group);
+            return self.admit_again(group, &known, Again { head, blocks, upload, other_content, attrs: &attrs });
         }
         if self.was_deleted(group, head)? {
             return Ok(Outcome::Refused(RefusedWhy::Deleted));
@@ -236,8 +265,6 @@ impl Work<'_> {
         let study = self.study(group, head, &attrs)?;
         let (series, ordinal) = self.series(&study, head, &attrs)?;
         let frames = head.frames.as_deref();
-        // A frame map that cannot be read serves no frames; the instance is kept all the same.
-        let n_frames = frames.and_then(|frames| FrameMap::decode(frames).ok()).map_or(0, |frames| frames.frames());
         self.transaction
             .prepare_cached(
                 "INSERT INTO instance (id, uid, sop_class, syntax, number, length, digest, blocks, frames, n_frames,
@@ -255,7 +282,7 @@ impl Work<'_> {
                 head.digest,
                 encode(&blocks),
                 frames,
-                n_frames,
+                frame_count(head),
                 head.received_unix_ms as i64,
                 encode(&head.source),
                 encode(&attrs.instance),
@@ -279,85 +306,6 @@ impl Work<'_> {
         self.totals.instances += 1;
         self.totals.bytes += bytes;
         Ok(())
-    }
-
-    fn known(&self, head: &InstanceHead) -> Result<Option<Known>, CatalogError> {
-        self.transaction
-            .prepare_cached(
-                "SELECT i.id, i.digest, i.versions FROM instance i JOIN series e ON e.id = i.id >> 24
-                 JOIN study t ON t.id = e.study WHERE i.uid = ?1 AND e.uid = ?2 AND t.uid = ?3",
-            )
-            .step("prepare a look-up")?
-            .query_row(params![head.instance.as_str(), head.series.as_str(), head.study.as_str()], |row| {
-                Ok(Known { id: row.get(0)?, digest: row.get(1)?, versions: row.get(2)? })
-            })
-            .optional()
-            .step("look an instance up")
-    }
-
-    fn admit_again(
-        &mut self,
-        known: &Known,
-        head: &InstanceHead,
-        blocks: &[BlockPart],
-        upload: Option<UploadId>,
-        group: GroupId,
-    ) -> Result<Outcome, CatalogError> {
-        if digest(&known.digest)? == head.digest {
-            return Ok(Outcome::Stored(Admission::Same));
-        }
-        let kept: Option<u32> = self
-            .transaction
-            .prepare_cached("SELECT number FROM version WHERE instance = ?1 AND digest = ?2")
-            .step("prepare a version")?
-            .query_row(params![known.id, head.digest], |row| row.get(0))
-            .optional()
-            .step("look a version up")?;
-        if kept.is_some() {
-            return Ok(Outcome::Stored(Admission::Same));
-        }
-        if self.was_deleted(group, head)? {
-            return Ok(Outcome::Refused(RefusedWhy::Deleted));
-        }
-        if let Some(upload) = upload
-            && !self.holds(group, upload, blocks)?
-        {
-            return Ok(Outcome::Refused(RefusedWhy::BlockMissing));
-        }
-        if is(self.planted, Sabotage::VersionReplaces) {
-            let replace = "UPDATE instance SET digest = ?2 WHERE id = ?1";
-            self.transaction.execute(replace, params![known.id, head.digest]).step("replace")?;
-            return Ok(Outcome::Stored(Admission::Version { number: known.versions + 1 }));
-        }
-        let number = known.versions + 1;
-        self.transaction
-            .prepare_cached(
-                "INSERT INTO version (instance, number, sop_class, syntax, length, digest, blocks, frames, received_ms,
-                 source, header) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-            )
-            .step("prepare a version")?
-            .execute(params![
-                known.id,
-                number,
-                head.sop_class.as_str(),
-                head.transfer_syntax,
-                head.length_bytes as i64,
-                head.digest,
-                encode(&blocks),
-                head.frames.as_deref(),
-                head.received_unix_ms as i64,
-                encode(&head.source),
-                &head.header[..],
-            ])
-            .step("insert a version")?;
-        self.transaction
-            .prepare_cached("UPDATE instance SET versions = ?2 WHERE id = ?1")
-            .step("prepare a version")?
-            .execute(params![known.id, number])
-            .step("count a version")?;
-        self.totals.versions += 1;
-        self.totals.bytes += head.length_bytes as i64;
-        Ok(Outcome::Stored(Admission::Version { number }))
     }
 
     /// Whether the series of a new instance has no number left for it: asked before anything is written.
@@ -500,12 +448,6 @@ impl Work<'_> {
         self.totals.series += 1;
         Ok((id, 0))
     }
-}
-
-struct Known {
-    id: i64,
-    digest: Vec<u8>,
-    versions: u32,
 }
 
 pub(crate) fn read_applied(connection: &Connection, group: GroupId) -> Result<Applied, CatalogError> {

@@ -1,6 +1,16 @@
-//! Commands and outcomes: what the log carries. Bytes are `version 1 | postcard`; the variant numbers are the format.
+//! Commands and outcomes: what the log carries. Bytes are `version | postcard`; the variant numbers are the format.
 //!
-//! When adding a variant: 1. at the end; 2. golden bytes in the tests; 3. a feature level, so that no old node meets it.
+//! ```text
+//!   version 1   PutSmall, Block, Commit, Abort, Noop, Delete
+//!   version 2   PutSmallUnder, CommitUnder: the policy for other content under a known UID travels with the instance, so
+//!               that apply stays a function of the log
+//! ```
+//!
+//! A command is written in the oldest version that can say it: nodes of an older release go on until somebody sets another
+//! policy than theirs, and then say that they must be upgraded, instead of applying something else. Outcomes of new commands
+//! go back to who proposed them, and so need no version of their own.
+//!
+//! When adding a variant: 1. at the end; 2. golden bytes in the tests; 3. a version, so that no old node misreads it.
 
 use archive_model::Uid;
 use bytes::Bytes;
@@ -49,6 +59,70 @@ pub enum Command {
         /// Why, and who says so.
         grounds: Grounds,
     },
+    /// As `PutSmall`, under a policy.
+    PutSmallUnder {
+        /// What is known of the instance.
+        head: InstanceHead,
+        /// What becomes of it if its UID has another content.
+        other_content: OtherContent,
+    },
+    /// As `Commit`, under a policy.
+    CommitUnder {
+        /// The upload.
+        upload: UploadId,
+        /// What is known of the instance.
+        head: InstanceHead,
+        /// Its blocks in order.
+        blocks: Vec<BlockPart>,
+        /// What becomes of it if its UID has another content.
+        other_content: OtherContent,
+    },
+}
+
+/// What becomes of an instance whose UID is known with another content. The same content again is success under each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OtherContent {
+    /// It is kept as a version beside the one that the UID answers.
+    #[default]
+    Keep,
+    /// It is refused, and nothing of it is kept.
+    Reject,
+    /// It becomes what the UID answers, and what was is kept as a version.
+    Replace,
+}
+
+impl Command {
+    /// Stores a whole instance, under a policy.
+    #[must_use]
+    pub fn put_small(head: InstanceHead, other_content: OtherContent) -> Self {
+        match other_content {
+            OtherContent::Keep => Self::PutSmall { head },
+            OtherContent::Reject | OtherContent::Replace => Self::PutSmallUnder { head, other_content },
+        }
+    }
+
+    /// Makes blocks an instance, under a policy.
+    #[must_use]
+    pub fn commit(upload: UploadId, head: InstanceHead, blocks: Vec<BlockPart>, other_content: OtherContent) -> Self {
+        match other_content {
+            OtherContent::Keep => Self::Commit { upload, head, blocks },
+            OtherContent::Reject | OtherContent::Replace => Self::CommitUnder { upload, head, blocks, other_content },
+        }
+    }
+
+    /// The oldest version that can say it.
+    fn version(&self) -> u8 {
+        match self {
+            Self::PutSmallUnder { .. } | Self::CommitUnder { .. } => 2,
+            Self::PutSmall { .. }
+            | Self::Block { .. }
+            | Self::Commit { .. }
+            | Self::Abort { .. }
+            | Self::Noop
+            | Self::Delete { .. } => 1,
+        }
+    }
 }
 
 /// A study, a series or an instance. An instance is named with its series, a series with its study.
@@ -200,9 +274,14 @@ pub enum Admission {
     New,
     /// The same bytes were there already.
     Same,
-    /// Another content under a known UID: kept as a version, the first one stays what the UID answers.
+    /// Another content under a known UID: kept as a version, what the UID answers stays.
     Version {
-        /// Its number; the first content is 0.
+        /// Its number; what the UID answers is 0.
+        number: u32,
+    },
+    /// Another content under a known UID: it is what the UID answers from now on.
+    Replaced {
+        /// The number of the version that the content before it is kept as.
         number: u32,
     },
 }
@@ -218,29 +297,31 @@ pub enum RefusedWhy {
     SeriesFull,
     /// It was stored, acknowledged and deleted before this copy of its store came.
     Deleted,
+    /// Its UID is known with another content, and the policy of its sender is to reject such.
+    OtherContent,
 }
 
-const VERSION: u8 = 1;
-
-fn encode<T: Serialize>(value: &T) -> Bytes {
+fn encode<T: Serialize>(version: u8, value: &T) -> Bytes {
     // Only a type that cannot tell its length can fail to serialise, and there is none here.
-    postcard::to_extend(value, vec![VERSION]).unwrap_or_default().into()
+    postcard::to_extend(value, vec![version]).unwrap_or_default().into()
 }
 
-fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
+fn decode<T: Versioned + DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => {
+        Some((found, _)) if *found > T::VERSION => Err(DecodeError::Newer { what, found: *found, newest: T::VERSION }),
+        // The variants of an older version are the first of the newer one.
+        Some((1.., rest)) => {
             postcard::from_bytes(rest).map_err(|error| DecodeError::Malformed { what, why: error.to_string() })
         }
-        Some((found, _)) if *found > VERSION => Err(DecodeError::Newer { what, found: *found, newest: VERSION }),
         _ => Err(DecodeError::Malformed { what, why: "no version".into() }),
     }
 }
 
 impl Versioned for Command {
-    const VERSION: u8 = VERSION;
+    const VERSION: u8 = 2;
+    /// In the oldest version that can say it.
     fn encode(&self) -> Bytes {
-        encode(self)
+        encode(self.version(), self)
     }
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         decode("command", bytes)
@@ -248,9 +329,9 @@ impl Versioned for Command {
 }
 
 impl Versioned for Outcome {
-    const VERSION: u8 = VERSION;
+    const VERSION: u8 = 1;
     fn encode(&self) -> Bytes {
-        encode(self)
+        encode(Self::VERSION, self)
     }
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         decode("outcome", bytes)
@@ -288,12 +369,22 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_commands_are_those_of_version_1() {
-        let put = Command::PutSmall { head: head() };
-        let expected = "010003312e3203312e3303312e3403312e3503312e36ac02".to_owned()
+    fn the_bytes_of_commands_never_change() {
+        let put = Command::put_small(head(), OtherContent::Keep);
+        let known = "03312e3203312e3303312e3403312e3503312e36ac02".to_owned()
             + &"07".repeat(32)
             + "047a737464019080400103415e420101660101430144017005";
-        assert_eq!(hex(&put.encode()), expected);
+        assert_eq!(hex(&put.encode()), format!("0100{known}"));
+        let reject = Command::put_small(head(), OtherContent::Reject);
+        assert_eq!(hex(&reject.encode()), format!("0206{known}01"));
+        let blocks = vec![BlockPart { index: 300, length_bytes: 5 }];
+        let commit = Command::commit(UploadId([1; 16]), head(), blocks.clone(), OtherContent::Keep);
+        let of_upload = format!("{}{known}01ac0205", "01".repeat(16));
+        assert_eq!(hex(&commit.encode()), format!("0102{of_upload}"));
+        let replace = Command::commit(UploadId([1; 16]), head(), blocks, OtherContent::Replace);
+        assert_eq!(hex(&replace.encode()), format!("0207{of_upload}02"));
+        assert_eq!(hex(&Outcome::Stored(Admission::Replaced { number: 3 }).encode()), "01000303");
+        assert_eq!(hex(&Outcome::Refused(RefusedWhy::OtherContent).encode()), "010404");
         let block = Command::Block { upload: UploadId([1; 16]), seq: 2 };
         assert_eq!(hex(&block.encode()), "0101".to_owned() + &"01".repeat(16) + "02");
         assert_eq!(hex(&Command::Noop.encode()), "0104");
@@ -309,14 +400,17 @@ mod tests {
         assert_eq!(hex(&delete.encode()), "010503312e320103312e330001720173 05".replace(' ', ""));
         assert_eq!(hex(&Outcome::Deleted { instances: 2, bytes: 300 }.encode()), "010502ac02");
         assert_eq!(hex(&Outcome::Refused(RefusedWhy::Deleted).encode()), "010403");
-        for command in [delete, put, block, Command::Noop, Command::Abort { uploads: vec![UploadId([2; 16])] }] {
+        let abort = Command::Abort { uploads: vec![UploadId([2; 16])] };
+        for command in [delete, put, reject, commit, replace, block, Command::Noop, abort] {
             assert_eq!(Command::decode(&command.encode()), Ok(command));
         }
     }
 
     #[test]
     fn a_command_of_a_newer_release_is_an_error_and_never_skipped() {
-        assert!(matches!(Command::decode(&[2, 0]), Err(DecodeError::Newer { found: 2, .. })));
+        assert!(matches!(Command::decode(&[3, 0]), Err(DecodeError::Newer { found: 3, newest: 2, .. })));
+        assert!(matches!(Command::decode(&[0, 4]), Err(DecodeError::Malformed { .. })));
+        assert!(matches!(Outcome::decode(&[2, 0]), Err(DecodeError::Newer { found: 2, newest: 1, .. })));
         assert!(matches!(Command::decode(&[1, 99]), Err(DecodeError::Malformed { .. })));
         assert!(matches!(Command::decode(&[]), Err(DecodeError::Malformed { .. })));
     }

@@ -12,7 +12,8 @@
 //! - K-1 `apply` is a function of (rows of the group, position, command): no clock, no chance, no order of a map.
 //! - K-2 Rows and applied position are one transaction; an entry is applied once.
 //! - K-3 Counts and modalities change in the same apply as the instance they count.
-//! - K-4 The first content under a UID stays what the UID answers; other contents are kept beside it as versions.
+//! - K-4 The first content under a UID stays what the UID answers, unless who sends another one has the policy to replace it;
+//!   what does not answer is kept beside it as a version. Nothing that was acknowledged goes (`versions.rs`).
 //! - K-5 The database is never the only truth: it can be rebuilt from the log.
 //! - D-1…D-3 What is deleted stays deleted: see `delete.rs`.
 //!
@@ -39,10 +40,12 @@ mod retrieve;
 mod row;
 pub mod sabotage;
 mod schema;
+mod versions;
 
 pub use catalog::{Catalog, CatalogOptions, Totals};
 pub use command::{
-    Admission, BlockPart, Command, Grounds, InstanceHead, Outcome, Protocol, RefusedWhy, Source, Target, UploadId,
+    Admission, BlockPart, Command, Grounds, InstanceHead, OtherContent, Outcome, Protocol, RefusedWhy, Source, Target,
+    UploadId,
 };
 pub use delete::Tombstone;
 pub use error::CatalogError;
@@ -51,3 +54,4 @@ pub use head::{HeadError, instance_head};
 pub use keys::{COMPUTED, KEYS, Key};
 pub use retrieve::{HeaderPages, Selection};
 pub use row::InstanceRow;
+pub use versions::Version;

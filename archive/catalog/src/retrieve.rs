@@ -9,7 +9,7 @@ use crate::{
 use archive_model::{FrameMap, Uid};
 use bytes::Bytes;
 use raft_types::GroupId;
-use rusqlite::{Connection, Row, params_from_iter, types::Value as Sql};
+use rusqlite::{Connection, Row, params, params_from_iter, types::Value as Sql};
 
 /// Instances by the UIDs above and of them. An empty list means any; all lists empty select nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,9 +61,13 @@ impl Catalog {
         let frames: Option<Vec<u8>> = self
             .pool
             .reader()?
-            .prepare_cached("SELECT frames FROM instance WHERE id = ?1")
+            // By digest: the content of `row` may have been replaced meanwhile, and is a version then.
+            .prepare_cached(
+                "SELECT frames FROM instance WHERE id = ?1 AND digest = ?2
+                 UNION ALL SELECT frames FROM version WHERE instance = ?1 AND digest = ?2 LIMIT 1",
+            )
             .step("prepare frames")?
-            .query_row([row.id], |row| row.get(0))
+            .query_row(params![row.id, row.digest], |row| row.get(0))
             .step("read frames")?;
         frames
             .map(|frames| {
@@ -97,7 +101,7 @@ impl HeaderPages {
         let (mut page, mut bytes) = (Vec::new(), 0);
         while page.len() < HEADERS_AT_ONCE && bytes < PAGE_BYTES {
             let Some(row) = self.rows.next() else { break };
-            let header = header(&reader, row.id)?;
+            let header = header_of(&reader, &row)?;
             bytes += header.len();
             page.push((row, header));
         }
@@ -152,18 +156,35 @@ fn instance_row(row: &Row<'_>) -> Result<InstanceRow, CatalogError> {
     })
 }
 
-/// The header of an instance, decompressed.
+/// The header of what the UID answers, decompressed.
 pub(crate) fn header(connection: &Connection, id: i64) -> Result<Bytes, CatalogError> {
     let compressed: Vec<u8> = connection
         .prepare_cached("SELECT header FROM instance WHERE id = ?1")
         .step("prepare a header")?
         .query_row([id], |row| row.get(0))
         .step("read a header")?;
+    decompressed(&compressed)
+}
+
+/// The header of the very content of `row`, which may have been replaced meanwhile.
+fn header_of(connection: &Connection, row: &InstanceRow) -> Result<Bytes, CatalogError> {
+    let compressed: Vec<u8> = connection
+        .prepare_cached(
+            "SELECT header FROM instance WHERE id = ?1 AND digest = ?2
+             UNION ALL SELECT header FROM version WHERE instance = ?1 AND digest = ?2 LIMIT 1",
+        )
+        .step("prepare a header")?
+        .query_row(params![row.id, row.digest], |row| row.get(0))
+        .step("read a header")?;
+    decompressed(&compressed)
+}
+
+fn decompressed(compressed: &[u8]) -> Result<Bytes, CatalogError> {
     let damaged = |why: String| CatalogError::Damaged(format!("a header cannot be decompressed: {why}"));
     // Written by `zstd::bulk`, whose frames say how much is in them: as much is reserved, and no more than was written.
-    let said = zstd::zstd_safe::get_frame_content_size(&compressed).ok().flatten();
+    let said = zstd::zstd_safe::get_frame_content_size(compressed).ok().flatten();
     let length = said.and_then(|said| usize::try_from(said).ok()).filter(|length| *length <= HEADER_JSON_BYTES_MAX);
     let length = length.ok_or_else(|| damaged("its size is not said, or beyond what is written".into()))?;
-    let json = zstd::bulk::decompress(&compressed, length).map_err(|error| damaged(error.to_string()))?;
+    let json = zstd::bulk::decompress(compressed, length).map_err(|error| damaged(error.to_string()))?;
     Ok(Bytes::from(json))
 }

@@ -34,7 +34,7 @@ pub struct InstanceRow {
     pub number: Option<i64>,
     /// Frames; 0 for what has none.
     pub frame_count: u32,
-    /// Which content this is; 0 is the first.
+    /// Which content this is; 0 is what the UID answers.
     pub version: u32,
     /// How many other contents are kept under this UID.
     pub versions: u32,

@@ -8,6 +8,8 @@ pub enum Sabotage {
     NoDuplicateCheck,
     /// Another content under a known UID takes the place of the first, and success is answered.
     VersionReplaces,
+    /// A content that is replaced is not kept as a version.
+    ReplacedIsLost,
     /// A late copy of a store brings back what was deleted.
     DeletedComesBack,
     /// A batch that is given again is applied again.

@@ -5,8 +5,8 @@
 mod support;
 
 use archive_catalog::{
-    Admission, BlockPart, Command, Find, Grounds, InstanceHead, KEYS, Level, Outcome, RefusedWhy, Target,
-    sabotage::Sabotage,
+    Admission, BlockPart, Command, Find, Grounds, InstanceHead, KEYS, Level, OtherContent, Outcome, RefusedWhy,
+    Selection, Target, sabotage::Sabotage,
 };
 use archive_model::{
     DataSet, Element, Tag, Uid, VR, Value, json,
@@ -32,8 +32,9 @@ struct Kept {
     study: String,
     series: String,
     instance: String,
+    /// The attributes of what the UID answers.
     set: DataSet,
-    /// The first content, then its versions.
+    /// What the UID answers, then its versions by number.
     contents: Vec<Content>,
 }
 
@@ -55,7 +56,7 @@ fn deleted_key(study: &str, content: Content) -> (GroupId, u8, u64) {
 }
 
 impl Model {
-    fn admit(&mut self, set: &DataSet, content: Content) -> Outcome {
+    fn admit(&mut self, set: &DataSet, content: Content, policy: OtherContent) -> Outcome {
         let uid = |tag| set.text(tag).unwrap_or_default().to_owned();
         let (study, series) = (uid(tags::STUDY_INSTANCE_UID), uid(tags::SERIES_INSTANCE_UID));
         let instance = uid(tags::SOP_INSTANCE_UID);
@@ -66,9 +67,18 @@ impl Model {
             _ if self.deleted.contains(&deleted_key(&study, content)) => {
                 return Outcome::Refused(RefusedWhy::Deleted);
             }
+            Some(_) if policy == OtherContent::Reject => return Outcome::Refused(RefusedWhy::OtherContent),
             Some(known) => {
-                known.contents.push(content);
-                Admission::Version { number: u32::try_from(known.contents.len()).expect("few") - 1 }
+                let number = u32::try_from(known.contents.len()).expect("few");
+                if policy == OtherContent::Replace {
+                    let before = std::mem::replace(&mut known.contents[0], content);
+                    known.contents.push(before);
+                    known.set = set.clone();
+                    Admission::Replaced { number }
+                } else {
+                    known.contents.push(content);
+                    Admission::Version { number }
+                }
             }
             None => {
                 self.firsts.entry((study.clone(), None)).or_insert_with(|| set.clone());
@@ -313,6 +323,8 @@ fn any_command(chance: &mut ChaCha8Rng, bench: &mut Bench, model: &mut Model) ->
     let set = data_set(chance);
     let group = group_of(set.text(tags::STUDY_INSTANCE_UID).expect("a study"));
     let known = model.instances.choose(chance).map(|kept| kept.set.clone());
+    let policies = [OtherContent::Keep, OtherContent::Keep, OtherContent::Reject, OtherContent::Replace];
+    let policy = *policies.choose(chance).expect("some");
     match chance.random_range(0..14) {
         12 => {
             let Some(set) = known else { return (bench.entry(group, &Command::Noop, 0), Outcome::Nothing) };
@@ -332,12 +344,13 @@ fn any_command(chance: &mut ChaCha8Rng, bench: &mut Bench, model: &mut Model) ->
             let grounds = Grounds { reason: "test".into(), source: "here".into(), deleted_unix_ms: 1 };
             (bench.entry(group, &Command::Delete { target, grounds }, 0), outcome)
         }
-        0..=4 => put(bench, group, head_of(&set, content), model.admit(&set, content)),
+        0..=4 => put(bench, group, (head_of(&set, content), policy), model.admit(&set, content, policy)),
         // The same UIDs again, with a content that may be the same.
         5..=6 => {
-            let set = known.unwrap_or(set);
+            let mut set = known.unwrap_or(set);
+            set.put(text(tags::IMAGE_COMMENTS, VR::LT, &[["good", "bad"][usize::from(content.number) % 2]]));
             let group = group_of(set.text(tags::STUDY_INSTANCE_UID).expect("a study"));
-            put(bench, group, head_of(&set, content), model.admit(&set, content))
+            put(bench, group, (head_of(&set, content), policy), model.admit(&set, content, policy))
         }
         7 => {
             let entry = bench.entry(group, &Command::PutSmall { head: head(&set, 11, content.number) }, 10);
@@ -381,11 +394,14 @@ fn any_command(chance: &mut ChaCha8Rng, bench: &mut Bench, model: &mut Model) ->
                 None if model.deleted.contains(&deleted_key(head.study.as_str(), content)) => {
                     Outcome::Refused(RefusedWhy::Deleted)
                 }
+                None if policy == OtherContent::Reject && model.knows(&set) => {
+                    Outcome::Refused(RefusedWhy::OtherContent)
+                }
                 None if missing => Outcome::Refused(RefusedWhy::BlockMissing),
-                None => model.admit(&set, content),
+                None => model.admit(&set, content, policy),
             };
             model.end(number);
-            (bench.entry(group, &Command::Commit { upload: upload(number), head, blocks }, 0), outcome)
+            (bench.entry(group, &Command::commit(upload(number), head, blocks, policy), 0), outcome)
         }
         _ => {
             let number = chance.random_range(0..40);
@@ -402,8 +418,13 @@ fn head_of(set: &DataSet, content: Content) -> InstanceHead {
     InstanceHead { received_unix_ms: content.received_ms, ..head(set, content.length_bytes, content.number) }
 }
 
-fn put(bench: &mut Bench, group: GroupId, head: InstanceHead, outcome: Outcome) -> (Committed, Outcome) {
-    (bench.entry(group, &Command::PutSmall { head }, 10), outcome)
+fn put(
+    bench: &mut Bench,
+    group: GroupId,
+    (head, policy): (InstanceHead, OtherContent),
+    outcome: Outcome,
+) -> (Committed, Outcome) {
+    (bench.entry(group, &Command::put_small(head, policy), 10), outcome)
 }
 
 impl Model {
@@ -412,6 +433,39 @@ impl Model {
         let uid = set.text(tags::SOP_INSTANCE_UID);
         let known = self.instances.iter().find(|kept| Some(&*kept.instance) == uid)?;
         known.contents.iter().any(|kept| kept.number == content.number).then_some(Outcome::Stored(Admission::Same))
+    }
+
+    fn knows(&self, set: &DataSet) -> bool {
+        let uid = set.text(tags::SOP_INSTANCE_UID);
+        self.instances.iter().any(|kept| Some(&*kept.instance) == uid)
+    }
+
+    /// Every content is where its UID and number say, and all of them are counted.
+    fn holds_in(&self, bench: &Bench) {
+        for kept in &self.instances {
+            let uid = |text: &str| Uid::parse(text).expect("a UID");
+            let selection = Selection {
+                studies: vec![uid(&kept.study)],
+                instances: vec![uid(&kept.instance)],
+                ..Selection::default()
+            };
+            let rows = bench.catalog.instances(&selection).expect("rows");
+            let [row] = rows.as_slice() else { panic!("{}: {} rows", kept.instance, rows.len()) };
+            let versions = bench.catalog.versions(&uid(&kept.study), None, 1000).expect("versions");
+            let versions: Vec<_> = versions.iter().map(|version| &version.row).filter(|own| own.id == row.id).collect();
+            let numbers: Vec<u32> = versions.iter().map(|row| row.version).collect();
+            let all = std::iter::once(row).chain(versions);
+            let found: Vec<(u8, u64)> = all.map(|row| (row.digest[0], row.length_bytes)).collect();
+            let wanted: Vec<_> = kept.contents.iter().map(|content| (content.number, content.length_bytes)).collect();
+            assert_eq!(found, wanted, "the contents of {}", kept.instance);
+            assert_eq!(numbers, (1..=row.versions).collect::<Vec<_>>(), "the numbers of the versions");
+        }
+        let current = self.instances.iter().map(|kept| kept.contents[0].length_bytes).sum::<u64>();
+        let all =
+            self.instances.iter().flat_map(|kept| &kept.contents).map(|content| content.length_bytes).sum::<u64>();
+        let sum = |sql: &str| -> i64 { bench.sql().query_row(sql, [], |row| row.get(0)).expect("a sum") };
+        assert_eq!(sum("SELECT coalesce(sum(bytes), 0) FROM study").unsigned_abs(), current, "bytes of all studies");
+        assert_eq!(bench.catalog.totals().expect("totals").bytes, all, "bytes of all contents");
     }
 
     fn end(&mut self, number: u8) {
@@ -447,6 +501,7 @@ fn run(seed: u64, sabotage: Option<Sabotage>) {
         assert!(found == wanted, "{:?} {keys}: {}", find.level, shown(&found, &wanted));
     }
     assert_eq!(bench.apply(&batch), expected, "outcomes of the last batch");
+    model.holds_in(&bench);
     let totals = bench.catalog.totals().expect("totals");
     let versions: usize = model.instances.iter().map(|kept| kept.contents.len() - 1).sum();
     let counts = [totals.studies, totals.series, totals.instances, totals.patients, totals.versions];
@@ -491,9 +546,13 @@ fn the_catalogue_answers_as_a_list_of_instances_does() {
 #[test]
 fn planted_bugs_are_caught() {
     std::panic::set_hook(Box::new(|_| {})); // the panics here are wanted
-    for bug in
-        [Sabotage::NoDuplicateCheck, Sabotage::VersionReplaces, Sabotage::DeletedComesBack, Sabotage::AppliedTwice]
-    {
+    for bug in [
+        Sabotage::NoDuplicateCheck,
+        Sabotage::VersionReplaces,
+        Sabotage::ReplacedIsLost,
+        Sabotage::DeletedComesBack,
+        Sabotage::AppliedTwice,
+    ] {
         let caught = (0..10).find(|seed| std::panic::catch_unwind(|| run(*seed, Some(bug))).is_err());
         println!("{bug:?}: caught by seed {caught:?}");
         if caught.is_none() {

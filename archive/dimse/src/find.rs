@@ -8,7 +8,7 @@ use crate::{
 use archive_model::{
     DataSet, Element, Limits, Tag, VR, Value, read_data_set, sop_class, tags, transfer_syntax, write_data_set,
 };
-use archive_service::{Archive, Find, Freshness, Include, Level};
+use archive_service::{Archive, Find, Freshness, Include, Level, peers::Hierarchy};
 
 /// Bytes of an identifier, at most.
 pub(crate) const IDENTIFIER_BYTES_MAX: usize = 1 << 20;
@@ -26,14 +26,15 @@ fn is_patient_root(class: &str) -> bool {
     patient.contains(&class)
 }
 
-/// The level of an identifier (0008,0052).
-pub(crate) fn level(class: &str, identifier: &DataSet) -> Result<Level, Status> {
+/// The level of an identifier (0008,0052). One that is missing is guessed for a requestor that may leave it out.
+pub(crate) fn level(class: &str, identifier: &DataSet, hierarchy: Hierarchy) -> Result<Level, Status> {
     let text = identifier.text(tags::QUERY_RETRIEVE_LEVEL).unwrap_or_default().trim();
     let level = match text {
         "PATIENT" => Level::Patient,
         "STUDY" => Level::Study,
         "SERIES" => Level::Series,
         "IMAGE" => Level::Instance,
+        "" if hierarchy == Hierarchy::Lenient => lowest(class, identifier),
         "" => return Err(Status::new(status::MISMATCH, "(0008,0052) is missing").naming(tags::QUERY_RETRIEVE_LEVEL)),
         _ => {
             let status = Status::new(status::MISMATCH, "(0008,0052) is not PATIENT, STUDY, SERIES or IMAGE");
@@ -48,6 +49,20 @@ pub(crate) fn level(class: &str, identifier: &DataSet) -> Result<Level, Status> 
         return Err(status.naming(tags::QUERY_RETRIEVE_LEVEL));
     }
     Ok(level)
+}
+
+/// The lowest level whose unique key is asked for.
+fn lowest(class: &str, identifier: &DataSet) -> Level {
+    let has = |tag| identifier.get(tag).is_some();
+    if has(tags::SOP_INSTANCE_UID) {
+        Level::Instance
+    } else if has(tags::SERIES_INSTANCE_UID) {
+        Level::Series
+    } else if has(tags::STUDY_INSTANCE_UID) || !is_patient_root(class) {
+        Level::Study
+    } else {
+        Level::Patient
+    }
 }
 
 /// The unique keys above `level` (PS3.4 C.4.1.3.1.1). The patient's is not insisted on: many requestors leave it out,
@@ -78,6 +93,7 @@ pub(crate) async fn find(
     archive: &Archive,
     context: u8,
     request: &DataSet,
+    hierarchy: Hierarchy,
 ) -> Result<Status, Ended> {
     let identifier = match identifier(association, context).await? {
         Ok(identifier) => identifier,
@@ -86,11 +102,12 @@ pub(crate) async fn find(
     let Some(agreed) = association.contexts.get(&context).cloned() else {
         return Err(Ended::Broken("a context that was not agreed on".into()));
     };
-    let level = match level(&agreed.abstract_syntax, &identifier) {
+    let level = match level(&agreed.abstract_syntax, &identifier, hierarchy) {
         Ok(level) => level,
         Err(status) => return Ok(status),
     };
     if !agreed.relational
+        && hierarchy == Hierarchy::Strict
         && let Some(missing) =
             keys_above(level).iter().find(|tag| identifier.text(**tag).unwrap_or_default().trim().is_empty())
     {

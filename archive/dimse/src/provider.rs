@@ -11,13 +11,21 @@ use crate::{
     store,
 };
 use archive_model::DataSet;
+use archive_service::{
+    Archive,
+    peers::{NotAdmitted, Peer as Entry, Right, UnknownClasses},
+};
 use archive_upper_layer::{
     End, Event,
     frame::{Frame, PDU_BYTES_MAX},
-    negotiate::{self, Acceptor, is_get, is_move, is_query},
+    negotiate::{self, Acceptor, Admitted, Service, is_get, is_move, is_query},
     pdu::{Pdu, PresentationContextResultReason},
 };
-use std::{sync::Arc, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 use tokio::{net::TcpStream, time::timeout};
 
 /// Who is at the other end.
@@ -26,10 +34,13 @@ pub(crate) struct Peer {
     pub(crate) calling: String,
     pub(crate) called: String,
     pub(crate) address: String,
+    /// The same without its port.
+    pub(crate) from: IpAddr,
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: String, mut place: Place) {
+pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, mut place: Place) {
+    let address = from.to_string();
     let mut association = match Association::over(stream, End::Acceptor, shared.settings.deadlines) {
         Ok(association) => association,
         Err(error) => return tracing::info!(%error, address, "a connection was lost at once"),
@@ -37,7 +48,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: Strin
     // No stop waits for a peer that has not said yet what it wants.
     let accepted = tokio::select! {
         biased;
-        accepted = accept(&shared, &mut association, &address, &mut place) => accepted,
+        accepted = accept(&shared, &mut association, from, &mut place) => accepted,
         () = shared.deadline.cancelled() => return,
     };
     let how = match accepted {
@@ -83,7 +94,7 @@ fn ended(error: &Ended) -> &'static str {
 async fn accept(
     shared: &Shared,
     association: &mut Association,
-    address: &str,
+    from: SocketAddr,
     place: &mut Place,
 ) -> Result<Option<Peer>, Ended> {
     association.event(Event::TransportIndication);
@@ -105,14 +116,26 @@ async fn accept(
         frame @ (Frame::Data(_) | Frame::Other(_)) => return Err(association.out_of_place(&frame).await),
     };
     association.event(Event::AssociateRqPdu);
-    let full = !place.establish();
+    let caller = shared.archive.peers().caller(request.calling_ae_title.trim_matches(['\0', ' ']), from.ip());
+    // Who may not come takes no place.
+    let full = caller.as_ref().is_ok_and(|entry| !place.establish(entry));
+    let denied =
+        |entry: &Arc<Entry>| Right::ALL.into_iter().filter(|right| !entry.may(*right)).map(service_of).collect();
     let acceptor = Acceptor {
         ae_title: shared.archive.ae_title().clone(),
         any_called_title: !shared.settings.check_called_ae,
         full,
         no_stores: shared.archive.admits().is_err(),
         stopping: shared.stopping.is_cancelled(),
+        admitted: match &caller {
+            Ok(_) => Admitted::Yes,
+            Err(NotAdmitted::NotYet) => Admitted::NotYet,
+            Err(NotAdmitted::Title | NotAdmitted::Address) => Admitted::No,
+        },
+        denied: caller.as_ref().map(denied).unwrap_or_default(),
+        known_classes_only: caller.as_ref().is_ok_and(|entry| entry.unknown_classes == UnknownClasses::Refuse),
     };
+    let address = from.to_string();
     match negotiate::answer(&request, &acceptor, PDU_BYTES_MAX) {
         Ok(agreed) => {
             association.event(Event::AssociateAccept);
@@ -129,15 +152,20 @@ async fn accept(
             }
             association.write_pdu(&Pdu::AssociationAC(agreed.answer)).await?;
             shared.metrics.accepted.inc();
-            Ok(Some(Peer { calling: agreed.calling, called: agreed.called, address: address.to_owned() }))
+            Ok(Some(Peer { calling: agreed.calling, called: agreed.called, address, from: from.ip() }))
         }
         Err(rejection) => {
             association.event(Event::AssociateReject);
-            let reason = format!("{:?}", rejection.source);
+            let reason = match &caller {
+                Err(why) => why.to_string(),
+                Ok(_) => format!("{:?}", rejection.source),
+            };
             tracing::info!(address, calling_ae = request.calling_ae_title.trim(), reason, "association rejected");
             let label = if full {
                 "limit"
-            } else if acceptor.stopping || acceptor.no_stores {
+            } else if matches!(caller, Err(NotAdmitted::Title | NotAdmitted::Address)) {
+                "caller"
+            } else if caller.is_err() || acceptor.stopping || acceptor.no_stores {
                 "congestion"
             } else {
                 "request"
@@ -196,25 +224,39 @@ async fn request(
 ) -> Result<&'static str, Ended> {
     let class = association.contexts.get(&context).map(|context| context.abstract_syntax.clone()).unwrap_or_default();
     let archive = &shared.archive;
-    let (service, status) = match (command::command_field(set), data) {
-        (Some(field::ECHO_RQ), false) => ("echo", Status::new(status::SUCCESS, "")),
-        (Some(field::STORE_RQ), true) if !negotiate::is_service(&class) => {
-            ("store", store::store(association, archive, peer, context, set).await?)
+    let right = match (command::command_field(set), data) {
+        (Some(field::ECHO_RQ), false) => Some(Right::Echo),
+        (Some(field::STORE_RQ), true) if !negotiate::is_service(&class) => Some(Right::Store),
+        (Some(field::FIND_RQ), true) if is_query(&class) => Some(Right::Find),
+        (Some(field::GET_RQ), true) if is_get(&class) => Some(Right::Get),
+        (Some(field::MOVE_RQ), true) if is_move(&class) => Some(Right::Move),
+        _ => None,
+    };
+    // Again for every request: the rules may have changed since the association was accepted.
+    let allowed = right.map(|right| (right, allowed(archive, peer, right)));
+    let (service, status) = match (allowed, command::command_field(set)) {
+        (Some((right, Err(status))), _) => {
+            if data {
+                association.drain_data().await?;
+            }
+            (right.name(), status)
         }
-        (Some(field::FIND_RQ), true) if is_query(&class) => {
-            ("find", find::find(association, archive, context, set).await?)
+        (Some((Right::Echo, Ok(_))), _) => ("echo", Status::new(status::SUCCESS, "")),
+        (Some((Right::Store, Ok(_))), _) => ("store", store::store(association, archive, peer, context, set).await?),
+        (Some((Right::Find, Ok(entry))), _) => {
+            ("find", find::find(association, archive, context, set, entry.hierarchy).await?)
         }
-        (Some(field::GET_RQ), true) if is_get(&class) => {
-            retrieve::get(shared, association, context, set).await?;
+        (Some((Right::Get, Ok(entry))), _) => {
+            retrieve::get(shared, association, context, set, entry.hierarchy).await?;
             return Ok("get");
         }
-        (Some(field::MOVE_RQ), true) if is_move(&class) => {
-            retrieve::move_to(shared, association, peer, context, set).await?;
+        (Some((Right::Move, Ok(entry))), _) => {
+            retrieve::move_to(shared, association, peer, context, set, entry.hierarchy).await?;
             return Ok("move");
         }
         // A cancel for an operation that is over already (PS3.7 §9.3.2.3).
-        (Some(field::CANCEL_RQ), _) => return Ok("cancel"),
-        (Some(kind), _) if kind & field::RESPONSE == 0 => {
+        (None, Some(field::CANCEL_RQ)) => return Ok("cancel"),
+        (None, Some(kind)) if kind & field::RESPONSE == 0 => {
             if data {
                 association.drain_data().await?;
             }
@@ -227,6 +269,29 @@ async fn request(
     };
     respond(&shared.metrics, association, context, set, service, &status).await?;
     Ok(service)
+}
+
+/// The rules for the caller, if they allow this.
+fn allowed(archive: &Archive, peer: &Peer, right: Right) -> Result<Arc<Entry>, Status> {
+    match archive.peers().caller(&peer.calling, peer.from) {
+        Ok(entry) if entry.may(right) => Ok(entry),
+        Ok(_) | Err(NotAdmitted::Title | NotAdmitted::Address) => {
+            tracing::warn!(calling_ae = peer.calling, right = right.name(), "a request was refused: not authorised");
+            Err(Status::new(status::NOT_AUTHORISED, format!("{} is not allowed to this caller", right.name())))
+        }
+        Err(why @ NotAdmitted::NotYet) => Err(Status::new(status::OUT_OF_RESOURCES, why.to_string())),
+    }
+}
+
+fn service_of(right: Right) -> Service {
+    match right {
+        Right::Echo => Service::Echo,
+        Right::Store => Service::Store,
+        Right::Find => Service::Find,
+        Right::Move => Service::Move,
+        Right::Get => Service::Get,
+        Right::Commit => Service::Commit,
+    }
 }
 
 /// Sends the final response of an operation that has no counts.

@@ -17,6 +17,7 @@ use archive_model::{
 };
 use archive_service::{
     Archive, ConvertError, Converting, Freshness, InstanceRow, Level, Listing, ReadError, Reading, Selection,
+    peers::{Destination, Hierarchy},
 };
 use archive_upper_layer::negotiate::CONTEXTS_MAX;
 use bytes::Bytes;
@@ -57,8 +58,9 @@ pub(crate) async fn get(
     association: &mut Association,
     context: u8,
     request: &DataSet,
+    hierarchy: Hierarchy,
 ) -> Result<(), Ended> {
-    let Listing { rows, may_be_stale } = match select(&shared.archive, association, context).await? {
+    let Listing { rows, may_be_stale } = match select(&shared.archive, association, context, hierarchy).await? {
         Ok(listing) => listing,
         Err(status) => return refuse(shared, association, context, request, "get", &status).await,
     };
@@ -84,14 +86,15 @@ pub(crate) async fn move_to(
     peer: &Peer,
     context: u8,
     request: &DataSet,
+    hierarchy: Hierarchy,
 ) -> Result<(), Ended> {
-    let Listing { rows, may_be_stale } = match select(&shared.archive, association, context).await? {
+    let Listing { rows, may_be_stale } = match select(&shared.archive, association, context, hierarchy).await? {
         Ok(listing) => listing,
         Err(status) => return refuse(shared, association, context, request, "move", &status).await,
     };
     let destination = request.text(tags::MOVE_DESTINATION).unwrap_or_default();
-    let Some(remote) = shared.archive.remote(destination) else {
-        let status = Status::new(status::UNKNOWN_DESTINATION, "the move destination is not configured (--remote-ae)");
+    let Some(Destination { remote, transfer_syntaxes }) = shared.archive.peers().destination(destination) else {
+        let status = Status::new(status::UNKNOWN_DESTINATION, "the move destination is not configured (peer set)");
         return refuse(shared, association, context, request, "move", &status).await;
     };
     let mut operation = Operation::new(context, request, rows.len(), may_be_stale);
@@ -100,7 +103,7 @@ pub(crate) async fn move_to(
     let deadlines = Deadlines { artim: deadlines.artim.min(DESTINATION_WITHIN), ..deadlines };
     let mut losses = 0;
     'parts: for rows in by_contexts(&rows) {
-        let proposals = proposals(rows);
+        let proposals = proposals(rows, &transfer_syntaxes);
         let mut to = None;
         for row in rows {
             if to.is_none() && losses < LOSSES_MAX {
@@ -284,13 +287,15 @@ async fn select(
     archive: &Archive,
     association: &mut Association,
     context: u8,
+    hierarchy: Hierarchy,
 ) -> Result<Result<Listing, Status>, Ended> {
     let identifier = match find::identifier(association, context).await? {
         Ok(identifier) => identifier,
         Err(status) => return Ok(Err(status)),
     };
     let class = association.contexts.get(&context).map(|context| context.abstract_syntax.clone()).unwrap_or_default();
-    let selection = match find::level(&class, &identifier).and_then(|level| selection(&identifier, level)) {
+    let level = find::level(&class, &identifier, hierarchy);
+    let selection = match level.and_then(|level| selection(&identifier, level)) {
         Ok(selection) => selection,
         Err(status) => return Ok(Err(status)),
     };
@@ -515,13 +520,21 @@ fn by_contexts(rows: &[InstanceRow]) -> Vec<&[InstanceRow]> {
     parts
 }
 
-fn proposals(rows: &[InstanceRow]) -> Vec<Proposal> {
+/// As stored, and in plain encodings; where the destination has `permitted` ones, in these only.
+fn proposals(rows: &[InstanceRow], permitted: &[Uid]) -> Vec<Proposal> {
     let mut wanted = BTreeSet::new();
     for row in rows {
-        let class = row.sop_class.as_str();
-        wanted.insert(Proposal::new(class, &[&row.transfer_syntax]));
-        if can_recode(&row.transfer_syntax, EXPLICIT_LE) {
-            wanted.insert(Proposal::new(class, &[EXPLICIT_LE, IMPLICIT_LE]));
+        let (class, stored) = (row.sop_class.as_str(), row.transfer_syntax.as_str());
+        if permitted.is_empty() || permitted.iter().any(|syntax| syntax.as_str() == stored) {
+            wanted.insert(Proposal::new(class, &[stored]));
+        }
+        let plain: Vec<&str> = match permitted {
+            [] if can_recode(stored, EXPLICIT_LE) => vec![EXPLICIT_LE, IMPLICIT_LE],
+            [] => Vec::new(),
+            some => some.iter().map(Uid::as_str).filter(|to| *to != stored && can_recode(stored, to)).collect(),
+        };
+        if !plain.is_empty() {
+            wanted.insert(Proposal::new(class, &plain));
         }
     }
     wanted.into_iter().collect()

@@ -1,7 +1,7 @@
 //! The listener: connections in, associations out, limits in between.
 
 use crate::{association::Deadlines, metrics::Metrics, provider};
-use archive_service::Archive;
+use archive_service::{Archive, peers::Peer as Entry};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use std::{
@@ -54,7 +54,7 @@ pub(crate) struct Shared {
     pub(crate) stopping: CancellationToken,
     /// The grace of running operations is over.
     pub(crate) deadline: CancellationToken,
-    open: Mutex<BTreeMap<IpAddr, Open>>,
+    open: Mutex<Open>,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -83,7 +83,7 @@ impl DimseServer {
             metrics: Metrics::register(registry).map_err(io::Error::other)?,
             stopping: CancellationToken::new(),
             deadline: CancellationToken::new(),
-            open: Mutex::new(BTreeMap::new()),
+            open: Mutex::new(Open::default()),
             tasks: TaskTracker::new(),
         });
         let accepting = tokio::spawn(accept(Arc::clone(&shared), listener));
@@ -138,15 +138,23 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
         let task = Arc::clone(&shared);
         number += 1;
         let served = async move {
-            provider::serve(task, stream, from.to_string(), place).await;
+            provider::serve(task, stream, from, place).await;
         };
         shared.tasks.spawn(served.instrument(tracing::info_span!("association", number)));
     }
 }
 
+/// All connections, counted.
+#[derive(Debug, Default)]
+struct Open {
+    by_address: BTreeMap<IpAddr, OpenOf>,
+    /// Associations, by the entry of the registry that their callers are under.
+    by_entry: BTreeMap<String, usize>,
+}
+
 /// Connections of one address.
 #[derive(Debug, Clone, Copy, Default)]
-struct Open {
+struct OpenOf {
     /// Which have not said yet what they want.
     begun: usize,
     /// Associations.
@@ -159,30 +167,39 @@ pub(crate) struct Place {
     shared: Arc<Shared>,
     from: IpAddr,
     established: bool,
+    /// The entry of the registry that it counts under.
+    entry: Option<String>,
 }
 
 impl Place {
     /// A place among those that have begun; `None` when there is none left, for this address or for all.
     fn take(shared: &Arc<Shared>, from: IpAddr) -> Option<Self> {
-        let mut open = shared.open.lock();
+        let open = &mut shared.open.lock().by_address;
         let all: usize = open.values().map(|open| open.begun).sum();
         let own = open.get(&from).copied().unwrap_or_default().begun;
         if all >= shared.settings.associations_max || own >= shared.settings.associations_per_peer_max {
             return None;
         }
         open.entry(from).or_default().begun += 1;
-        Some(Self { shared: Arc::clone(shared), from, established: false })
+        Some(Self { shared: Arc::clone(shared), from, established: false, entry: None })
     }
 
-    /// Takes a place among the associations; whether there was one.
-    pub(crate) fn establish(&mut self) -> bool {
+    /// Takes a place among the associations, and among those of the caller's entry; whether there was one.
+    pub(crate) fn establish(&mut self, entry: &Entry) -> bool {
         let mut open = self.shared.open.lock();
-        let all: usize = open.values().map(|open| open.established).sum();
-        let own = open.entry(self.from).or_default();
+        let Open { by_address, by_entry } = &mut *open;
+        let all: usize = by_address.values().map(|open| open.established).sum();
+        let own = by_address.entry(self.from).or_default();
         let settings = &self.shared.settings;
         if all >= settings.associations_max || own.established >= settings.associations_per_peer_max {
             return false;
         }
+        let of_entry = by_entry.get(entry.ae.as_str()).copied().unwrap_or_default();
+        if entry.associations_max.is_some_and(|most| of_entry >= usize::try_from(most).unwrap_or(usize::MAX)) {
+            return false;
+        }
+        by_entry.insert(entry.ae.to_string(), of_entry + 1);
+        self.entry = Some(entry.ae.to_string());
         own.begun -= 1;
         own.established += 1;
         self.established = true;
@@ -194,7 +211,16 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.shared.open.lock();
-        let Some(own) = open.get_mut(&self.from) else { return };
+        let Open { by_address, by_entry } = &mut *open;
+        if let Some(entry) = self.entry.take()
+            && let Some(of_entry) = by_entry.get_mut(&entry)
+        {
+            *of_entry -= 1;
+            if *of_entry == 0 {
+                by_entry.remove(&entry);
+            }
+        }
+        let Some(own) = by_address.get_mut(&self.from) else { return };
         if self.established {
             own.established -= 1;
             self.shared.metrics.associations.dec();
@@ -202,7 +228,7 @@ impl Drop for Place {
             own.begun -= 1;
         }
         if own.begun + own.established == 0 {
-            open.remove(&self.from);
+            by_address.remove(&self.from);
         }
     }
 }

@@ -40,6 +40,10 @@ pub const CANNOT_UNDERSTAND: u16 = 0xC000;
 pub const SYNTAX_NOT_SUPPORTED: u16 = 0xC122;
 /// Processing failure (PS3.7 C.5.13).
 pub const PROCESSING_FAILURE: u16 = 0x0110;
+/// Duplicate SOP instance (PS3.7 C.5.6): other content is stored under the UID.
+pub const DUPLICATE_INSTANCE: u16 = 0x0111;
+/// Not authorised (PS3.7 C.5.17).
+pub const NOT_AUTHORISED: u16 = 0x0124;
 /// Invalid SOP instance (PS3.7 C.5.14).
 pub const INVALID_INSTANCE: u16 = 0x0117;
 /// SOP class not supported (PS3.7 C.5.20).
@@ -100,6 +104,9 @@ impl From<&StoreError> for Status {
             StoreError::Overloaded => Self::new(OUT_OF_RESOURCES, "busy; send again in some seconds"),
             StoreError::DiskFull => Self::new(OUT_OF_RESOURCES, "the disk is too full to admit images"),
             StoreError::Stopping => Self::new(OUT_OF_RESOURCES, "this node is stopping; send to another"),
+            StoreError::OtherContent => {
+                Self::new(DUPLICATE_INSTANCE, "other content is stored under this SOP Instance UID")
+            }
             StoreError::Refused { .. } => Self::new(PROCESSING_FAILURE, "the catalogue refused the instance"),
         }
     }
@@ -143,6 +150,7 @@ mod tests {
         assert_eq!(code(StoreError::Mismatch { what: "SOP Class UID (0008,0016)" }), MISMATCH);
         let syntax = archive_model::Uid::parse("implicit").map_err(StoreError::TransferSyntax);
         assert_eq!(syntax.map_err(code), Err(SYNTAX_NOT_SUPPORTED));
+        assert_eq!(code(StoreError::OtherContent), DUPLICATE_INSTANCE);
         assert_eq!(code(StoreError::Refused { why: String::new() }), PROCESSING_FAILURE);
     }
 

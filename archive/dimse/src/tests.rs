@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod hostile;
+mod peers;
 mod retrieve;
 mod store;
 mod support;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use raft_groups::Node;
 use raft_tier::{ClusterStore, Manifest, Options, Progress, Repository, Source, TierError, create};
-use raft_types::{BlockAddress, BodyRef, BoxFuture, GroupId, Propose, Seed, StateMachine};
+use raft_types::{BlockAddress, BodyRef, BoxFuture, GroupId, KeptDocument, Propose, Seed, StateMachine};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -46,6 +46,10 @@ impl Source for NodeSource {
 
     fn bodies_of(&self, piece: &[u8]) -> Result<Vec<BodyRef>, String> {
         self.catalog.bodies_of(piece).map_err(|error| crate::chain(&error))
+    }
+
+    fn documents(&self) -> Vec<KeptDocument> {
+        self.node.kept_documents()
     }
 
     fn body(&self, address: BlockAddress, length_bytes: u32) -> BoxFuture<'_, Result<Bytes, String>> {

@@ -8,6 +8,7 @@ mod delete;
 mod fetch;
 mod logging;
 mod node;
+mod peer;
 mod recover;
 mod restore;
 mod serve;
@@ -54,6 +55,11 @@ enum Verb {
         #[command(subcommand)]
         verb: node::NodeVerb,
     },
+    /// Manage the application entities that call this archive, and that it calls.
+    Peer {
+        #[command(subcommand)]
+        verb: peer::PeerVerb,
+    },
     /// Make backups to a folder or to S3, list, check and remove them.
     Backup {
         #[command(subcommand)]
@@ -84,6 +90,7 @@ fn main() -> ExitCode {
         Verb::Delete(flags) => delete::delete(flags),
         Verb::Deletions(flags) => delete::deletions(flags),
         Verb::Node { verb } => node::run(verb),
+        Verb::Peer { verb } => peer::run(verb),
         Verb::Backup { verb } => stores::run(verb),
         Verb::Restore(flags) => restore::run(flags),
         Verb::Recover(flags) => recover::run(flags),

@@ -94,6 +94,7 @@ pub(crate) fn run(flags: RecoverFlags) -> Result<ExitCode, Failure> {
     let marker = begun.unwrap_or_else(|| {
         let mut new = Unfinished::new("recover", format!("cluster {old_id}"), name, Uuid::new_v4());
         (new.former_cluster_ids, new.group_count) = (former, plan.group_count);
+        new.documents = plan.documents.clone();
         new
     });
     let recovered = apply(&flags, own, &guard, &others, &plan, &marker)?;

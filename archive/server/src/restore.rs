@@ -98,7 +98,9 @@ async fn restore(flags: RestoreFlags) -> Result<ExitCode, Failure> {
     }
     let groups = manifest.groups.iter().map(|entry| entry.group).collect::<Vec<_>>();
     let (name, count) = (flags.name.clone(), manifest.group_count);
-    let (alone, marker_here) = (identity.clone(), marker.clone());
+    let alone = identity.clone();
+    let mut marker_here = marker.clone();
+    marker_here.documents = manifest.documents.clone();
     tokio::task::spawn_blocking(move || {
         for group in groups {
             refound_group(&lane, &*machine, group, &name)?;

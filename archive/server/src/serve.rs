@@ -10,18 +10,21 @@ use crate::{
     Failure,
     alone::Alone,
     backup::Backups,
-    logging,
+    logging, peer,
     settings::{ServeFlags, Settings},
     watchdog,
     world::{SystemClock, SystemSeed},
 };
 use archive_catalog::{Catalog, CatalogOptions};
 use archive_dimse::{Deadlines, DimseServer, DimseSettings};
-use archive_service::{Archive, ServiceSettings};
+use archive_model::AeTitle;
+use archive_service::{Archive, RemoteAe, ServiceSettings};
 use archive_web::{Health, NodeOrder, Web, WebSettings};
 use raft_groups::{Identity, Node, NodeOptions, Retention, Unfinished, Upkeep};
 use raft_lanes::{FolderDisk, Lane, LaneMetrics, LaneOptions, OnHole};
-use raft_types::{BoxFuture, Clock, Disk, Message, Propose, Refusal, Seed, Serve, StateMachine, Stream, Wire};
+use raft_types::{
+    BoxFuture, Clock, Disk, Documents, Message, Propose, Refusal, Seed, Serve, StateMachine, Stream, Wire,
+};
 use raft_wire::{Hello, TcpWire, WireOptions};
 use std::{
     io::Write,
@@ -112,7 +115,10 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
         limits: settings.limits.clone(),
         ..ServiceSettings::default()
     };
-    let archive = Archive::new(Arc::clone(&catalog), log, clock, service, &registry);
+    let documents: Arc<dyn Documents> = Arc::<Node>::clone(&node);
+    let archive = Archive::new(Arc::clone(&catalog), log, documents, clock, service, &registry);
+    let peers = Arc::clone(archive.peers());
+    tasks.spawn(until(stop.clone(), async move { peers.follow().await }));
     tasks.spawn(until(stop.clone(), archive.clone().forget_orphans()));
     let dimse_settings = DimseSettings {
         associations_max: size(settings.associations),
@@ -126,7 +132,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
     if let Some(to) = settings.backup_to.clone() {
         tasks.spawn(until(stop.clone(), Arc::clone(&backups).make_now_and_then(to, settings.backup_every)));
     }
-    let health: Arc<dyn Health> = Arc::new(NodeHealth(Arc::clone(&node), backups));
+    let health: Arc<dyn Health> = Arc::new(NodeHealth(Arc::clone(&node), backups, archive.clone()));
     let web_settings = WebSettings {
         connections_max: size(settings.connections),
         connections_per_peer_max: size(settings.connections_per_peer),
@@ -353,7 +359,7 @@ fn say_where(settings: &Settings, dimse: &DimseServer, web: &Web, wire: Option<&
 }
 
 /// What `/health/*` says.
-struct NodeHealth(Arc<Node>, Arc<Backups>);
+struct NodeHealth(Arc<Node>, Arc<Backups>, Archive);
 
 impl Health for NodeHealth {
     fn live(&self) -> bool {
@@ -361,7 +367,11 @@ impl Health for NodeHealth {
     }
 
     fn ready(&self) -> Result<(), String> {
-        if *self.0.ready().borrow() { Ok(()) } else { Err(self.0.status().phase) }
+        if !*self.0.ready().borrow() {
+            return Err(self.0.status().phase);
+        }
+        // Until then nobody is admitted.
+        self.2.peers().registry().map(|_| ()).map_err(|error| error.to_string())
     }
 
     fn scrub(&self) -> u64 {
@@ -385,6 +395,10 @@ impl Health for NodeHealth {
             };
             done.map_err(|error| error.to_string())
         })
+    }
+
+    fn echo(&self, calling: AeTitle, remote: RemoteAe) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move { peer::echo_to(&calling, &remote).await.map_err(|error| error.to_string()) })
     }
 
     fn begin_backup(&self, to: String) -> Result<(), String> {

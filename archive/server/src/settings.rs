@@ -45,7 +45,8 @@ pub(crate) struct ServeFlags {
     #[arg(long, env = "TRIPTYCH_AE_TITLE", value_name = "TITLE")]
     pub(crate) ae_title: Option<String>,
 
-    /// An application that C-MOVE may send to; may be given several times (in the environment: separated by commas).
+    /// An application that C-MOVE of this node may send to; may be given several times (in the environment: separated by
+    /// commas). What `triptych peer set` says of the same title wins, and is known on every node.
     #[arg(long, env = "TRIPTYCH_REMOTE_AE", value_name = "NAME=HOST:PORT", value_delimiter = ',')]
     #[serde(default)]
     pub(crate) remote_ae: Vec<String>,

@@ -1,12 +1,12 @@
 //! The archive: what the two faces hold. Cheap to clone.
 
 use crate::{
-    ClusterStatus, Ingest, InstanceRow, Offer, Reading, RemoteAe, ServiceSettings, StoreError, Stored,
+    ClusterStatus, Ingest, InstanceRow, Offer, Peers, Reading, RemoteAe, ServiceSettings, StoreError, Stored,
     memory::IngestMemory, metrics::Metrics,
 };
 use archive_catalog::{Admission, Catalog};
 use archive_model::{AeTitle, Limits, Uid};
-use raft_types::{ByteBudget, Clock, Propose};
+use raft_types::{ByteBudget, Clock, Documents, Propose};
 use std::{
     ops::Range,
     sync::{
@@ -28,6 +28,7 @@ struct Inner {
     log: Arc<dyn Propose>,
     clock: Arc<dyn Clock>,
     settings: ServiceSettings,
+    peers: Arc<Peers>,
     ingest_memory: IngestMemory,
     read_budget: ByteBudget,
     queries: Arc<Semaphore>,
@@ -38,11 +39,12 @@ struct Inner {
 }
 
 impl Archive {
-    /// Wires the use cases; nothing runs yet.
+    /// Wires the use cases; nothing runs yet. Nobody is admitted before [`Peers::follow`] does.
     #[must_use]
     pub fn new(
         catalog: Arc<Catalog>,
         log: Arc<dyn Propose>,
+        documents: Arc<dyn Documents>,
         clock: Arc<dyn Clock>,
         settings: ServiceSettings,
         registry: &prometheus::Registry,
@@ -55,6 +57,7 @@ impl Archive {
             read_budget: ByteBudget::new(settings.read_bytes_max),
             queries: Arc::new(Semaphore::new(settings.queries_max.max(1))),
             look_ups: Arc::new(Semaphore::new(settings.queries_max.max(1))),
+            peers: Arc::new(Peers::new(documents, settings.remotes.clone())),
             settings,
             metrics: Metrics::new(registry),
             tasks: TaskTracker::new(),
@@ -112,10 +115,16 @@ impl Archive {
         &self.inner.settings.ae_title
     }
 
+    /// Who may call, who is called, and by which rules.
+    #[must_use]
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.inner.peers
+    }
+
     /// The application that images may be moved to under the title `ae`.
     #[must_use]
     pub fn remote(&self, ae: &str) -> Option<RemoteAe> {
-        self.inner.settings.remotes.get(ae.trim()).cloned()
+        self.inner.peers.destination(ae).map(|destination| destination.remote)
     }
 
     /// Limits of the pre-validator.
@@ -180,13 +189,19 @@ impl Archive {
             Admission::New => "new",
             Admission::Same => "same",
             Admission::Version { .. } => "version",
+            Admission::Replaced { .. } => "replaced",
         };
         metrics.stored.with_label_values(&[admission]).inc();
         metrics.stored_bytes.with_label_values(&[protocol]).inc_by(length_bytes);
         metrics.ingest_bytes.set(gauge(self.inner.ingest_memory.used()));
-        if let Admission::Version { number } = stored.admission {
-            tracing::warn!(study = %stored.study, instance = %stored.instance, number,
-                "other content under a known UID: kept as a version");
+        match stored.admission {
+            Admission::New | Admission::Same => {}
+            Admission::Version { number } => tracing::warn!(study = %stored.study, instance = %stored.instance, number,
+                "other content under a known UID: kept as a version"),
+            Admission::Replaced { number } => {
+                tracing::warn!(study = %stored.study, instance = %stored.instance, number,
+                "other content under a known UID: it answers now, and the one before is kept as a version")
+            }
         }
     }
 
@@ -200,6 +215,7 @@ impl Archive {
             StoreError::Unknown => "unknown",
             StoreError::Overloaded => "overloaded",
             StoreError::DiskFull => "disk_full",
+            StoreError::OtherContent => "other_content",
             StoreError::Refused { .. } => "refused",
             StoreError::Stopping => "stopping",
         };

@@ -42,6 +42,10 @@ pub enum StoreError {
     /// No space to admit images.
     #[error("the disk is too full to admit images: free some space or add a node")]
     DiskFull,
+    /// Another content is stored under its UID, and the policy of its sender is to reject such: send it under a UID of its
+    /// own, or have the policy changed.
+    #[error("other content is stored under this SOP Instance UID, and its sender's policy is to reject that")]
+    OtherContent,
     /// The log refused the command: the reason is the catalogue's.
     #[error("the catalogue refused the instance: {why}")]
     Refused {

@@ -23,7 +23,8 @@ use crate::{
     memory::{IngestPermit, Share},
 };
 use archive_catalog::{
-    Admission, BlockPart, Command, HeadError, InstanceHead, Outcome, Source, UploadId, instance_head,
+    Admission, BlockPart, Command, HeadError, InstanceHead, OtherContent, Outcome, RefusedWhy, Source, UploadId,
+    instance_head,
 };
 use archive_model::{Scanned, Scanner, Uid, tags, transfer_syntax};
 use bytes::Bytes;
@@ -272,15 +273,17 @@ impl Ingest {
         };
         metrics.validate.observe((self.validating + started.elapsed()).as_secs_f64());
 
+        // The policy of this moment travels with the instance: what is applied is the same on every node.
+        let other_content = self.archive.peers().other_content(&self.offer.source);
         let started = Instant::now();
         let names = (head.study.clone(), head.series.clone(), head.instance.clone(), head.sop_class.clone());
         let outcome = match self.large.take() {
             None => {
-                let outcome = put_small(&self.archive, head, body).await?;
+                let outcome = put_small(&self.archive, head, body, other_content).await?;
                 drop(permit);
                 outcome
             }
-            Some(large) => large.commit(&self.archive, head, body, permit).await?,
+            Some(large) => large.commit(&self.archive, head, body, permit, other_content).await?,
         };
         metrics.propose.observe(started.elapsed().as_secs_f64());
         match outcome {
@@ -292,6 +295,7 @@ impl Ingest {
                 admission,
                 warnings,
             }),
+            Outcome::Refused(RefusedWhy::OtherContent) => Err(StoreError::OtherContent),
             Outcome::Refused(why) => Err(StoreError::Refused { why: format!("{why:?}") }),
             Outcome::Held { .. } | Outcome::Aborted | Outcome::Nothing | Outcome::Deleted { .. } => {
                 Err(StoreError::Refused { why: "the log answered another question".into() })
@@ -339,9 +343,14 @@ fn agrees(offer: &Offer, scanned: &Scanned) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn put_small(archive: &Archive, head: InstanceHead, body: Bytes) -> Result<Outcome, StoreError> {
+async fn put_small(
+    archive: &Archive,
+    head: InstanceHead,
+    body: Bytes,
+    other_content: OtherContent,
+) -> Result<Outcome, StoreError> {
     let group = archive.group_of(&head.study)?;
-    archive.propose(group, &Command::PutSmall { head }, body).await.map(|(outcome, _)| outcome)
+    archive.propose(group, &Command::put_small(head, other_content), body).await.map(|(outcome, _)| outcome)
 }
 
 impl Large {
@@ -386,6 +395,7 @@ impl Large {
         head: InstanceHead,
         last: Bytes,
         permit: Option<IngestPermit>,
+        other_content: OtherContent,
     ) -> Result<Outcome, StoreError> {
         if archive.group_of(&head.study)? != self.group {
             return Err(StoreError::Mismatch { what: "Study Instance UID (0020,000D)" });
@@ -396,7 +406,7 @@ impl Large {
         self.wait_for(0).await?;
         self.placed.sort_unstable_by_key(|(seq, _)| *seq);
         let blocks = self.placed.drain(..).map(|(_, part)| part).collect();
-        let command = Command::Commit { upload: self.upload, head, blocks };
+        let command = Command::commit(self.upload, head, blocks, other_content);
         let (outcome, _) = archive.propose(self.group, &command, Bytes::new()).await?;
         self.orphans.archive = None;
         Ok(outcome)

@@ -17,6 +17,7 @@
 //! - S-2 Nothing is looked into before the pre-validator has accepted it; nothing is committed before it has seen the end.
 //! - S-3 Bytes in memory hold a permit of a budget, from before they are gathered until the log has answered:
 //!   what its caches keep after that, they count themselves.
+//! - PR-1…PR-4 Who is admitted, and by which rules: see `peers.rs`.
 //! - S-4 An outcome that is not known is `StoreError::Unknown`, never success and never "refused".
 
 mod archive;
@@ -27,6 +28,7 @@ mod ingest;
 mod memory;
 mod metrics;
 mod orphans;
+pub mod peers;
 mod query;
 mod read;
 mod settings;
@@ -37,13 +39,14 @@ mod tests;
 
 pub use archive::Archive;
 pub use archive_catalog::{
-    Admission, COMPUTED, CatalogError, Find, Include, InstanceRow, KEYS, Key, Level, Protocol, Selection, Source,
-    Target, Tombstone, Totals,
+    Admission, COMPUTED, CatalogError, Find, Include, InstanceRow, KEYS, Key, Level, OtherContent, Protocol, Selection,
+    Source, Target, Tombstone, Totals, Version,
 };
 pub use convert::{ConvertError, Converting};
 pub use delete::Deleted;
 pub use error::{QueryError, StoreError};
 pub use ingest::{Ingest, Offer, Stored};
+pub use peers::Peers;
 pub use query::{Freshness, Headers, Listing, Matches};
 pub use raft_types::{ClusterStatus, ReadError};
 pub use read::Reading;

@@ -1,8 +1,8 @@
 //! Queries and look-ups: fresh by a read index, run off the async threads, streamed with back-pressure.
 
 use crate::{Archive, QueryError};
-use archive_catalog::{Catalog, CatalogError, Find, HeaderPages, InstanceRow, Search, Selection, Totals};
-use archive_model::{DataSet, FrameMap, Tag};
+use archive_catalog::{Catalog, CatalogError, Find, HeaderPages, InstanceRow, Search, Selection, Totals, Version};
+use archive_model::{DataSet, FrameMap, Tag, Uid};
 use bytes::Bytes;
 use raft_types::{GroupId, ReadError};
 use std::sync::Arc;
@@ -142,9 +142,10 @@ impl Archive {
 
     /// The instances of a selection, in order of retrieval.
     ///
-    /// A committed instance never changes: one that is asked for by its UID and is here is answered at once, whoever leads.
-    /// What else a study has, its leader must say. Without a majority the rows that are here are answered all the same, and
-    /// are said to be perhaps not all; only an empty answer is none.
+    /// A committed instance stays what it is, unless a sender whose policy is to replace sends another content: one that is
+    /// asked for by its UID and is here is answered at once, whoever leads. What else a study has, its leader must say. Without
+    /// a majority the rows that are here are answered all the same, and are said to be perhaps not all; only an empty answer
+    /// is none.
     ///
     /// # Errors
     /// `NoQuorum` when nothing is found here and no majority can confirm it; `Starting` before this node knows whom to ask.
@@ -188,6 +189,21 @@ impl Archive {
     pub async fn frames(&self, row: &InstanceRow) -> Result<Option<FrameMap>, QueryError> {
         let (catalog, row) = (Arc::clone(self.catalog()), row.clone());
         self.look_up(move || catalog.frames(&row)).await
+    }
+
+    /// The contents of a study that are kept beside those that its UIDs answer, at most `limit`; with `only` that number of
+    /// one instance.
+    ///
+    /// # Errors
+    /// `NoQuorum` when a fresh answer cannot be had.
+    pub async fn versions(&self, study: Uid, only: Option<(Uid, u32)>, limit: u32) -> Result<Vec<Version>, QueryError> {
+        self.refresh(&[study.to_string()], Freshness::ReadIndex).await?;
+        let catalog = Arc::clone(self.catalog());
+        self.look_up(move || {
+            let only = only.as_ref().map(|(instance, number)| (instance, *number));
+            catalog.versions(&study, only, limit)
+        })
+        .await
     }
 
     /// How much is held.

@@ -17,7 +17,7 @@ pub struct RemoteAe {
 pub struct ServiceSettings {
     /// Our AE title, the same on every node. Default `TRIPTYCH`.
     pub ae_title: AeTitle,
-    /// Applications that images may be moved to, by title.
+    /// Applications that images may be moved to, by title, unless the registry of peers lists them (`peers.rs`).
     pub remotes: BTreeMap<String, RemoteAe>,
     /// Limits of the pre-validator.
     pub limits: Limits,

@@ -4,8 +4,8 @@ use archive_catalog::{Catalog, CatalogOptions};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use raft_types::{
-    BlockAddress, BoxFuture, Clock, ClusterStatus, Command, Committed, CommittedEntry, GroupId, GroupStatus,
-    LogPosition, Propose, ProposeError, Proposed, ReadError, StateMachine, Versioned,
+    BlockAddress, BoxFuture, Clock, ClusterStatus, Command, Committed, CommittedEntry, Document, DocumentError,
+    Documents, GroupId, GroupStatus, LogPosition, Propose, ProposeError, Proposed, ReadError, StateMachine, Versioned,
 };
 use std::{
     collections::BTreeMap,
@@ -153,6 +153,53 @@ impl Propose for LocalLog {
     }
 }
 
+/// Documents in memory, known at once; several archives may share them.
+#[derive(Default)]
+pub struct LocalDocuments {
+    held: Mutex<BTreeMap<String, Document>>,
+    changed: tokio::sync::Notify,
+}
+
+impl LocalDocuments {
+    /// None is set.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+}
+
+impl Documents for LocalDocuments {
+    fn next<'a>(&'a self, key: &'a str, seen: Option<u64>) -> BoxFuture<'a, Document> {
+        Box::pin(async move {
+            loop {
+                // Before the look: a change behind it is heard of.
+                let changed = self.changed.notified();
+                let document = self.held.lock().get(key).cloned().unwrap_or_default();
+                if seen != Some(document.version) {
+                    return document;
+                }
+                changed.await;
+            }
+        })
+    }
+
+    fn put<'a>(&'a self, key: &'a str, expected: u64, bytes: Bytes) -> BoxFuture<'a, Result<u64, DocumentError>> {
+        Box::pin(async move {
+            let mut held = self.held.lock();
+            let document = held.entry(key.to_owned()).or_default();
+            if document.version != expected {
+                return Err(DocumentError::Changed { version: document.version });
+            }
+            if bytes.len() > 256 << 10 {
+                return Err(DocumentError::Refused("the document is too large".into()));
+            }
+            *document = Document { version: expected + 1, bytes };
+            self.changed.notify_waiters();
+            Ok(expected + 1)
+        })
+    }
+}
+
 /// A clock that stands still.
 pub struct StoppedClock;
 
@@ -172,9 +219,25 @@ impl Clock for StoppedClock {
 /// When the catalogue cannot be opened.
 #[must_use]
 pub fn archive(folder: &Path, settings: ServiceSettings) -> (Archive, Arc<LocalLog>) {
+    let (archive, log) = archive_with(folder, settings, LocalDocuments::new());
+    archive.peers().learn(&Document::default());
+    (archive, log)
+}
+
+/// The same with these documents, of which it knows nothing before [`crate::Peers::follow`] runs.
+///
+/// # Panics
+/// When the catalogue cannot be opened.
+#[must_use]
+pub fn archive_with(
+    folder: &Path,
+    settings: ServiceSettings,
+    documents: Arc<LocalDocuments>,
+) -> (Archive, Arc<LocalLog>) {
     let catalog = Catalog::open(folder, CatalogOptions::default());
     let catalog = Arc::new(catalog.unwrap_or_else(|error| panic!("open a catalogue for a test: {error}")));
     let log = LocalLog::new(Arc::clone(&catalog));
     let propose: Arc<dyn Propose> = Arc::<LocalLog>::clone(&log);
-    (Archive::new(catalog, propose, Arc::new(StoppedClock), settings, &prometheus::Registry::new()), log)
+    let registry = prometheus::Registry::new();
+    (Archive::new(catalog, propose, documents, Arc::new(StoppedClock), settings, &registry), log)
 }

@@ -4,11 +4,12 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::{
-    Admission, Archive, Find, Freshness, Include, Ingest, Level, Offer, Protocol, Selection, ServiceSettings, Source,
-    StoreError, Stored,
+    Admission, Archive, Find, Freshness, Include, Ingest, Level, Offer, OtherContent, Protocol, Selection,
+    ServiceSettings, Source, StoreError, Stored,
+    peers::Peer,
     testing::{LocalLog, archive},
 };
-use archive_model::{DataSet, Encoding, Invalid, Tag, Uid, VR, tags, write_data_set};
+use archive_model::{AeTitle, DataSet, Encoding, Invalid, Tag, Uid, VR, tags, write_data_set};
 use bytes::Bytes;
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -116,6 +117,46 @@ async fn the_same_again_is_nothing_new_and_other_content_a_version() {
     assert_eq!(bench.bytes("1.2").await, [small]);
     let totals = bench.archive.totals().await.unwrap();
     assert_eq!((totals.instances, totals.versions), (1, 1));
+}
+
+#[tokio::test]
+async fn other_content_of_a_sender_whose_policy_is_to_reject_is_refused_and_nothing_of_it_is_kept() {
+    let bench = Bench::new(ServiceSettings::default());
+    let reject = Peer { other_content: OtherContent::Reject, ..Peer::new(AeTitle::parse("TEST").unwrap()) };
+    bench.archive.peers().set(reject, None).await.unwrap();
+    let (first, small, large) = (object("1.2", 1, 1000, 7), object("1.2", 1, 1000, 8), object("1.2", 1, 3 * MIB, 9));
+    assert_eq!(bench.store(&first).await.unwrap().admission, Admission::New);
+    let before = bench.archive.totals().await.unwrap();
+    for other in [&small, &large] {
+        assert!(matches!(bench.store(other).await, Err(StoreError::OtherContent)));
+    }
+    assert_eq!(bench.store(&first).await.unwrap().admission, Admission::Same);
+    assert_eq!(bench.archive.totals().await.unwrap(), before);
+    assert_eq!(bench.bytes("1.2").await, [first]);
+}
+
+#[tokio::test]
+async fn other_content_of_a_sender_whose_policy_is_to_replace_answers_and_the_first_is_kept() {
+    let bench = Bench::new(ServiceSettings::default());
+    let replace = Peer { other_content: OtherContent::Replace, ..Peer::new(AeTitle::parse("TEST").unwrap()) };
+    bench.archive.peers().set(replace, None).await.unwrap();
+    let (first, second, third) = (object("1.2", 1, 1000, 7), object("1.2", 1, 3 * MIB, 8), object("1.2", 1, 2000, 9));
+    assert_eq!(bench.store(&first).await.unwrap().admission, Admission::New);
+    assert_eq!(bench.store(&second).await.unwrap().admission, Admission::Replaced { number: 1 });
+    assert_eq!(bench.bytes("1.2").await, std::slice::from_ref(&second));
+    assert_eq!(bench.store(&third).await.unwrap().admission, Admission::Replaced { number: 2 });
+    assert_eq!(bench.bytes("1.2").await, std::slice::from_ref(&third));
+    // What is known already changes nothing, however late it comes (V-1).
+    assert_eq!(bench.store(&first).await.unwrap().admission, Admission::Same);
+    assert_eq!(bench.bytes("1.2").await, [third.clone()]);
+    let mut kept = Vec::new();
+    for version in bench.archive.versions(Uid::parse("1.2").unwrap(), None, 10).await.unwrap() {
+        let bytes = bench.archive.read(&version.row, 0..u64::MAX).collect().await.unwrap();
+        kept.push((version.row.version, version.source.calling_ae, bytes));
+    }
+    assert_eq!(kept, [(1, "TEST".to_owned(), first), (2, "TEST".to_owned(), second)]);
+    let totals = bench.archive.totals().await.unwrap();
+    assert_eq!((totals.instances, totals.versions), (1, 2));
 }
 
 /// The log keeps every body it was given, as its cache does for a while: permits inside of them were never given back.

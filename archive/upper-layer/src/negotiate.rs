@@ -1,11 +1,12 @@
 //! What an acceptor answers to A-ASSOCIATE-RQ: pure functions on dicom-ul's PDUs.
 //!
-//! Each presentation context is answered alone (PS3.8 §9.3.3.2): 0 accepted, 3 abstract syntax, 4 transfer syntaxes.
+//! Each presentation context is answered alone (PS3.8 §9.3.3.2): 0 accepted, 1 the caller may not, 3 abstract syntax,
+//! 4 transfer syntaxes.
 //! Among the transfer syntaxes of one context the requestor's order counts, but that retired and implicit ones come last.
 
 use archive_model::{
     AeTitle, EXPLICIT_BE, EXPLICIT_LE, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, IMPLICIT_LE, Uid,
-    may_be_storage, sop_class,
+    is_storage, may_be_storage, sop_class,
 };
 use dicom_ul::pdu::{
     AssociationAC, AssociationRJ, AssociationRJResult, AssociationRJServiceProviderASCEReason,
@@ -23,6 +24,36 @@ pub const CONTEXTS_MAX: usize = 128;
 pub const ITEM_ASYNC_WINDOW: u8 = 0x53;
 /// User identity, the server's response (PS3.7 D.3.3.7.2).
 const ITEM_USER_IDENTITY_RESPONSE: u8 = 0x59;
+/// Storage Commitment Push Model (PS3.4 Annex J).
+const COMMITMENT: &str = "1.2.840.10008.1.20.1";
+
+/// What a context is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Service {
+    /// C-ECHO.
+    Echo,
+    /// C-STORE to us.
+    Store,
+    /// C-FIND.
+    Find,
+    /// C-MOVE.
+    Move,
+    /// C-GET, and the contexts in which objects come back.
+    Get,
+    /// Storage commitment.
+    Commit,
+}
+
+/// Whether whoever calls may do so at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admitted {
+    /// It may.
+    Yes,
+    /// It may not (1, 1, 3).
+    No,
+    /// That is not known yet: it is to try again.
+    NotYet,
+}
 
 /// A context that both ends agreed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +81,29 @@ pub struct Acceptor {
     pub no_stores: bool,
     /// This node is stopping.
     pub stopping: bool,
+    /// Whether the caller may associate.
+    pub admitted: Admitted,
+    /// What the caller may not ask for: contexts that are for nothing else are refused.
+    pub denied: BTreeSet<Service>,
+    /// Whether storage classes that are not known here are refused.
+    pub known_classes_only: bool,
+}
+
+impl Acceptor {
+    /// One that takes everybody for everything.
+    #[must_use]
+    pub fn new(ae_title: AeTitle) -> Self {
+        Self {
+            ae_title,
+            any_called_title: false,
+            full: false,
+            no_stores: false,
+            stopping: false,
+            admitted: Admitted::Yes,
+            denied: BTreeSet::new(),
+            known_classes_only: false,
+        }
+    }
 }
 
 /// An agreed association.
@@ -85,7 +139,7 @@ pub fn answer(request: &AssociationRQ, acceptor: &Acceptor, announced_bytes: u32
     if !acceptor.any_called_title && called != acceptor.ae_title.as_str() {
         return Err(user(AssociationRJServiceUserReason::CalledAETitleNotRecognized));
     }
-    if AeTitle::parse(&request.calling_ae_title).is_err() {
+    if AeTitle::parse(&request.calling_ae_title).is_err() || acceptor.admitted == Admitted::No {
         return Err(user(AssociationRJServiceUserReason::CallingAETitleNotRecognized));
     }
     let later =
@@ -99,13 +153,19 @@ pub fn answer(request: &AssociationRQ, acceptor: &Acceptor, announced_bytes: u32
             let class = trimmed(&context.abstract_syntax);
             may_be_storage(class) && !is_service(class) && !roles.get(class).is_some_and(|roles| roles.scp)
         });
-    if acceptor.stopping || (acceptor.no_stores && only_stores) {
+    let not_yet = acceptor.admitted == Admitted::NotYet;
+    if acceptor.stopping || not_yet || (acceptor.no_stores && only_stores) {
         return Err(later(AssociationRJServiceProviderPresentationReason::TemporaryCongestion));
     }
-    Ok(agree(request, &roles, announced_bytes))
+    Ok(agree(request, acceptor, &roles, announced_bytes))
 }
 
-fn agree(request: &AssociationRQ, roles: &BTreeMap<String, RequestorRoles>, announced_bytes: u32) -> Agreed {
+fn agree(
+    request: &AssociationRQ,
+    acceptor: &Acceptor,
+    roles: &BTreeMap<String, RequestorRoles>,
+    announced_bytes: u32,
+) -> Agreed {
     let mut contexts = BTreeMap::new();
     let mut results = Vec::new();
     let mut seen = BTreeSet::new();
@@ -123,7 +183,7 @@ fn agree(request: &AssociationRQ, roles: &BTreeMap<String, RequestorRoles>, anno
         let (reason, syntax) = if proposed.id.is_multiple_of(2) || !seen.insert(proposed.id) {
             (PresentationContextResultReason::NoReason, None)
         } else {
-            choose(proposed)
+            choose(proposed, acceptor, roles)
         };
         let class = trimmed(&proposed.abstract_syntax);
         if let Some(syntax) = &syntax {
@@ -240,8 +300,32 @@ pub fn is_get(class: &str) -> bool {
     [sop_class::PATIENT_ROOT_GET, sop_class::STUDY_ROOT_GET, sop_class::PATIENT_STUDY_ONLY_GET].contains(&class)
 }
 
-fn choose(proposed: &PresentationContextProposed) -> (PresentationContextResultReason, Option<String>) {
+/// What a context of this class serves: one of them is enough to be allowed.
+fn services_of(class: &str, roles: Option<&RequestorRoles>) -> &'static [Service] {
+    match class {
+        sop_class::VERIFICATION => &[Service::Echo],
+        COMMITMENT => &[Service::Commit],
+        _ if is_query(class) => &[Service::Find],
+        _ if is_move(class) => &[Service::Move],
+        _ if is_get(class) => &[Service::Get],
+        // Who takes the role of the provider receives what he gets (PS3.7 D.3.3.4).
+        _ => match roles {
+            Some(RequestorRoles { scu: false, scp: true }) => &[Service::Get],
+            Some(RequestorRoles { scu: true, scp: true }) => &[Service::Store, Service::Get],
+            Some(RequestorRoles { scp: false, .. }) | None => &[Service::Store],
+        },
+    }
+}
+
+fn choose(
+    proposed: &PresentationContextProposed,
+    acceptor: &Acceptor,
+    roles: &BTreeMap<String, RequestorRoles>,
+) -> (PresentationContextResultReason, Option<String>) {
     let class = trimmed(&proposed.abstract_syntax);
+    if acceptor.known_classes_only && !is_service(class) && !is_storage(class) {
+        return (PresentationContextResultReason::AbstractSyntaxNotSupported, None);
+    }
     let syntaxes = proposed.transfer_syntaxes.iter().map(|syntax| trimmed(syntax));
     let chosen = if is_service(class) {
         let rank = |syntax: &str| [EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE].iter().position(|known| *known == syntax);
@@ -252,7 +336,9 @@ fn choose(proposed: &PresentationContextProposed) -> (PresentationContextResultR
     } else {
         return (PresentationContextResultReason::AbstractSyntaxNotSupported, None);
     };
+    let denied = services_of(class, roles.get(class)).iter().all(|service| acceptor.denied.contains(service));
     match chosen {
+        Some(_) if denied => (PresentationContextResultReason::UserRejection, None),
         Some(syntax) => (PresentationContextResultReason::Acceptance, Some(syntax.to_owned())),
         None => (PresentationContextResultReason::TransferSyntaxesNotSupported, None),
     }
@@ -266,8 +352,7 @@ mod tests {
     const JPEG: &str = "1.2.840.10008.1.2.4.70";
 
     fn acceptor() -> Acceptor {
-        let ae_title = AeTitle::parse("TRIPTYCH").expect("a title");
-        Acceptor { ae_title, any_called_title: false, full: false, no_stores: false, stopping: false }
+        Acceptor::new(AeTitle::parse("TRIPTYCH").expect("a title"))
     }
 
     fn request(contexts: &[(u8, &str, &[&str])]) -> AssociationRQ {
@@ -345,6 +430,8 @@ mod tests {
         assert!(answer(&other, &any, 1).is_ok());
         let nobody = AssociationRQ { calling_ae_title: "                ".into(), ..request(&[]) };
         assert_eq!(code(&nobody, &acceptor()), [1, 1, 3]);
+        assert_eq!(code(&stored, &Acceptor { admitted: Admitted::No, ..acceptor() }), [1, 1, 3]);
+        assert_eq!(code(&stored, &Acceptor { admitted: Admitted::NotYet, ..acceptor() }), [2, 3, 1]);
         assert_eq!(code(&stored, &Acceptor { full: true, ..acceptor() }), [2, 3, 2]);
         assert_eq!(code(&stored, &Acceptor { no_stores: true, ..acceptor() }), [2, 3, 1]);
         assert_eq!(code(&stored, &Acceptor { stopping: true, ..acceptor() }), [2, 3, 1]);
@@ -353,6 +440,52 @@ mod tests {
             answer(&find, &Acceptor { no_stores: true, ..acceptor() }, 1).is_ok(),
             "reads go on without a majority"
         );
+    }
+
+    #[test]
+    fn what_the_caller_may_not_do_is_refused_context_by_context() {
+        let mut request = request(&[
+            (1, sop_class::VERIFICATION, &[IMPLICIT_LE]),
+            (3, CT, &[IMPLICIT_LE]),
+            (5, sop_class::STUDY_ROOT_FIND, &[IMPLICIT_LE]),
+            (7, sop_class::PATIENT_ROOT_MOVE, &[IMPLICIT_LE]),
+            (9, sop_class::STUDY_ROOT_GET, &[IMPLICIT_LE]),
+            (11, "1.2.840.10008.5.1.4.1.1.4", &[IMPLICIT_LE]),
+            (13, "1.2.840.10008.5.1.4.1.1.7", &[IMPLICIT_LE]),
+            (15, "1.2.840.10008.1.20.1", &[IMPLICIT_LE]),
+        ]);
+        let role = |class: &str, scu| {
+            let roles = RequestorRoles { scu, scp: true };
+            UserVariableItem::ScuScpRoleSelectionSubItem(class.into(), roles)
+        };
+        // MR is only received; secondary captures are sent and received.
+        request.user_variables.push(role("1.2.840.10008.5.1.4.1.1.4", false));
+        request.user_variables.push(role("1.2.840.10008.5.1.4.1.1.7", true));
+        let reasons = |denied: &[Service]| -> Vec<u8> {
+            let acceptor = Acceptor { denied: denied.iter().copied().collect(), ..acceptor() };
+            let agreed = answer(&request, &acceptor, 1).expect("accepted").answer.presentation_contexts;
+            agreed.iter().map(|result| result.reason.clone() as u8).collect()
+        };
+        // Commitment is no service of ours yet: what is not supported is said to be that.
+        assert_eq!(reasons(&[]), [0, 0, 0, 0, 0, 0, 0, 3]);
+        assert_eq!(reasons(&[Service::Echo]), [1, 0, 0, 0, 0, 0, 0, 3]);
+        assert_eq!(reasons(&[Service::Store]), [0, 1, 0, 0, 0, 0, 0, 3]);
+        assert_eq!(reasons(&[Service::Find]), [0, 0, 1, 0, 0, 0, 0, 3]);
+        assert_eq!(reasons(&[Service::Move]), [0, 0, 0, 1, 0, 0, 0, 3]);
+        assert_eq!(reasons(&[Service::Get]), [0, 0, 0, 0, 1, 1, 0, 3]);
+        assert_eq!(reasons(&[Service::Store, Service::Get]), [0, 1, 0, 0, 1, 1, 1, 3]);
+    }
+
+    #[test]
+    fn classes_that_are_not_known_are_refused_where_that_is_wanted() {
+        let request = request(&[
+            (1, CT, &[IMPLICIT_LE]),
+            (3, "1.3.46.670589.5.0.1", &[IMPLICIT_LE]),
+            (5, sop_class::STUDY_ROOT_FIND, &[IMPLICIT_LE]),
+        ]);
+        let acceptor = Acceptor { known_classes_only: true, ..acceptor() };
+        let agreed = answer(&request, &acceptor, 1).expect("accepted").answer.presentation_contexts;
+        assert_eq!(agreed.iter().map(|result| result.reason.clone() as u8).collect::<Vec<_>>(), [0, 3, 0]);
     }
 
     #[test]

@@ -229,7 +229,85 @@ function heard(totals) {
   }, REFRESH_MS);
 }
 
-document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+// --- the peers ---
+
+const PEERS_MS = 10000;
+let peersShown;
+
+// What is not as usual.
+function rules(peer) {
+  const said = [];
+  if (peer.associations_max) said.push(`at most ${peer.associations_max} at once`);
+  if (peer.other_content !== "keep") said.push(`other content: ${peer.other_content}`);
+  if (peer.hierarchy !== "strict") said.push(`queries: ${peer.hierarchy}`);
+  if (peer.unknown_classes !== "accept") said.push(`unknown classes: ${peer.unknown_classes}`);
+  if (peer.transfer_syntaxes.length) said.push(`sent in ${peer.transfer_syntaxes.join(" ")}`);
+  if (peer.notes) said.push(peer.notes);
+  return said.join(" · ");
+}
+
+// The answer of a peer, in its own cell.
+function echoCell(ae, address) {
+  const cell = make("td", undefined, "plain");
+  if (!address) return cell;
+  const button = make("button", "Echo");
+  button.type = "button";
+  button.setAttribute("aria-label", `Echo ${ae}`);
+  const said = make("span", "", "said");
+  said.setAttribute("role", "status");
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    delete said.dataset.state;
+    said.textContent = "asking …";
+    try {
+      const response = await fetch(`api/peers/${encodeURIComponent(ae)}/echo`, {
+        method: "POST", headers: { "Content-Type": "application/json" }, body: "{}",
+      });
+      if (!response.ok) throw new Error(await response.text());
+      const answer = await response.json();
+      said.dataset.state = answer.ok ? "good" : "bad";
+      said.textContent = answer.ok ? `${answer.milliseconds.toFixed(1)} ms` : answer.why;
+    } catch (error) {
+      said.dataset.state = "bad";
+      said.textContent = error instanceof TypeError ? "This node does not answer." : error.message;
+    }
+    button.disabled = false;
+  });
+  cell.append(button, " ", said);
+  return cell;
+}
+
+function peerLine(ae, address, may, from, rest) {
+  const made = make("tr");
+  made.append(make("td", ae === "*" ? "all that are not listed" : ae), make("td", address || "–"), make("td", may));
+  made.append(make("td", from), make("td", rest), echoCell(ae, address));
+  return made;
+}
+
+async function peers() {
+  try {
+    const response = await fetch("api/peers", { headers: { Accept: "application/json" } });
+    if (!response.ok) throw new Error(await response.text());
+    const text = await response.text();
+    byId("peers-answer").textContent = "";
+    // What is the same stays, with the answers to echoes in it.
+    if (text === peersShown) return;
+    peersShown = text;
+    const list = JSON.parse(text);
+    const listed = [list.anybody, ...list.peers.filter((peer) => peer.ae !== "*")];
+    const lines = listed.map((peer) => peerLine(peer.ae, peer.address, peer.rights.join(", ") || "nothing",
+      peer.networks.join(", ") || "anywhere", rules(peer)));
+    const remotes = list.command_line.filter((remote) => remote.in_force);
+    lines.push(...remotes.map((remote) => peerLine(remote.ae, remote.address, "as not listed", "anywhere",
+      "from the command line of this node")));
+    byId("peers").replaceChildren(...lines);
+  } catch (error) {
+    byId("peers-answer").textContent = error instanceof TypeError ? "This node does not answer." : error.message;
+  }
+}
+
+setInterval(() => { if (!document.hidden) peers(); }, PEERS_MS);
+document.addEventListener("visibilitychange", () => { if (!document.hidden) { refresh(); peers(); } });
 byId("search").addEventListener("submit", (event) => { event.preventDefault(); offset = 0; read(); search(); });
 byId("search").addEventListener("reset", () => { offset = 0; setTimeout(() => { read(); search(); }, 0); });
 byId("back").addEventListener("click", () => { offset = Math.max(0, offset - PAGE_ROWS); search(); });
@@ -237,3 +315,4 @@ byId("on").addEventListener("click", () => { offset += PAGE_ROWS; search(); });
 listen();
 read();
 search();
+peers();

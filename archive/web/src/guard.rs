@@ -69,7 +69,7 @@ fn register(registry: &Registry, collector: impl Collector + 'static) {
 pub(crate) async fn watch(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let opened = Instant::now();
     let method = match request.method().as_str() {
-        method @ ("GET" | "HEAD" | "POST" | "DELETE" | "OPTIONS") => method.to_owned(),
+        method @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS") => method.to_owned(),
         _ => "other".to_owned(),
     };
     let route = request.extensions().get::<MatchedPath>().map_or("none".to_owned(), |path| path.as_str().to_owned());

@@ -23,6 +23,7 @@ mod multipart;
 mod operations;
 mod pace;
 mod page;
+mod peers;
 mod qido;
 mod query;
 mod retrieve;
@@ -31,6 +32,7 @@ mod server;
 mod status;
 mod stow;
 mod value;
+mod versions;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,8 @@
 //!
 //! A part is a file: the meta group written anew, then the stored bytes of the data set, streamed piece by piece. Two
 //! encodings may not leave on the web (PS3.18 §8.7.3): they are recoded to Explicit VR Little Endian on their way. An
-//! extension gives them all the same, to who asks for it by name: `?as=received`.
+//! extension gives them all the same, to who asks for it by name: `?as=received`. With it, `&version=N` is another content
+//! that is kept under the UID of an instance (`versions.rs`).
 
 use crate::{
     accept::{Accept, Form},
@@ -38,8 +39,13 @@ pub(crate) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let parameters = parameters(uri.query())?;
-    let Listing { rows, may_be_stale } = listing(&shared, &target).await?;
     let received = as_received(&parameters)?;
+    let Listing { rows, may_be_stale } = match version(&parameters, received)? {
+        None => listing(&shared, &target).await?,
+        Some(number) => {
+            Listing { rows: vec![row_of_version(&shared, &target, number).await?], may_be_stale: false }
+        }
+    };
     let stored = |row: &InstanceRow| if received { row.transfer_syntax.clone() } else { on_the_web(row).to_owned() };
     // Second choice: all that can be Explicit VR Little Endian is that.
     let plain = |row: &InstanceRow| {
@@ -111,6 +117,28 @@ fn as_received(parameters: &[(String, String)]) -> Result<bool, Problem> {
             Err(Problem::bad("the parameter `as` has one value: as=received, for the bytes as they were stored"))
         }
     }
+}
+
+/// The number of a version, if one is asked for: 0 is what the UID answers.
+fn version(parameters: &[(String, String)], received: bool) -> Result<Option<u32>, Problem> {
+    let Some((_, text)) = parameters.iter().find(|(name, _)| name == "version") else { return Ok(None) };
+    let number = text.parse().map_err(|_| Problem::bad("`version` is a number of /api/versions?study=UID"))?;
+    if !received {
+        return Err(Problem::bad("a version is had as it was received only: add as=received"));
+    }
+    Ok((number > 0).then_some(number))
+}
+
+async fn row_of_version(shared: &Shared, target: &Target, number: u32) -> Result<InstanceRow, Problem> {
+    let selection = target.selection()?;
+    let ([study], [series], [instance]) =
+        (selection.studies.as_slice(), selection.series.as_slice(), selection.instances.as_slice())
+    else {
+        return Err(Problem::bad("a version is one of an instance: name its study, series and UID"));
+    };
+    let found = shared.archive.versions(study.clone(), Some((instance.clone(), number)), 10).await?;
+    let found = found.into_iter().map(|version| version.row).find(|row| row.series == *series);
+    found.ok_or_else(|| Problem::unknown("this version"))
 }
 
 /// The transfer syntax in which an instance leaves on the web: the stored one, but for the two that may not

@@ -1,10 +1,10 @@
 //! Which path is answered by what.
 
 use crate::{
-    delete, frames, guard, metadata, operations, page, qido, retrieve,
+    delete, frames, guard, metadata, operations, page, peers, qido, retrieve,
     server::{Health, WebSettings},
     status::Problem,
-    stow,
+    stow, versions,
 };
 use archive_service::Archive;
 use axum::{
@@ -75,8 +75,15 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route(&at(instance, "/bulkdata/{place}"), get(frames::bulk))
         .layer(middleware::from_fn_with_state(shared.clone(), guard::cap))
         .layer(cors(&shared.settings.cors_origins));
+    // Small bodies, which are read whole.
+    let registry = Router::new()
+        .route("/api/peers", get(peers::list))
+        .route("/api/peers/{ae}", get(peers::get).put(peers::put).delete(peers::delete))
+        .route("/api/peers/{ae}/echo", post(peers::echo))
+        .layer(DefaultBodyLimit::max(peers::BODY_BYTES_MAX));
     Router::new()
         .nest("/dicom-web", dicom)
+        .merge(registry)
         .route("/", get(page::page))
         .route("/page/style.css", get(page::style))
         .route("/page/page.js", get(page::script))
@@ -84,6 +91,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/api/cluster", get(operations::cluster))
         .route("/api/totals", get(operations::totals))
         .route("/api/deletions", get(delete::deletions))
+        .route("/api/versions", get(versions::list))
         .route("/api/nodes/{name}/replace", post(operations::replace))
         .route("/api/scrub", post(operations::scrub))
         .route("/api/compact", post(operations::compact))

@@ -6,7 +6,8 @@ use crate::{
     pace::{Deadlines, Pace},
     router::{Parts, Shared, router},
 };
-use archive_service::Archive;
+use archive_model::AeTitle;
+use archive_service::{Archive, RemoteAe};
 use axum::{Router, extract::Request};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -53,6 +54,13 @@ pub trait Health: Send + Sync {
     /// # Errors
     /// Why it was not done, and what to do.
     fn order(&self, name: String, order: NodeOrder) -> futures::future::BoxFuture<'_, Result<(), String>>;
+    /// C-ECHO to `remote`, as `calling`.
+    ///
+    /// # Errors
+    /// Why it was not answered with success.
+    fn echo(&self, calling: AeTitle, remote: RemoteAe) -> futures::future::BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move { Err(format!("this node cannot call {} as {calling}", remote.title)) })
+    }
     /// Begins a backup to the store of this URL, and answers at once.
     ///
     /// # Errors

@@ -108,6 +108,8 @@ const STUDY_MISMATCH: u16 = 43265;
 const NOT_UNDERSTOOD: u16 = 49152;
 /// The transfer syntax is not supported (C122).
 const SYNTAX: u16 = 49442;
+/// Duplicate SOP instance (0111).
+const DUPLICATE: u16 = 273;
 /// Processing failure (0110).
 const PROCESSING: u16 = 272;
 
@@ -130,6 +132,7 @@ pub(crate) fn refusal(error: &StoreError) -> Refusal {
         | StoreError::Overloaded
         | StoreError::DiskFull
         | StoreError::Stopping => (RESOURCES, StatusCode::SERVICE_UNAVAILABLE),
+        StoreError::OtherContent => (DUPLICATE, StatusCode::CONFLICT),
         StoreError::Refused { .. } => (PROCESSING, StatusCode::CONFLICT),
     };
     Refusal { reason, status }

@@ -5,6 +5,7 @@
 mod connections;
 mod deletes;
 mod encodings;
+mod peers;
 
 use crate::{
     router::{Shared, router},
@@ -45,6 +46,17 @@ impl Health for Fine {
 
     fn order(&self, name: String, order: crate::NodeOrder) -> futures::future::BoxFuture<'_, Result<(), String>> {
         Box::pin(async move { if name == "n2" { Ok(()) } else { Err(format!("{order:?} of {name} was refused")) } })
+    }
+
+    fn echo(
+        &self,
+        calling: archive_model::AeTitle,
+        remote: archive_service::RemoteAe,
+    ) -> futures::future::BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let good = remote.title.as_str() == "GOOD";
+            if good { Ok(()) } else { Err(format!("{} does not answer {calling}", remote.title)) }
+        })
     }
 
     fn live(&self) -> bool {

@@ -14,6 +14,7 @@ mod backup;
 mod bodies;
 mod catch_up;
 mod compact;
+mod documents;
 mod identity;
 pub mod invariants;
 mod keeper;

@@ -179,6 +179,8 @@ pub struct Node {
     pub(crate) tried: Mutex<BTreeMap<u64, Duration>>,
     /// Where the members of the cluster are, as they registered.
     pub(crate) addresses: watch::Sender<BTreeMap<String, String>>,
+    /// Whether the meta group's documents are those of now, and not of the last time this node ran.
+    pub(crate) knows_documents: AtomicBool,
     applier: Arc<Applier>,
     pub(crate) applied_at_start: BTreeMap<GroupId, Applied>,
     ready: watch::Sender<bool>,
@@ -282,6 +284,7 @@ impl Node {
             care,
             tried: Mutex::new(BTreeMap::new()),
             addresses: watch::channel(BTreeMap::new()).0,
+            knows_documents: AtomicBool::new(false),
             applier,
             applied_at_start,
             ready: watch::channel(false).0,

@@ -20,7 +20,9 @@ use crate::{
 };
 use raft_lanes::{Body, Entry, Lane, LaneError};
 use raft_placement::{MetaCommand, MetaState};
-use raft_types::{BodyRef, Disk, DiskFile, DiskSpace, Exported, GroupId, LogPosition, StateMachine, Versioned};
+use raft_types::{
+    BodyRef, Disk, DiskFile, DiskSpace, Exported, GroupId, KeptDocument, LogPosition, StateMachine, Versioned,
+};
 use serde::Serialize;
 use std::{io, io::IoSlice, ops::ControlFlow, sync::Arc};
 
@@ -100,6 +102,9 @@ pub struct Plan {
     pub group_count: u32,
     /// Each data group.
     pub groups: Vec<GroupPlan>,
+    /// What the old cluster had agreed on beside the images.
+    #[serde(skip)]
+    pub documents: Vec<KeptDocument>,
 }
 
 /// What was done.
@@ -183,7 +188,9 @@ pub fn plan(own: &Survivor, others: &[Survivor], begun: Option<&Unfinished>) -> 
         meta.nodes().filter(|(_, node)| !node.retired).map(|(_, node)| node.registration.name.clone()).collect();
     let here: Vec<&String> = all.iter().map(|survivor| &survivor.identity.name).collect();
     let absent = nodes.iter().filter(|name| !here.contains(name)).cloned().collect();
-    Ok(Plan { nodes, absent, group_count, groups })
+    // What was begun before has noted them: the log that had them may be gone.
+    let documents = begun.map_or_else(|| crate::documents::kept(&meta), |begun| begun.documents.clone());
+    Ok(Plan { nodes, absent, group_count, groups, documents })
 }
 
 /// The longest log; of equal ones the first, which is the own.

@@ -5,6 +5,7 @@
 //!
 //!   data group   … old entries, all applied │ membership {this node} at last + 1, of a newer term │ vote of that term
 //!   meta group   everything truncated       │ membership │ blank │ Bootstrap │ DefineGroups: as many groups, all here
+//!                                             │ SetDocument for each document: who may call is not forgotten with the nodes
 //! ```
 //!
 //! - RF-1 While the marker is there the folder is no node's: `serve` refuses it with a sentence.
@@ -22,8 +23,8 @@ use crate::{
 use raft_lanes::{Body, Done, Entry, Lane, LaneError, ThinEntry};
 use raft_placement::{MetaCommand, MetaState, Registration};
 use raft_types::{
-    Applied, Committed, CommittedEntry, DecodeError, Disk, GroupId, LogPosition, StateMachine, StateMachineError,
-    Versioned,
+    Applied, Committed, CommittedEntry, DecodeError, Disk, GroupId, KeptDocument, LogPosition, StateMachine,
+    StateMachineError, Versioned,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, io, sync::mpsc};
@@ -52,6 +53,9 @@ pub struct Unfinished {
     /// Data groups, where a log that said so may be gone by now; else 0.
     #[serde(default)]
     pub group_count: u32,
+    /// Documents of the old cluster, where a log that had them may be gone by now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub documents: Vec<KeptDocument>,
 }
 
 /// Why a folder did not become a cluster of its own.
@@ -94,7 +98,16 @@ impl Unfinished {
     #[must_use]
     pub fn new(what: &str, source: String, name: String, cluster_id: Uuid) -> Self {
         let (what, former_cluster_ids) = (what.into(), Vec::new());
-        Self { version: VERSION, what, source, name, cluster_id, former_cluster_ids, group_count: 0 }
+        Self {
+            version: VERSION,
+            what,
+            source,
+            name,
+            cluster_id,
+            former_cluster_ids,
+            group_count: 0,
+            documents: Vec::new(),
+        }
     }
 
     /// What lies in the folder.
@@ -229,7 +242,7 @@ pub fn refound_group(lane: &Lane, machine: &dyn StateMachine, group: GroupId, na
     Ok(())
 }
 
-/// Makes the meta group anew: this node and `groups` data groups, all here.
+/// Makes the meta group anew: this node and `groups` data groups, all here, and the documents of the marker.
 ///
 /// # Errors
 /// When the disk does not do it.
@@ -252,6 +265,11 @@ pub fn refound_meta(lane: &Lane, identity: &Identity, marker: &Unfinished, group
         address: String::new(), // told again when the node meets others
     };
     let replicas = (1..=groups).map(|group| (group, vec![MetaState::FOUNDER])).collect();
+    let set = |KeptDocument { key, bytes }: &KeptDocument| MetaCommand::SetDocument {
+        key: key.clone(),
+        expect_version: 0,
+        bytes: bytes.clone(),
+    };
     let commands = [
         MetaCommand::Bootstrap { cluster_id: marker.cluster_id.into_bytes(), founder },
         MetaCommand::DefineGroups { count: groups, replication: 1, replicas },
@@ -259,6 +277,7 @@ pub fn refound_meta(lane: &Lane, identity: &Identity, marker: &Unfinished, group
     let at = |index| LogPosition { term, index };
     let blank = Entry { position: at(1), kind: KIND_BLANK, head: bytes::Bytes::new(), body: Body::default() };
     let mut entries = vec![membership(at(0), &marker.name), blank];
+    let commands = commands.into_iter().chain(marker.documents.iter().map(set));
     for (number, command) in (2..).zip(commands) {
         entries.push(Entry { position: at(number), kind: KIND_COMMAND, head: command.encode(), body: Body::default() });
     }

@@ -7,7 +7,9 @@ use raft_groups::{
     testing::{Journal, Remembered},
 };
 use raft_lanes::{Body, Done, Entry, Lane, LaneError, LaneOptions, crash::CrashDisk};
-use raft_types::{Applied, Clock, Committed, CommittedEntry, Disk, GroupId, LogPosition, Seed, StateMachine};
+use raft_types::{
+    Applied, Clock, Committed, CommittedEntry, Disk, GroupId, KeptDocument, LogPosition, Seed, StateMachine,
+};
 use std::{
     sync::{
         Arc,
@@ -208,6 +210,20 @@ fn a_meta_log_that_is_gone_half_way_is_made_from_what_the_marker_says() {
     assert_eq!(plan(&own, &[], Some(&marker)).expect("known").group_count, 1);
     refound_meta(&own.lane, &own.identity, &marker, 1).expect("made anew");
     assert_eq!(plan(&own, &[], None).expect("known").nodes, ["n3"]);
+}
+
+/// Whom an operator shut out does not come in because the nodes were lost.
+#[test]
+fn the_documents_of_the_old_cluster_are_those_of_the_new_one() {
+    let (_, own, _) = folder("n3");
+    let documents = vec![KeptDocument { key: "k".into(), bytes: Bytes::from_static(b"closed") }];
+    let mut marker = Unfinished::new("recover", "a cluster".into(), "n3".into(), Uuid::from_u128(8));
+    (marker.group_count, marker.documents) = (1, documents.clone());
+    refound_meta(&own.lane, &own.identity, &marker, 1).expect("made anew");
+    assert_eq!(plan(&own, &[], None).expect("planned").documents, documents, "as the log says");
+    wait(|done| own.lane.truncate_after(GroupId::META, None, done));
+    let again = plan(&own, &[], Some(&marker)).expect("planned");
+    assert_eq!(again.documents, documents, "as the marker says, when the log is gone half way");
 }
 
 /// RC-1.

@@ -9,6 +9,7 @@
 //! ```
 
 pub mod bootstrap;
+mod documents;
 pub mod meta;
 pub mod moves;
 pub mod slots;

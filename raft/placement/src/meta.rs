@@ -2,9 +2,13 @@
 //!
 //! ```text
 //!   command  = version 1 | postcard(MetaCommand)      Bootstrap, Register, DefineGroups, Replace, Condemn, Drain, Undrain, Remove
-//!   outcome  = version 1 | postcard(MetaOutcome)
-//!   state    = version 1 | postcard(MetaState)
+//!            | version 2 | postcard(MetaCommand)      SetDocument
+//!   outcome  = version 1 | postcard(MetaOutcome)      2 for those of documents
+//!   state    = version 2 | postcard(MetaState)        1 had no documents
 //! ```
+//!
+//! A command is written in the oldest version that can say it: nodes of a release before documents go on until somebody
+//! sets one, and then say that they must be upgraded, instead of going on without it.
 //!
 //! Invariants
 //! - A raft id is the log index of the entry that registered the node, the founder's is 1; no id is ever used twice.
@@ -13,9 +17,13 @@
 //! - The number of data groups never changes: a study's group is a function of it.
 //! - A node that drains is offered no copy; it is removed only when it keeps none, and then it is retired for ever.
 //! - The number of copies falls only by a `Drain` that says so; there is always one node that neither drains nor is given up.
+//! - A document is opaque here. Its version is how often it was set, and only who names the version that is there sets the
+//!   next (`documents.rs`).
 //! - `apply` is a function of state, index and command. Whatever it does not like is `Refused`, and changes nothing.
 
-use raft_types::{DecodeError, GroupId, NodeId, Versioned};
+use crate::documents::Shelf;
+use bytes::Bytes;
+use raft_types::{DecodeError, Document, GroupId, NodeId, Versioned};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -85,6 +93,15 @@ pub enum MetaCommand {
         /// Its name.
         name: String,
     },
+    /// Sets a document, if it is still at the version that whoever changed it has seen.
+    SetDocument {
+        /// Its name.
+        key: String,
+        /// The version that it is to replace; 0 for one that is not there.
+        expect_version: u64,
+        /// What it says from now on.
+        bytes: Bytes,
+    },
 }
 
 /// The answer to a command.
@@ -106,6 +123,16 @@ pub enum MetaOutcome {
     Refused {
         /// For people.
         why: String,
+    },
+    /// The document is set.
+    DocumentSet {
+        /// Its version now.
+        version: u64,
+    },
+    /// Nothing changed: the document is at another version than was expected.
+    DocumentChanged {
+        /// Its version.
+        version: u64,
     },
 }
 
@@ -159,6 +186,24 @@ pub struct MetaState {
     group_count: u32,
     replication: u32,
     groups: BTreeMap<GroupId, GroupPlacement>,
+    documents: Shelf,
+}
+
+/// The state as version 1 had it.
+#[derive(Deserialize)]
+struct MetaStateV1 {
+    cluster_id: Option<[u8; 16]>,
+    nodes: BTreeMap<NodeId, MetaNode>,
+    group_count: u32,
+    replication: u32,
+    groups: BTreeMap<GroupId, GroupPlacement>,
+}
+
+impl From<MetaStateV1> for MetaState {
+    fn from(old: MetaStateV1) -> Self {
+        let MetaStateV1 { cluster_id, nodes, group_count, replication, groups } = old;
+        Self { cluster_id, nodes, group_count, replication, groups, documents: Shelf::default() }
+    }
 }
 
 impl MetaState {
@@ -176,6 +221,7 @@ impl MetaState {
             MetaCommand::Drain { name, reduce } => self.drain(&name, reduce),
             MetaCommand::Undrain { name } => self.undrain(&name),
             MetaCommand::Remove { name } => self.remove(&name),
+            MetaCommand::SetDocument { key, expect_version, bytes } => self.documents.set(key, expect_version, bytes),
         };
         outcome.unwrap_or_else(|why| MetaOutcome::Refused { why })
     }
@@ -528,6 +574,17 @@ impl MetaState {
         known.map(|node| (node.registration.name.clone(), node.registration.address.clone())).collect()
     }
 
+    /// The document under `key`; of version 0 when it was never set.
+    #[must_use]
+    pub fn document(&self, key: &str) -> Document {
+        self.documents.get(key)
+    }
+
+    /// All documents, by key.
+    pub fn documents(&self) -> impl Iterator<Item = (&str, Document)> {
+        self.documents.iter()
+    }
+
     /// The group that owns `key`; none before groups are defined.
     #[must_use]
     pub fn group_of(&self, key: &[u8]) -> Option<GroupId> {
@@ -535,330 +592,69 @@ impl MetaState {
     }
 }
 
-fn encode<T: Versioned + Serialize>(value: &T) -> bytes::Bytes {
+fn encode<T: Serialize>(version: u8, value: &T) -> Bytes {
     // Writing to a growing vector cannot fail; were it to, the empty answer does not decode.
-    postcard::to_extend(value, vec![T::VERSION]).unwrap_or_default().into()
+    postcard::to_extend(value, vec![version]).unwrap_or_default().into()
 }
 
-fn decode<T: Versioned + DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
-    let malformed = |why: &str| DecodeError::Malformed { what, why: why.to_owned() };
+/// The version of `bytes`, and what follows it.
+fn opened<'a>(what: &'static str, bytes: &'a [u8], newest: u8) -> Result<(u8, &'a [u8]), DecodeError> {
     match bytes.split_first() {
-        None => Err(malformed("no bytes")),
-        Some((&found, _)) if found > T::VERSION => Err(DecodeError::Newer { what, found, newest: T::VERSION }),
-        Some((0, _)) => Err(malformed("there is no version 0")),
-        Some((_, rest)) => match postcard::take_from_bytes(rest) {
-            Ok((value, [])) => Ok(value),
-            Ok(_) => Err(malformed("bytes are left over")),
-            Err(error) => Err(malformed(&error.to_string())),
-        },
+        None => Err(malformed(what, "no bytes")),
+        Some((&found, _)) if found > newest => Err(DecodeError::Newer { what, found, newest }),
+        Some((0, _)) => Err(malformed(what, "there is no version 0")),
+        Some((found, rest)) => Ok((*found, rest)),
     }
 }
 
-macro_rules! versioned {
-    ($($kind:ty => $what:literal),*) => {$(
-        impl Versioned for $kind {
-            const VERSION: u8 = 1;
-            fn encode(&self) -> bytes::Bytes {
-                encode(self)
-            }
-            fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-                decode($what, bytes)
-            }
-        }
-    )*};
+fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        Ok(_) => Err(malformed(what, "bytes are left over")),
+        Err(error) => Err(malformed(what, &error.to_string())),
+    }
 }
 
-versioned!(MetaCommand => "meta command", MetaOutcome => "meta outcome", MetaState => "meta state");
+fn malformed(what: &'static str, why: &str) -> DecodeError {
+    DecodeError::Malformed { what, why: why.to_owned() }
+}
+
+impl Versioned for MetaCommand {
+    const VERSION: u8 = 2;
+    /// The oldest version that can say it.
+    fn encode(&self) -> Bytes {
+        encode(if matches!(self, Self::SetDocument { .. }) { 2 } else { 1 }, self)
+    }
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        // The variants of version 1 are the first of version 2.
+        opened("meta command", bytes, Self::VERSION).and_then(|(_, rest)| decode("meta command", rest))
+    }
+}
+
+impl Versioned for MetaOutcome {
+    const VERSION: u8 = 2;
+    /// The oldest version that can say it.
+    fn encode(&self) -> Bytes {
+        let documents = matches!(self, Self::DocumentSet { .. } | Self::DocumentChanged { .. });
+        encode(if documents { 2 } else { 1 }, self)
+    }
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        opened("meta outcome", bytes, Self::VERSION).and_then(|(_, rest)| decode("meta outcome", rest))
+    }
+}
+
+impl Versioned for MetaState {
+    const VERSION: u8 = 2;
+    fn encode(&self) -> Bytes {
+        encode(Self::VERSION, self)
+    }
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        match opened("meta state", bytes, Self::VERSION)? {
+            (1, rest) => decode::<MetaStateV1>("meta state", rest).map(Self::from),
+            (_, rest) => decode("meta state", rest),
+        }
+    }
+}
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use proptest::prelude::*;
-
-    fn node(name: &str, disk: u8, incarnation: u64) -> Registration {
-        Registration { name: name.into(), node_uuid: [disk; 16], incarnation, address: format!("{name}:7100") }
-    }
-
-    fn formed() -> MetaState {
-        let mut state = MetaState::default();
-        state.apply(2, MetaCommand::Bootstrap { cluster_id: [9; 16], founder: node("a", 1, 1) });
-        state.apply(5, MetaCommand::Register(node("b", 2, 1)));
-        state.apply(7, MetaCommand::Register(node("c", 3, 1)));
-        let replicas = crate::spread(&[NodeId(1), NodeId(5), NodeId(7)], 3, 8);
-        assert_eq!(
-            state.apply(8, MetaCommand::DefineGroups { count: 8, replication: 3, replicas }),
-            MetaOutcome::Defined
-        );
-        state
-    }
-
-    fn refused(outcome: &MetaOutcome) -> bool {
-        matches!(outcome, MetaOutcome::Refused { .. })
-    }
-
-    #[test]
-    fn the_founder_has_id_1_and_others_the_index_of_their_entry() {
-        let state = formed();
-        let ids: Vec<_> = state.nodes().map(|(id, node)| (id.0, node.registration.name.clone())).collect();
-        assert_eq!(ids, [(1, "a".to_owned()), (5, "b".to_owned()), (7, "c".to_owned())]);
-        assert_eq!(state.replicas(GroupId(8)).len(), 3);
-        assert_eq!(state.group_of(b"1.2.3"), Some(crate::group_of(crate::slot(b"1.2.3"), 8)));
-    }
-
-    #[test]
-    fn registering_the_same_disk_again_answers_the_same_id_and_refreshes_the_address() {
-        let mut state = formed();
-        let moved = Registration { address: "elsewhere:1".into(), ..node("b", 2, 4) };
-        assert_eq!(state.apply(20, MetaCommand::Register(moved)), MetaOutcome::Registered { id: NodeId(5) });
-        assert_eq!(state.node(NodeId(5)).unwrap().registration.address, "elsewhere:1");
-        state.apply(21, MetaCommand::Register(node("b", 2, 3)));
-        assert_eq!(state.node(NodeId(5)).unwrap().registration.incarnation, 4, "an older start does not overwrite");
-    }
-
-    #[test]
-    fn a_lost_disk_does_not_come_back_under_its_name_while_the_old_one_counts_as_a_copy() {
-        let mut state = formed();
-        let before = state.clone();
-        let outcome = state.apply(20, MetaCommand::Register(node("b", 22, 1)));
-        assert!(matches!(&outcome, MetaOutcome::Refused { why } if why.contains("replace the node")), "{outcome:?}");
-        assert_eq!(state, before);
-    }
-
-    #[test]
-    fn a_replacement_takes_all_places_under_a_new_id_and_the_old_disk_stays_out() {
-        let mut state = formed();
-        let replace = MetaCommand::Replace { old: NodeId(5), new: node("b", 22, 1) };
-        assert_eq!(state.apply(30, replace.clone()), MetaOutcome::Registered { id: NodeId(30) });
-        assert_eq!(state.apply(31, replace), MetaOutcome::Registered { id: NodeId(30) }, "repeated");
-        assert!(!state.is_replica(NodeId(5)) && state.replicas(GroupId(1)).contains(&NodeId(30)));
-        assert!(refused(&state.apply(32, MetaCommand::Register(node("b", 2, 9)))));
-        assert_eq!(state.node_named("b").unwrap().0, NodeId(30));
-    }
-
-    #[test]
-    fn a_node_that_is_given_up_is_replaced_by_the_next_empty_disk_of_its_name() {
-        let mut state = formed();
-        assert!(refused(&state.apply(19, MetaCommand::Condemn { name: "nobody".into() })));
-        let given_up = MetaCommand::Condemn { name: "b".into() };
-        assert_eq!(state.apply(20, given_up.clone()), MetaOutcome::Registered { id: NodeId(5) });
-        // The old disk comes back in time: nothing is given up any more.
-        state.apply(21, MetaCommand::Register(node("b", 2, 9)));
-        assert!(refused(&state.apply(22, MetaCommand::Register(node("b", 22, 1)))));
-        state.apply(23, given_up);
-        assert_eq!(
-            state.apply(24, MetaCommand::Register(node("b", 22, 1))),
-            MetaOutcome::Registered { id: NodeId(24) }
-        );
-        assert!(!state.is_replica(NodeId(5)) && state.groups()[&GroupId(3)].moved);
-        // Never the last one.
-        state.apply(25, MetaCommand::Condemn { name: "a".into() });
-        state.apply(26, MetaCommand::Condemn { name: "b".into() });
-        assert!(refused(&state.apply(27, MetaCommand::Condemn { name: "c".into() })));
-    }
-
-    #[test]
-    fn a_node_that_keeps_nothing_may_come_back_with_an_empty_disk() {
-        let mut state = formed();
-        state.apply(10, MetaCommand::Register(node("d", 4, 1)));
-        assert_eq!(
-            state.apply(11, MetaCommand::Register(node("d", 44, 1))),
-            MetaOutcome::Registered { id: NodeId(11) }
-        );
-        assert!(state.node(NodeId(10)).is_none());
-    }
-
-    #[test]
-    fn a_node_that_drains_leaves_only_when_it_keeps_nothing_and_never_comes_back() {
-        let mut state = formed();
-        let drain = |name: &str, reduce| MetaCommand::Drain { name: name.into(), reduce };
-        let remove = |name: &str| MetaCommand::Remove { name: name.into() };
-        let before = state.clone();
-        let outcome = state.apply(20, drain("c", false));
-        assert!(matches!(&outcome, MetaOutcome::Refused { why } if why.contains("--reduce")), "{outcome:?}");
-        assert!(refused(&state.apply(21, remove("c"))), "it is in use");
-        assert_eq!(state, before);
-        state.apply(22, MetaCommand::Register(node("d", 4, 1)));
-        assert_eq!(state.apply(23, drain("c", false)), MetaOutcome::Registered { id: NodeId(7) });
-        assert!(refused(&state.apply(24, remove("c"))), "its copies have not moved yet");
-        let replicas = (1..=8).map(|group| (group, vec![NodeId(1), NodeId(5), NodeId(22)])).collect();
-        state.apply(25, MetaCommand::DefineGroups { count: 8, replication: 3, replicas });
-        assert_eq!(state.apply(26, remove("c")), MetaOutcome::Registered { id: NodeId(7) });
-        assert_eq!(state.apply(27, remove("c")), MetaOutcome::Registered { id: NodeId(7) }, "repeated");
-        assert!(refused(&state.apply(28, MetaCommand::Register(node("c", 3, 9)))), "its disk stays out");
-        assert_eq!(
-            state.apply(29, MetaCommand::Register(node("c", 33, 1))),
-            MetaOutcome::Registered { id: NodeId(29) }
-        );
-        assert!(state.retired_disks().contains(&[3; 16]));
-    }
-
-    #[test]
-    fn copies_are_reduced_only_when_that_is_said_and_the_last_node_never_drains() {
-        let mut state = formed();
-        let mut drain = |name: &str, reduce| state.apply(20, MetaCommand::Drain { name: name.into(), reduce });
-        assert!(!refused(&drain("a", true)));
-        assert!(refused(&drain("b", false)));
-        assert!(!refused(&drain("b", true)));
-        assert!(refused(&drain("c", true)));
-        assert_eq!((state.replication(), state.meta_voters()), (1, [NodeId(7)].into()));
-        assert_eq!(state.replicas(GroupId::META), [NodeId(7)], "the founder gives the meta group away, too");
-        state.apply(21, MetaCommand::Undrain { name: "b".into() });
-        assert!(!refused(&state.apply(22, MetaCommand::Drain { name: "c".into(), reduce: false })));
-    }
-
-    #[test]
-    fn the_meta_group_has_an_odd_number_of_voters_and_at_most_five() {
-        let mut state = MetaState::default();
-        state.apply(2, MetaCommand::Bootstrap { cluster_id: [9; 16], founder: node("n0", 1, 1) });
-        let voters: Vec<usize> = (1..8)
-            .map(|number| {
-                let count = state.meta_voters().len();
-                let next = number as u8;
-                state.apply(number + 2, MetaCommand::Register(node(&format!("n{next}"), next + 1, 1)));
-                count
-            })
-            .collect();
-        assert_eq!(voters, [1, 1, 3, 3, 5, 5, 5]);
-    }
-
-    #[test]
-    fn one_disk_under_two_names_is_refused() {
-        let mut state = formed();
-        assert!(refused(&state.apply(10, MetaCommand::Register(node("copy", 2, 1)))));
-    }
-
-    #[test]
-    fn a_cluster_is_bootstrapped_once() {
-        let mut state = formed();
-        let again = |id: u8| MetaCommand::Bootstrap { cluster_id: [id; 16], founder: node("a", 1, 1) };
-        assert_eq!(state.apply(10, again(9)), MetaOutcome::Bootstrapped { cluster_id: [9; 16] });
-        assert!(refused(&state.apply(11, again(8))));
-        assert!(refused(&MetaState::default().apply(3, MetaCommand::Register(node("b", 2, 1)))));
-    }
-
-    #[test]
-    fn the_number_of_groups_never_changes_and_replicas_must_be_known() {
-        let mut state = formed();
-        let mut define =
-            |count, replicas| refused(&state.apply(40, MetaCommand::DefineGroups { count, replication: 3, replicas }));
-        assert!(define(9, vec![]));
-        assert!(define(8, vec![(1, vec![NodeId(99)])]));
-        assert!(define(8, vec![(1, vec![NodeId(1), NodeId(1)])]));
-        assert!(define(8, vec![(1, vec![])]));
-        assert!(define(8, vec![(9, vec![NodeId(1)])]));
-        assert!(!define(8, vec![(1, vec![NodeId(5), NodeId(1)])]), "some groups may move later");
-        assert_eq!(state.groups()[&GroupId(1)].preferred(), Some(NodeId(5)));
-    }
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    #[test]
-    fn the_bytes_of_version_1_never_change() {
-        let founder =
-            Registration { name: "a-0".into(), node_uuid: [0x11; 16], incarnation: 300, address: "a-0:7100".into() };
-        let register = MetaCommand::Register(founder.clone());
-        let uuid = "11".repeat(16);
-        let (cluster, node) = ("22".repeat(16), format!("03612d30{uuid}ac0208612d303a37313030"));
-        let golden = [
-            (
-                MetaCommand::Bootstrap { cluster_id: [0x22; 16], founder: founder.clone() },
-                format!("0100{cluster}{node}"),
-            ),
-            (register, format!("0101{node}")),
-            (
-                MetaCommand::DefineGroups {
-                    count: 64,
-                    replication: 3,
-                    replicas: vec![(1, vec![NodeId(1), NodeId(200)])],
-                },
-                "0102400301010201c801".to_owned(),
-            ),
-            (MetaCommand::Replace { old: NodeId(7), new: founder }, format!("010307{node}")),
-            (MetaCommand::Condemn { name: "a-0".into() }, "010403612d30".into()),
-            (MetaCommand::Drain { name: "a-0".into(), reduce: true }, "010503612d3001".into()),
-            (MetaCommand::Undrain { name: "a-0".into() }, "010603612d30".into()),
-            (MetaCommand::Remove { name: "a-0".into() }, "010703612d30".into()),
-        ];
-        for (command, bytes) in golden {
-            assert_eq!(hex(&command.encode()), bytes);
-            assert_eq!(MetaCommand::decode(&command.encode()).unwrap(), command);
-        }
-        let outcomes = [
-            (MetaOutcome::Bootstrapped { cluster_id: [0x22; 16] }, format!("0100{cluster}")),
-            (MetaOutcome::Registered { id: NodeId(200) }, "0101c801".into()),
-            (MetaOutcome::Defined, "0102".into()),
-            (MetaOutcome::Refused { why: "no".into() }, "0103026e6f".into()),
-        ];
-        for (outcome, bytes) in outcomes {
-            assert_eq!(hex(&outcome.encode()), bytes);
-        }
-        let state = formed();
-        assert_eq!(MetaState::decode(&state.encode()).unwrap(), state);
-    }
-
-    #[test]
-    fn bytes_of_a_newer_release_ask_for_an_upgrade() {
-        assert!(matches!(MetaCommand::decode(&[2, 0]), Err(DecodeError::Newer { found: 2, newest: 1, .. })));
-        assert!(matches!(MetaCommand::decode(&[]), Err(DecodeError::Malformed { .. })));
-        assert!(matches!(MetaCommand::decode(&[0, 1]), Err(DecodeError::Malformed { .. })));
-        assert!(matches!(MetaOutcome::decode(&[1, 2, 0]), Err(DecodeError::Malformed { .. })));
-    }
-
-    fn any_command() -> impl Strategy<Value = MetaCommand> {
-        let node = || (0..5_u8, 0..8_u8).prop_map(|(name, disk)| node(&format!("n{name}"), disk, 1));
-        let replicas =
-            proptest::collection::vec((0..4_u32, proptest::collection::vec((0..40_u64).prop_map(NodeId), 0..4)), 0..4);
-        prop_oneof![
-            1 => (0..2_u8, node()).prop_map(|(id, founder)| MetaCommand::Bootstrap { cluster_id: [id; 16], founder }),
-            4 => node().prop_map(MetaCommand::Register),
-            1 => (2..4_u32, replicas)
-                .prop_map(|(count, replicas)| MetaCommand::DefineGroups { count, replication: 3, replicas }),
-            1 => ((0..40_u64).prop_map(NodeId), node()).prop_map(|(old, new)| MetaCommand::Replace { old, new }),
-            1 => (0..5_u8).prop_map(|name| MetaCommand::Condemn { name: format!("n{name}") }),
-            1 => (0..5_u8, any::<bool>())
-                .prop_map(|(name, reduce)| MetaCommand::Drain { name: format!("n{name}"), reduce }),
-            1 => (0..5_u8).prop_map(|name| MetaCommand::Undrain { name: format!("n{name}") }),
-            1 => (0..5_u8).prop_map(|name| MetaCommand::Remove { name: format!("n{name}") }),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_is_applied_ids_are_never_reused_and_replicas_are_living_nodes(
-            commands in proptest::collection::vec(any_command(), 0..40)
-        ) {
-            let mut state = MetaState::default();
-            let mut disks: BTreeMap<NodeId, [u8; 16]> = BTreeMap::new();
-            for (index, command) in commands.into_iter().enumerate() {
-                let before = state.clone();
-                if refused(&state.apply(index as u64, command)) {
-                    prop_assert_eq!(&state, &before);
-                }
-                for (id, node) in state.nodes() {
-                    let disk = *disks.entry(id).or_insert(node.registration.node_uuid);
-                    prop_assert_eq!(disk, node.registration.node_uuid);
-                }
-                let living: Vec<_> = state.nodes().filter(|(_, node)| !node.retired).collect();
-                let names: BTreeSet<_> = living.iter().map(|(_, node)| &node.registration.name).collect();
-                prop_assert_eq!(names.len(), living.len(), "a name has one living node");
-                for placement in state.groups().values() {
-                    prop_assert!(placement.replicas.iter().all(|id| state.node(*id).is_some()));
-                }
-                if state.cluster_id().is_some() {
-                    prop_assert!(state.meta_voters().len() % 2 == 1);
-                }
-            }
-            prop_assert_eq!(MetaState::decode(&state.encode()).unwrap(), state);
-        }
-
-        #[test]
-        fn any_bytes_decode_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = MetaCommand::decode(&bytes);
-            let _ = MetaState::decode(&bytes);
-            let _ = MetaOutcome::decode(&bytes);
-        }
-    }
-}
+mod tests;

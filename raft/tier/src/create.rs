@@ -17,7 +17,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use raft_types::{BlockAddress, BodyRef, BoxFuture, ByteBudget, Clock, Exported, GroupId, LogPosition};
+use raft_types::{BlockAddress, BodyRef, BoxFuture, ByteBudget, Clock, Exported, GroupId, KeptDocument, LogPosition};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -44,6 +44,10 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// When the piece is not understood.
     fn bodies_of(&self, piece: &[u8]) -> Result<Vec<BodyRef>, String>;
+    /// What the nodes of the cluster have agreed on beside the images.
+    fn documents(&self) -> Vec<KeptDocument> {
+        Vec::new()
+    }
     /// A whole body, verified.
     fn body(&self, address: BlockAddress, length_bytes: u32) -> BoxFuture<'_, Result<Bytes, String>>;
 }
@@ -161,6 +165,7 @@ impl Job<'_> {
             groups: entries,
             totals,
             previous: previous.map(|manifest| manifest.id),
+            documents: self.source.documents(),
         };
         // Everything that it names is written and checked: now it may exist (B1).
         let bytes = Bytes::from(manifest.encode()?);

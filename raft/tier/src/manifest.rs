@@ -8,7 +8,7 @@
 //! found like one in a pack.
 
 use crate::TierError;
-use raft_types::{GroupId, LogPosition};
+use raft_types::{GroupId, KeptDocument, LogPosition};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -41,6 +41,9 @@ pub struct Manifest {
     /// The backup whose packs were used again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
+    /// What the nodes of the cluster had agreed on beside the images: who may call, and by which rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub documents: Vec<KeptDocument>,
 }
 
 /// One group of a backup.
@@ -187,6 +190,7 @@ mod tests {
             groups: vec![group],
             totals: Totals { bodies: 1, body_bytes: 30, stored_bytes: 130, sent_bytes: 0 },
             previous: None,
+            documents: Vec::new(),
         }
     }
 
@@ -204,6 +208,11 @@ mod tests {
         let golden = format!("{{\"blake3\":\"{}\",\"manifest\":{json}}}\n", blake3::hash(json.as_bytes()).to_hex());
         assert_eq!(String::from_utf8(manifest().encode().expect("plain")).expect("text"), golden);
         assert_eq!(Manifest::decode("m", golden.as_bytes()).expect("own bytes"), manifest());
+        let documents = vec![KeptDocument { key: "k".into(), bytes: vec![0xab].into() }];
+        let with = Manifest { documents, ..manifest() };
+        let bytes = with.encode().expect("plain");
+        assert!(bytes.ends_with(b"\"documents\":[{\"key\":\"k\",\"bytes\":\"ab\"}]}}\n"));
+        assert_eq!(Manifest::decode("m", &bytes).expect("own bytes"), with);
         let objects: Vec<_> = manifest().groups[0].objects().collect();
         assert_eq!(objects[0], (format!("rows/1/2-9-0-{}", "a".repeat(64)), 40));
         assert_eq!(objects[1], (format!("packs/1/{}", "b".repeat(64)), 90));

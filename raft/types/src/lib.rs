@@ -1,11 +1,11 @@
-//! The words that every crate of `raft/` shares, and the five seams through which the world comes in.
+//! The words that every crate of `raft/` shares, and the seams through which the world comes in.
 //!
 //! ```text
 //!            Propose                     StateMachine
 //!   service ─────────► groups ─────────────────────────► catalog
 //!                        │ │
 //!                   Disk │ │ Wire          Clock, Seed: time and chance, so that a simulation can own them
-//!                        ▼ ▼
+//!                        ▼ ▼               Documents: small settings that all nodes share
 //!                     lanes wire
 //! ```
 //!
@@ -13,6 +13,7 @@
 
 mod budget;
 mod disk;
+mod documents;
 mod id;
 mod machine;
 mod propose;
@@ -22,6 +23,7 @@ mod wire;
 
 pub use budget::{Acquire, ByteBudget, BytePermit};
 pub use disk::{Disk, DiskFile, DiskSpace};
+pub use documents::{Document, DocumentError, Documents, KeptDocument};
 pub use id::{BlockAddress, GroupId, LogPosition, NodeId};
 pub use machine::{Applied, BodyRef, Committed, CommittedEntry, Exported, Outcome, StateMachine, StateMachineError};
 pub use propose::{Command, Propose, ProposeError, Proposed, ReadError};

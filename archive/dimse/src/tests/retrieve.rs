@@ -165,8 +165,7 @@ async fn never_released(listener: TcpListener) -> usize {
     association.event(Event::TransportIndication);
     let Frame::Other(Pdu::AssociationRQ(request)) = association.frame().await.unwrap() else { panic!("a request") };
     association.event(Event::AssociateRqPdu);
-    let ae_title = title("DEAF");
-    let acceptor = Acceptor { ae_title, any_called_title: true, full: false, no_stores: false, stopping: false };
+    let acceptor = Acceptor { any_called_title: true, ..Acceptor::new(title("DEAF")) };
     let agreed = negotiate::answer(&request, &acceptor, 0).unwrap();
     association.event(Event::AssociateAccept);
     association.contexts = agreed.contexts;
