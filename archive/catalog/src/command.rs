@@ -49,6 +49,62 @@ pub enum Command {
         /// Why, and who says so.
         grounds: Grounds,
     },
+    /// Writes a record, in the place of the version that is expected (`record.rs`).
+    PutRecord {
+        /// Which one.
+        name: RecordName,
+        /// What must be there.
+        expect: Expect,
+        /// Its content, in the encoding of whoever owns the kind; at most 1 MiB.
+        body: Bytes,
+        /// When work on it is due; none while nothing is to be done.
+        due_unix_ms: Option<u64>,
+        /// When it was proposed; tells a copy of this proposal from another one of the same content.
+        at_unix_ms: u64,
+    },
+    /// Removes a record, if it is of the version that is expected.
+    RemoveRecord {
+        /// Which one.
+        name: RecordName,
+        /// Its version.
+        version: u64,
+    },
+}
+
+/// What a record is known by. The group that it lives in follows from both.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RecordName {
+    /// What kind of work it is: at least one byte, and at most [`RecordName::KIND_BYTES_MAX`].
+    pub kind: String,
+    /// Its key among those of its kind: at least one byte, and at most [`RecordName::KEY_BYTES_MAX`].
+    pub key: String,
+}
+
+impl RecordName {
+    /// The longest kind, in bytes.
+    pub const KIND_BYTES_MAX: usize = 32;
+    /// The longest key, in bytes.
+    pub const KEY_BYTES_MAX: usize = 256;
+
+    /// What its group is a function of. No Study Instance UID has a NUL in it.
+    #[must_use]
+    pub fn place(&self) -> Vec<u8> {
+        [self.kind.as_bytes(), b"\0", self.key.as_bytes()].concat()
+    }
+
+    pub(crate) fn fits(&self) -> bool {
+        let within = |text: &str, max| (1..=max).contains(&text.len());
+        within(&self.kind, Self::KIND_BYTES_MAX) && within(&self.key, Self::KEY_BYTES_MAX)
+    }
+}
+
+/// What must be there for a record to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Expect {
+    /// No record of that name.
+    Absent,
+    /// This version of it.
+    Version(u64),
 }
 
 /// A study, a series or an instance. An instance is named with its series, a series with its study.
@@ -187,6 +243,19 @@ pub enum Outcome {
         /// Bytes of their data sets, versions included.
         bytes: u64,
     },
+    /// The record is of this version now: the index of the entry that wrote it, greater than that of every earlier one, and
+    /// never used twice.
+    Recorded {
+        /// The version.
+        version: u64,
+    },
+    /// The record is of another version than was expected, or not there: nothing changed.
+    Conflict {
+        /// Its version; none when there is no such record.
+        current: Option<u64>,
+    },
+    /// The record is gone.
+    RecordRemoved,
 }
 
 impl Outcome {
@@ -218,6 +287,8 @@ pub enum RefusedWhy {
     SeriesFull,
     /// It was stored, acknowledged and deleted before this copy of its store came.
     Deleted,
+    /// The name or the body of the record is empty where it may not be, or larger than a record may be.
+    RecordTooLarge,
 }
 
 const VERSION: u8 = 1;
@@ -309,7 +380,31 @@ mod tests {
         assert_eq!(hex(&delete.encode()), "010503312e320103312e330001720173 05".replace(' ', ""));
         assert_eq!(hex(&Outcome::Deleted { instances: 2, bytes: 300 }.encode()), "010502ac02");
         assert_eq!(hex(&Outcome::Refused(RefusedWhy::Deleted).encode()), "010403");
-        for command in [delete, put, block, Command::Noop, Command::Abort { uploads: vec![UploadId([2; 16])] }] {
+        let name = RecordName { kind: "k".into(), key: "1.2".into() };
+        let record = Command::PutRecord {
+            name: name.clone(),
+            expect: Expect::Version(300),
+            body: Bytes::from_static(b"b"),
+            due_unix_ms: Some(7),
+            at_unix_ms: 5,
+        };
+        assert_eq!(hex(&record.encode()), "0106016b03312e32 01ac02 0162 0107 05".replace(' ', ""));
+        let anew = Command::PutRecord {
+            name: name.clone(),
+            expect: Expect::Absent,
+            body: Bytes::new(),
+            due_unix_ms: None,
+            at_unix_ms: 5,
+        };
+        assert_eq!(hex(&anew.encode()), "0106016b03312e32 00 00 00 05".replace(' ', ""));
+        let remove = Command::RemoveRecord { name, version: 300 };
+        assert_eq!(hex(&remove.encode()), "0107016b03312e32 ac02".replace(' ', ""));
+        assert_eq!(hex(&Outcome::Recorded { version: 300 }.encode()), "0106ac02");
+        assert_eq!(hex(&Outcome::Conflict { current: Some(2) }.encode()), "01070102");
+        assert_eq!(hex(&Outcome::Conflict { current: None }.encode()), "010700");
+        assert_eq!(hex(&Outcome::RecordRemoved.encode()), "0108");
+        assert_eq!(hex(&Outcome::Refused(RefusedWhy::RecordTooLarge).encode()), "010404");
+        for command in [record, anew, remove, delete, put, block, Command::Noop, Command::Abort { uploads: vec![UploadId([2; 16])] }] {
             assert_eq!(Command::decode(&command.encode()), Ok(command));
         }
     }
