@@ -45,6 +45,7 @@ pub mod testing;
 mod transport;
 mod types;
 mod upkeep;
+mod verify;
 
 pub use backup::RowsReceiver;
 pub use identity::{Identity, IdentityError};

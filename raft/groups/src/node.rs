@@ -162,6 +162,8 @@ pub struct Node {
     /// Memory for bodies that are pulled.
     pub(crate) repair_budget: ByteBudget,
     pub(crate) next_pull: Mutex<Duration>,
+    /// Turns of those who verify objects on this disk.
+    pub(crate) verifying: Semaphore,
     /// Installs of rows, begun and ended: changed means that a look for incomplete groups is not to be trusted.
     pub(crate) installs: AtomicU64,
     /// Bytes of bodies that are still pulled from peers.
@@ -271,6 +273,7 @@ impl Node {
             incoming: Semaphore::new(crate::rows::INCOMING_MAX),
             repair_budget: ByteBudget::new(REPAIR_BYTES_MAX),
             next_pull: Mutex::new(Duration::ZERO),
+            verifying: Semaphore::new(crate::verify::AT_ONCE),
             installs: AtomicU64::new(0),
             missing: Mutex::new((!incomplete.is_empty()).then_some(0)),
             asking: Mutex::new(BTreeMap::new()),
