@@ -1,4 +1,4 @@
-//! The use cases: store, find, retrieve, delete. One order of steps for every protocol.
+//! The use cases: store, find, retrieve, delete, commit. One order of steps for every protocol.
 //!
 //! ```text
 //!   dimse ─┐                                        ┌─► catalog   rows: find, instances, headers, frames
@@ -20,6 +20,7 @@
 //! - S-4 An outcome that is not known is `StoreError::Unknown`, never success and never "refused".
 
 mod archive;
+pub mod commitment;
 mod convert;
 mod delete;
 mod error;
@@ -29,6 +30,7 @@ mod metrics;
 mod orphans;
 mod query;
 mod read;
+mod records;
 mod settings;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -37,7 +39,7 @@ mod tests;
 
 pub use archive::Archive;
 pub use archive_catalog::{
-    Admission, CatalogError, Find, Include, InstanceRow, Level, Protocol, Selection, Source, Target, Tombstone, Totals,
+    Admission, CatalogError, Expect, Find, Include, InstanceRow, Level, Protocol, Record, Selection, Source, Target, Tombstone, Totals,
 };
 pub use convert::{ConvertError, Converting};
 pub use delete::Deleted;
@@ -46,4 +48,5 @@ pub use ingest::{Ingest, Offer, Stored};
 pub use query::{Freshness, Headers, Matches};
 pub use raft_types::{ClusterStatus, ReadError};
 pub use read::Reading;
+pub use records::{RecordError, Records};
 pub use settings::{RemoteAe, ServiceSettings};
