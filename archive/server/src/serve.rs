@@ -16,7 +16,7 @@ use crate::{
     world::{SystemClock, SystemSeed},
 };
 use archive_catalog::{Catalog, CatalogOptions};
-use archive_dimse::{Deadlines, DimseServer, DimseSettings};
+use archive_dimse::{CommitmentReporter, Deadlines, DimseServer, DimseSettings};
 use archive_service::{Archive, ServiceSettings};
 use archive_web::{Health, NodeOrder, Web, WebSettings};
 use raft_groups::{Identity, Node, NodeOptions, Retention, Unfinished, Upkeep};
@@ -110,10 +110,14 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
         read_bytes_max: settings.read_bytes,
         queries_max: size(settings.queries),
         limits: settings.limits.clone(),
+        commitment_report_for: settings.commitment_report_for,
         ..ServiceSettings::default()
     };
     let archive = Archive::new(Arc::clone(&catalog), log, clock, service, &registry);
     tasks.spawn(until(stop.clone(), archive.clone().forget_orphans()));
+    let reporter = Arc::new(CommitmentReporter::new(settings.ae_title.clone()));
+    // It ends by itself when the archive drains.
+    tasks.spawn(until(stop.clone(), archive.clone().work_on_commitments(reporter)));
     let dimse_settings = DimseSettings {
         associations_max: size(settings.associations),
         associations_per_peer_max: size(settings.associations_per_peer),

@@ -350,7 +350,8 @@ async fn settle(archive: Archive, key: String, how: Reporting) {
     let records = archive.commitments();
     loop {
         let now = archive.clock().unix_ms();
-        let Ok(Some(record)) = records.get(&key, Freshness::Local).await else { return };
+        // Fresh: who asks and hangs up at once is faster than the rows of this node may be.
+        let Ok(Some(record)) = records.get(&key, Freshness::ReadIndex).await else { return };
         let Some(mut known) = Transaction::decode(&record.body) else { return };
         if !known.leave_association(how, now) {
             return;
@@ -363,8 +364,8 @@ async fn settle(archive: Archive, key: String, how: Reporting) {
                 }
                 return;
             }
-            // Somebody has found the result meanwhile, or sent it; here that may not be applied yet.
-            Err(RecordError::Conflict { .. }) => tokio::time::sleep(LOOK_EVERY).await,
+            // Somebody has found the result meanwhile, or sent it.
+            Err(RecordError::Conflict { .. }) => {}
             Err(error) => {
                 tracing::info!(transaction = key, %error, "what became of a report is not recorded: it is sent again");
                 return;

@@ -46,7 +46,7 @@ pub use delete::Deleted;
 pub use error::{QueryError, StoreError};
 pub use ingest::{Ingest, Offer, Stored};
 pub use query::{Freshness, Headers, Matches};
-pub use raft_types::{ClusterStatus, ReadError};
+pub use raft_types::{BoxFuture, ClusterStatus, ReadError};
 pub use read::Reading;
 pub use records::{RecordError, Records};
 pub use settings::{RemoteAe, ServiceSettings};
