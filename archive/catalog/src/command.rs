@@ -404,7 +404,16 @@ mod tests {
         assert_eq!(hex(&Outcome::Conflict { current: None }.encode()), "010700");
         assert_eq!(hex(&Outcome::RecordRemoved.encode()), "0108");
         assert_eq!(hex(&Outcome::Refused(RefusedWhy::RecordTooLarge).encode()), "010404");
-        for command in [record, anew, remove, delete, put, block, Command::Noop, Command::Abort { uploads: vec![UploadId([2; 16])] }] {
+        for command in [
+            record,
+            anew,
+            remove,
+            delete,
+            put,
+            block,
+            Command::Noop,
+            Command::Abort { uploads: vec![UploadId([2; 16])] },
+        ] {
             assert_eq!(Command::decode(&command.encode()), Ok(command));
         }
     }

@@ -49,7 +49,8 @@ impl Model {
                 }
                 let created_ms = known.map_or(*at_unix_ms, |known| known.created_ms);
                 let (due, body, changed_ms) = (*due_unix_ms, body.clone(), *at_unix_ms);
-                self.records.insert(name.clone(), Known { version: index, proposal, created_ms, changed_ms, due, body });
+                self.records
+                    .insert(name.clone(), Known { version: index, proposal, created_ms, changed_ms, due, body });
                 self.took_effect.insert(proposal);
                 Outcome::Recorded { version: index }
             }
@@ -229,13 +230,9 @@ fn what_is_too_large_is_refused_and_stops_nothing() {
         at_unix_ms: 1,
     };
     let group = GroupId(1);
-    for (kind, key, bytes) in [
-        ("", "k", 0),
-        ("k", "", 0),
-        (&*"k".repeat(33), "k", 0),
-        ("k", &*"k".repeat(257), 0),
-        ("k", "k", (1 << 20) + 1),
-    ] {
+    for (kind, key, bytes) in
+        [("", "k", 0), ("k", "", 0), (&*"k".repeat(33), "k", 0), ("k", &*"k".repeat(257), 0), ("k", "k", (1 << 20) + 1)]
+    {
         assert_eq!(bench.run(group, &put(kind, key, bytes), 0), refused);
     }
     let largest = bench.run(group, &put(&"k".repeat(32), &"k".repeat(256), 1 << 20), 0);
@@ -284,7 +281,8 @@ fn the_bytes_of_exported_records_are_those_of_version_3() {
     bench.run(GroupId(1), &again, 0);
     let (at, pieces) = export(&bench, GroupId(1));
     // Two rows: 9 = Record{kind, key, version 3, before 0, created 6, changed 6, due 7, body}, 10 = RemovedRecord{idx 2, …, created 5}.
-    let expected = [&b"\x03\x02"[..], b"\x09\x01k\x011\x06\x00\x0c\x0c\x01\x0e\x04body", b"\x0a\x04\x01k\x011\x0a"].concat();
+    let expected =
+        [&b"\x03\x02"[..], b"\x09\x01k\x011\x06\x00\x0c\x0c\x01\x0e\x04body", b"\x0a\x04\x01k\x011\x0a"].concat();
     assert_eq!(pieces, [Bytes::from(expected)]);
     let mut old = Some(Bytes::from_static(b"\x02\x01\x08\x04\x01d\x0a"));
     let other = Bench::new();

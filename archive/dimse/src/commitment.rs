@@ -46,7 +46,8 @@ pub(crate) async fn ask(
     } else if command::type_id(request, tags::ACTION_TYPE_ID) != Some(REQUEST) {
         Some(Status::new(status::NO_SUCH_ACTION, "the one action is 1").naming(tags::ACTION_TYPE_ID))
     } else if !data {
-        let status = Status::new(status::INVALID_ARGUMENT, "there is no data set: (0008,1195) and (0008,1199) are missing");
+        let status =
+            Status::new(status::INVALID_ARGUMENT, "there is no data set: (0008,1195) and (0008,1199) are missing");
         Some(status.naming(tags::TRANSACTION_UID))
     } else {
         None
@@ -59,10 +60,13 @@ pub(crate) async fn ask(
     }
     let set = match find::data_set(association, context, REQUEST_BYTES_MAX).await? {
         Ok(set) => set,
-        Err(status) if status.code == status::MISMATCH => return Ok(Status { code: status::RESOURCE_LIMITATION, ..status }),
+        Err(status) if status.code == status::MISMATCH => {
+            return Ok(Status { code: status::RESOURCE_LIMITATION, ..status });
+        }
         Err(status) => return Ok(Status { code: status::PROCESSING_FAILURE, ..status }),
     };
-    let parts = commitment::transaction_uid(&set).and_then(|transaction| Ok((transaction, commitment::references(&set)?)));
+    let parts =
+        commitment::transaction_uid(&set).and_then(|transaction| Ok((transaction, commitment::references(&set)?)));
     let (transaction, wanted) = match parts {
         Ok(parts) => parts,
         Err(error) => return Ok(Status::from(&error)),

@@ -194,6 +194,12 @@ pub(crate) fn cancel(received: Received, operation: u16) -> Heard {
                 Heard::Nothing
             }
         }
+        // The answer to a report of storage commitment that went out before this operation began: it goes out again.
+        Received::Command { set, data: false, .. }
+            if command::command_field(&set) == Some(field::EVENT_REPORT_RQ | field::RESPONSE) =>
+        {
+            Heard::Nothing
+        }
         _ => Heard::Other,
     }
 }

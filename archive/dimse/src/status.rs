@@ -114,7 +114,9 @@ impl From<&BadRequest> for Status {
     fn from(error: &BadRequest) -> Self {
         match error {
             BadRequest::Argument { tag, why } => Self::new(INVALID_ARGUMENT, format!("{tag} {why}")).naming(*tag),
-            BadRequest::TooMany => Self::new(RESOURCE_LIMITATION, "too many instances: ask for them in several requests"),
+            BadRequest::TooMany => {
+                Self::new(RESOURCE_LIMITATION, "too many instances: ask for them in several requests")
+            }
         }
     }
 }
@@ -123,7 +125,9 @@ impl From<&BadRequest> for Status {
 impl From<&RecordError> for Status {
     fn from(error: &RecordError) -> Self {
         match error {
-            RecordError::TooLarge => Self::new(RESOURCE_LIMITATION, "too many instances: ask for them in several requests"),
+            RecordError::TooLarge => {
+                Self::new(RESOURCE_LIMITATION, "too many instances: ask for them in several requests")
+            }
             RecordError::Conflict { .. } => {
                 Self::new(PROCESSING_FAILURE, "the transaction was changed meanwhile; ask again")
             }

@@ -7,10 +7,7 @@ use crate::{
 use archive_catalog::{Admission, Catalog};
 use archive_model::{AeTitle, Limits, Uid};
 use raft_types::{ByteBudget, Clock, Propose};
-use std::{
-    ops::Range,
-    sync::Arc,
-};
+use std::{ops::Range, sync::Arc};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 

@@ -360,7 +360,10 @@ async fn settle(archive: Archive, key: String, how: Reporting) {
             Ok(_) => {
                 if how == Reporting::Sent {
                     archive.metrics().commitment_reports.with_label_values(&["sent_same_association"]).inc();
-                    tracing::info!(transaction = key, "a report of storage commitment was sent over the open association");
+                    tracing::info!(
+                        transaction = key,
+                        "a report of storage commitment was sent over the open association"
+                    );
                 }
                 return;
             }

@@ -39,7 +39,8 @@ mod tests;
 
 pub use archive::Archive;
 pub use archive_catalog::{
-    Admission, CatalogError, Expect, Find, Include, InstanceRow, Level, Protocol, Record, Selection, Source, Target, Tombstone, Totals,
+    Admission, CatalogError, Expect, Find, Include, InstanceRow, Level, Protocol, Record, Selection, Source, Target,
+    Tombstone, Totals,
 };
 pub use convert::{ConvertError, Converting};
 pub use delete::Deleted;

@@ -81,7 +81,10 @@ impl Metrics {
             verified: keep(
                 registry,
                 IntCounterVec::new(
-                    Opts::new("raft_groups_verified_total", "Objects that were read from this disk on demand, by result."),
+                    Opts::new(
+                        "raft_groups_verified_total",
+                        "Objects that were read from this disk on demand, by result.",
+                    ),
                     &["result"],
                 )?,
             )?,

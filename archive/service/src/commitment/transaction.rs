@@ -297,7 +297,8 @@ mod tests {
         asked.find(vec![(1, 0x0112)], 7);
         let hex: String = asked.encode().iter().map(|byte| format!("{byte:02x}")).collect();
         // version, requester, asked, classes, instances, found at 7: 1 has 0112, Open, next, looked
-        let expected = "01 03435431 05 0203312e3403312e35 03 010006312e322e3330 00050131 010002c3a9 01070101 9202 01 8f27 00";
+        let expected =
+            "01 03435431 05 0203312e3403312e35 03 010006312e322e3330 00050131 010002c3a9 01070101 9202 01 8f27 00";
         assert_eq!(hex, expected.replace(' ', ""));
         let back = Transaction::decode(&asked.encode()).unwrap();
         assert_eq!((back.wanted(), &back), (&wanted[..], &asked));
@@ -306,8 +307,10 @@ mod tests {
 
     #[test]
     fn a_long_list_fits_a_record() {
-        let instance = |number| format!("1.2.840.113619.2.55.3.604688119.868.1249343483.{number}.{}", number * 7919 % 997);
-        let wanted: Vec<_> = (0..50_000).map(|number| reference("1.2.840.10008.5.1.4.1.1.2", &instance(number))).collect();
+        let instance =
+            |number| format!("1.2.840.113619.2.55.3.604688119.868.1249343483.{number}.{}", number * 7919 % 997);
+        let wanted: Vec<_> =
+            (0..50_000).map(|number| reference("1.2.840.10008.5.1.4.1.1.2", &instance(number))).collect();
         let asked = Transaction::new(wanted, &application(), 5);
         assert!(asked.encode().len() < 700 << 10, "{}", asked.encode().len());
     }

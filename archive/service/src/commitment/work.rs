@@ -74,7 +74,8 @@ impl Worker {
             resting.retain(|_, until| *until > now);
             if now >= count_at {
                 count_at = now + COUNT_EVERY;
-                let waiting = records.due(now_ms.saturating_add(WAITING_WITHIN_MS), 1000).await.map_or(0, |due| due.len());
+                let waiting =
+                    records.due(now_ms.saturating_add(WAITING_WITHIN_MS), 1000).await.map_or(0, |due| due.len());
                 self.archive.metrics().commitments_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
             }
             if busy.len() >= TRANSACTIONS_MAX {
@@ -263,13 +264,21 @@ impl Worker {
             Err(why) => {
                 let first = own.tries() == 0;
                 if own.try_again(now, for_ms) {
-                    tracing::warn!(transaction = key, calling_ae = requester, why,
-                        "the report of a storage commitment is given up: its requester may ask again");
+                    tracing::warn!(
+                        transaction = key,
+                        calling_ae = requester,
+                        why,
+                        "the report of a storage commitment is given up: its requester may ask again"
+                    );
                     "given_up"
                 } else {
                     if first {
-                        tracing::warn!(transaction = key, calling_ae = requester, why,
-                            "the report of a storage commitment was not sent: it is tried again for days");
+                        tracing::warn!(
+                            transaction = key,
+                            calling_ae = requester,
+                            why,
+                            "the report of a storage commitment was not sent: it is tried again for days"
+                        );
                     } else {
                         tracing::debug!(transaction = key, why, "the report of a storage commitment was not sent");
                     }

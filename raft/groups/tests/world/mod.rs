@@ -70,7 +70,16 @@ impl World {
         let hub = Hub::new(Arc::<Chance>::clone(&seed), Duration::from_millis(5));
         let clock = Arc::new(Time(Instant::now()));
         let (retention, replace_after) = (Retention::default(), Duration::from_secs(600));
-        Self { retention, replace_after, sabotage: None, seed, clock, hub, names: names.to_vec(), running: BTreeMap::new() }
+        Self {
+            retention,
+            replace_after,
+            sabotage: None,
+            seed,
+            clock,
+            hub,
+            names: names.to_vec(),
+            running: BTreeMap::new(),
+        }
     }
 
     pub async fn start(&mut self, name: &'static str, left: Left) {
