@@ -27,6 +27,8 @@
 //! | after the result was recorded, before the report was answered | the report goes out (again): it names its transaction |
 //! | with the association over which was asked | 5 s later a new association is made |
 
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod work;
 

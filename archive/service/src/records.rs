@@ -155,3 +155,45 @@ fn refused(outcome: Outcome) -> RecordError {
         other => RecordError::Store(StoreError::Refused { why: format!("{other:?}") }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{ServiceSettings, testing};
+
+    #[tokio::test(start_paused = true)]
+    async fn records_are_put_by_compare_and_set_and_found_by_key_kind_and_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (archive, log) = testing::archive_at(folder.path(), ServiceSettings::default(), testing::TestClock::new());
+        let (jobs, others) = (archive.records("job"), archive.records("other"));
+        let body = |text: &'static str| Bytes::from_static(text.as_bytes());
+        let first = jobs.put("a", Expect::Absent, body("1"), Some(5)).await.unwrap();
+        let again = jobs.put("a", Expect::Absent, body("2"), None).await;
+        assert!(matches!(again, Err(RecordError::Conflict { current: Some(version) }) if version == first));
+        others.put("a", Expect::Absent, body("x"), None).await.unwrap();
+        jobs.put("b", Expect::Absent, body("3"), Some(9)).await.unwrap();
+        let found = jobs.get("a", Freshness::ReadIndex).await.unwrap().unwrap();
+        assert_eq!((found.version, &found.body[..]), (first, &b"1"[..]));
+        let keys = |page: Vec<Record>| page.into_iter().map(|record| record.name.key).collect::<Vec<_>>();
+        assert_eq!(keys(jobs.list("", 10, Freshness::ReadIndex).await.unwrap()), ["a", "b"]);
+        assert_eq!(keys(jobs.list("a", 10, Freshness::Local).await.unwrap()), ["b"]);
+        assert_eq!(jobs.due(8, 10).await.unwrap(), ["a"]);
+        log.set_leads(false);
+        assert!(jobs.due(8, 10).await.unwrap().is_empty(), "another node leads");
+        let second = jobs.put("a", Expect::Version(first), body("4"), None).await.unwrap();
+        tokio::time::advance(std::time::Duration::from_millis(1)).await;
+        assert!(matches!(jobs.remove("a", first).await, Err(RecordError::Conflict { .. })));
+        jobs.remove("a", second).await.unwrap();
+        assert!(matches!(jobs.remove("a", second).await, Err(RecordError::Conflict { current: None })));
+        assert_eq!(jobs.get("a", Freshness::Local).await.unwrap(), None);
+        assert!(jobs.put("a", Expect::Absent, body("5"), None).await.is_ok());
+        let large = jobs.put("c", Expect::Absent, vec![0; (1 << 20) + 1].into(), None).await;
+        assert!(matches!(large, Err(RecordError::TooLarge)));
+        log.set_quorum(false);
+        let refused = jobs.put("c", Expect::Absent, body("6"), None).await;
+        assert!(matches!(refused, Err(RecordError::Store(StoreError::NoQuorum))));
+        assert!(matches!(jobs.get("a", Freshness::ReadIndex).await, Err(RecordError::Query(QueryError::NoQuorum))));
+        assert!(jobs.get("a", Freshness::Local).await.unwrap().is_some());
+    }
+}
