@@ -208,7 +208,7 @@ impl Transaction {
     /// Too few replicas have answered: later again.
     pub(super) fn look_again(&mut self, now_unix_ms: u64) {
         self.looked += 1;
-        self.next_unix_ms = now_unix_ms + (1000 << self.looked.min(6)).min(60_000);
+        self.next_unix_ms = now_unix_ms + (1_000_u64 << self.looked.min(6)).min(60_000);
     }
 
     /// The report of what was found.
