@@ -1,6 +1,15 @@
-//! Commands and outcomes: what the log carries. Bytes are `version 1 | postcard`; the variant numbers are the format.
+//! Commands and outcomes: what the log carries. Bytes are `version | postcard`; the variant numbers are the format.
 //!
-//! When adding a variant: 1. at the end; 2. golden bytes in the tests; 3. a feature level, so that no old node meets it.
+//! ```text
+//!   version 1   PutSmall, Block, Commit, Abort, Noop, Delete
+//!   version 2   PutRecord, RemoveRecord
+//! ```
+//!
+//! A command is written in the oldest version that can say it: nodes of an older release go on until somebody writes a
+//! record, and then say that they must be upgraded. Outcomes of new commands go back to who proposed them, and so need no
+//! version of their own.
+//!
+//! When adding a variant: 1. at the end; 2. golden bytes in the tests; 3. a version, so that no old node misreads it.
 
 use archive_model::Uid;
 use bytes::Bytes;
@@ -291,27 +300,42 @@ pub enum RefusedWhy {
     RecordTooLarge,
 }
 
-const VERSION: u8 = 1;
-
-fn encode<T: Serialize>(value: &T) -> Bytes {
+fn encode<T: Serialize>(version: u8, value: &T) -> Bytes {
     // Only a type that cannot tell its length can fail to serialise, and there is none here.
-    postcard::to_extend(value, vec![VERSION]).unwrap_or_default().into()
+    postcard::to_extend(value, vec![version]).unwrap_or_default().into()
 }
 
-fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
+fn decode<T: Versioned + DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => {
+        Some((found, _)) if *found > T::VERSION => Err(DecodeError::Newer { what, found: *found, newest: T::VERSION }),
+        // The variants of an older version are the first of the newer one.
+        Some((1.., rest)) => {
             postcard::from_bytes(rest).map_err(|error| DecodeError::Malformed { what, why: error.to_string() })
         }
-        Some((found, _)) if *found > VERSION => Err(DecodeError::Newer { what, found: *found, newest: VERSION }),
         _ => Err(DecodeError::Malformed { what, why: "no version".into() }),
     }
 }
 
+impl Command {
+    /// The oldest version that can say it.
+    fn version(&self) -> u8 {
+        match self {
+            Self::PutRecord { .. } | Self::RemoveRecord { .. } => 2,
+            Self::PutSmall { .. }
+            | Self::Block { .. }
+            | Self::Commit { .. }
+            | Self::Abort { .. }
+            | Self::Noop
+            | Self::Delete { .. } => 1,
+        }
+    }
+}
+
 impl Versioned for Command {
-    const VERSION: u8 = VERSION;
+    const VERSION: u8 = 2;
+    /// In the oldest version that can say it.
     fn encode(&self) -> Bytes {
-        encode(self)
+        encode(self.version(), self)
     }
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         decode("command", bytes)
@@ -319,9 +343,9 @@ impl Versioned for Command {
 }
 
 impl Versioned for Outcome {
-    const VERSION: u8 = VERSION;
+    const VERSION: u8 = 1;
     fn encode(&self) -> Bytes {
-        encode(self)
+        encode(Self::VERSION, self)
     }
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         decode("outcome", bytes)
@@ -359,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_commands_are_those_of_version_1() {
+    fn the_bytes_of_commands_never_change() {
         let put = Command::PutSmall { head: head() };
         let expected = "010003312e3203312e3303312e3403312e3503312e36ac02".to_owned()
             + &"07".repeat(32)
@@ -388,7 +412,7 @@ mod tests {
             due_unix_ms: Some(7),
             at_unix_ms: 5,
         };
-        assert_eq!(hex(&record.encode()), "0106016b03312e32 01ac02 0162 0107 05".replace(' ', ""));
+        assert_eq!(hex(&record.encode()), "0206016b03312e32 01ac02 0162 0107 05".replace(' ', ""));
         let anew = Command::PutRecord {
             name: name.clone(),
             expect: Expect::Absent,
@@ -396,9 +420,9 @@ mod tests {
             due_unix_ms: None,
             at_unix_ms: 5,
         };
-        assert_eq!(hex(&anew.encode()), "0106016b03312e32 00 00 00 05".replace(' ', ""));
+        assert_eq!(hex(&anew.encode()), "0206016b03312e32 00 00 00 05".replace(' ', ""));
         let remove = Command::RemoveRecord { name, version: 300 };
-        assert_eq!(hex(&remove.encode()), "0107016b03312e32 ac02".replace(' ', ""));
+        assert_eq!(hex(&remove.encode()), "0207016b03312e32 ac02".replace(' ', ""));
         assert_eq!(hex(&Outcome::Recorded { version: 300 }.encode()), "0106ac02");
         assert_eq!(hex(&Outcome::Conflict { current: Some(2) }.encode()), "01070102");
         assert_eq!(hex(&Outcome::Conflict { current: None }.encode()), "010700");
@@ -420,7 +444,9 @@ mod tests {
 
     #[test]
     fn a_command_of_a_newer_release_is_an_error_and_never_skipped() {
-        assert!(matches!(Command::decode(&[2, 0]), Err(DecodeError::Newer { found: 2, .. })));
+        assert!(matches!(Command::decode(&[3, 0]), Err(DecodeError::Newer { found: 3, newest: 2, .. })));
+        assert!(matches!(Command::decode(&[0, 4]), Err(DecodeError::Malformed { .. })));
+        assert!(matches!(Outcome::decode(&[2, 0]), Err(DecodeError::Newer { found: 2, newest: 1, .. })));
         assert!(matches!(Command::decode(&[1, 99]), Err(DecodeError::Malformed { .. })));
         assert!(matches!(Command::decode(&[]), Err(DecodeError::Malformed { .. })));
     }
