@@ -5,7 +5,7 @@ BINARY := $(CURDIR)/target/debug/triptych
 SEED ?= 1
 SEEDS ?= $(SEED)
 
-.PHONY: help run test check interop cluster demo bench sim chaos chaos-short golden fix
+.PHONY: help run test check interop cluster demo bench sim chaos chaos-short fuzz golden fix
 
 help:
 	@echo "make run    build and start a single node on ./data"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench  measure beside other archives (installs what it needs)"
 	@echo "make sim    one simulated run: make sim SEED=3053; many: make sim SEEDS=0..500"
 	@echo "make chaos  three processes under faults, checked: make chaos SEED=7 MINUTES=10 FAULTS=kill,pause; or KILLS=200, ALLKILLS=50"
+	@echo "make fuzz   what reads bytes of strangers, under libFuzzer: make fuzz FUZZ=data_set SECONDS=600"
 	@echo "make fix    format, and mend what clippy can mend"
 	@echo "make golden rewrite the golden files; git diff is the review"
 
@@ -57,8 +58,17 @@ chaos: | target
 chaos-short:
 	cd tests/chaos && TRIPTYCH_BIN=$(BINARY) $(PYTHON) -m pytest -q
 
+# Needs no nightly toolchain: RUSTC_BOOTSTRAP lets the stable one use the sanitizer.
+fuzz: | target
+	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz --version 0.13.2
+	cd tests/fuzz && for each in $(or $(FUZZ),pdu association command_set data_set matching); do \
+	  mkdir -p ../../target/fuzz/corpus/$$each; \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . --target-dir ../../target/fuzz $$each ../../target/fuzz/corpus/$$each -- \
+	    -max_total_time=$(or $(SECONDS),60) -timeout=5 -rss_limit_mb=512 -max_len=65536 || exit 1; \
+	done
+
 golden:
-	GOLDEN=1 cargo nextest run -p raft-lanes bytes_of_a_segment
+	GOLDEN=1 cargo nextest run --workspace bytes_of_a_segment the_statement_is_the_golden_one
 
 fix:
 	cargo fmt --all

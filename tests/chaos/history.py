@@ -11,6 +11,7 @@ cget, cmove; their `ok` names what was `found` and, of that, what had `bad` byte
 what was looked for: one instance, or `"study"`. Times are seconds of one monotonic clock since the run began.
 """
 import json
+import queue
 import threading
 import time
 from dataclasses import dataclass, field
@@ -19,11 +20,15 @@ WRITES = ("cstore", "stow", "delete")
 
 
 class History:
-    """The writing side: many threads, one file."""
+    """The writing side: many threads, one file. A thread of its own writes: when the disk makes a write wait, which disks under
+    these faults do, the load must not stand still with it, or its gaps would be measured as the archive's."""
 
     def __init__(self, path, **run):
         self.began, self.lock, self.next = time.monotonic(), threading.Lock(), 0
         self.file = open(path, "w", buffering=1 << 16)
+        self.lines = queue.SimpleQueue()
+        self.writer = threading.Thread(target=self._write, daemon=True)
+        self.writer.start()
         self.counts = {}
         self.add("run", **run)
 
@@ -32,10 +37,17 @@ class History:
 
     def add(self, event, **facts):
         at = self.now()
-        line = json.dumps({"event": event, "at_s": round(at, 6), **facts}) + "\n"
-        with self.lock:
-            self.file.write(line)
+        self.lines.put(json.dumps({"event": event, "at_s": round(at, 6), **facts}) + "\n")
         return at
+
+    def _write(self):
+        """Writes lines; sets each event that comes between them when all before it is written; ends at None."""
+        while (line := self.lines.get()) is not None:
+            if isinstance(line, str):
+                self.file.write(line)
+            else:
+                self.file.flush()
+                line.set()
 
     def invoke(self, worker, kind, node, study, instance=None):
         with self.lock:
@@ -50,12 +62,14 @@ class History:
         return self.add(outcome, op=op, **facts)
 
     def flush(self):
-        with self.lock:
-            self.file.flush()
+        written = threading.Event()
+        self.lines.put(written)
+        written.wait()
 
     def close(self):
-        with self.lock:
-            self.file.close()
+        self.lines.put(None)
+        self.writer.join()
+        self.file.close()
 
 
 @dataclass

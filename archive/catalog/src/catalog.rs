@@ -59,12 +59,12 @@ pub struct Totals {
 /// The catalogue.
 pub struct Catalog {
     path: PathBuf,
-    writer: Mutex<Connection>,
+    pub(crate) writer: Mutex<Connection>,
     /// Checkpoints run beside the writer.
-    checkpointer: Mutex<Connection>,
+    pub(crate) checkpointer: Mutex<Connection>,
     pub(crate) pool: Pool,
-    ballast: Ballast,
-    options: CatalogOptions,
+    pub(crate) ballast: Ballast,
+    pub(crate) options: CatalogOptions,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -144,23 +144,6 @@ impl Catalog {
     pub fn tombstones(&self, study: Option<&Uid>, limit: u32) -> Result<Vec<Tombstone>, CatalogError> {
         delete::tombstones(&*self.pool.reader()?, study, limit)
     }
-
-    /// Moves the write-ahead log into the database if it has grown: call now and then, off the applier's thread.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn checkpoint(&self) -> Result<(), CatalogError> {
-        if let Err(error) = self.ballast.reserve() {
-            tracing::debug!(%error, "no space is kept for a full disk"); // a file system that cannot reserve
-        }
-        let grown = std::fs::metadata(self.wal()).map_or(0, |wal| wal.len());
-        if grown < self.options.checkpoint_bytes {
-            return Ok(());
-        }
-        let connection = self.checkpointer.lock();
-        // PASSIVE waits for nobody: what a reader still needs stays for the next time.
-        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).step("checkpoint")
-    }
 }
 
 fn failed(step: &str) -> impl FnOnce(CatalogError) -> StateMachineError {
@@ -184,7 +167,7 @@ impl Catalog {
         Ok(applied)
     }
 
-    fn wal(&self) -> PathBuf {
+    pub(crate) fn wal(&self) -> PathBuf {
         let mut wal = self.path.clone().into_os_string();
         wal.push("-wal");
         wal.into()

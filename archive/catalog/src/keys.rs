@@ -105,7 +105,7 @@ pub static KEYS: &[Key] = &[
 ];
 
 /// Attributes that the catalogue computes: counts and summaries (PS3.4 C.3.4).
-pub(crate) static COMPUTED: &[Key] = &[
+pub static COMPUTED: &[Key] = &[
     key(tags::NUMBER_OF_PATIENT_RELATED_STUDIES, VR::IS, Patient, false, None),
     key(tags::NUMBER_OF_PATIENT_RELATED_SERIES, VR::IS, Patient, false, None),
     key(tags::NUMBER_OF_PATIENT_RELATED_INSTANCES, VR::IS, Patient, false, None),

@@ -24,6 +24,7 @@
 mod apply;
 mod ballast;
 mod catalog;
+mod checkpoint;
 mod command;
 mod delete;
 mod error;
@@ -50,7 +51,7 @@ pub use delete::Tombstone;
 pub use error::CatalogError;
 pub use find::{Find, Include, Level, Search};
 pub use head::{HeadError, instance_head};
-pub use keys::{KEYS, Key};
+pub use keys::{COMPUTED, KEYS, Key};
 pub use record::{Due, Record};
 pub use retrieve::{HeaderPages, Selection};
 pub use row::InstanceRow;

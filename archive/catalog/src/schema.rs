@@ -100,10 +100,12 @@ pub(crate) const SERIES_SHIFT: u32 = 24;
 /// Prepares a connection that writes, making the tables of a new file.
 pub(crate) fn open_writer(connection: &Connection) -> Result<(), CatalogError> {
     connection
-        .execute_batch(
+        .execute_batch(&format!(
             "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
-             PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -32768; PRAGMA temp_store = MEMORY;",
-        )
+             PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -32768; PRAGMA temp_store = MEMORY;
+             PRAGMA journal_size_limit = {};",
+            crate::checkpoint::RESTART_BYTES
+        ))
         .step("set up the catalogue")?;
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).step("read the schema")?;
     match found {

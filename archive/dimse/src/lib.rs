@@ -19,6 +19,7 @@
 pub mod association;
 mod command;
 mod commitment;
+pub mod conformance;
 mod find;
 mod metrics;
 mod provider;

@@ -16,7 +16,7 @@ use archive_model::{
     DataSet, EXPLICIT_LE, Element, IMPLICIT_LE, Uid, VR, Value, can_recode, tags, transfer_syntax, write_data_set,
 };
 use archive_service::{
-    Archive, ConvertError, Converting, Freshness, InstanceRow, Level, ReadError, Reading, Selection,
+    Archive, ConvertError, Converting, Freshness, InstanceRow, Level, Listing, ReadError, Reading, Selection,
 };
 use archive_upper_layer::negotiate::CONTEXTS_MAX;
 use bytes::Bytes;
@@ -39,6 +39,8 @@ struct Operation<'a> {
     counts: Counts,
     failed: Vec<Uid>,
     cancelled: bool,
+    /// There may be instances that this node does not know of.
+    may_be_stale: bool,
 }
 
 /// How one sub-operation ended.
@@ -56,11 +58,11 @@ pub(crate) async fn get(
     context: u8,
     request: &DataSet,
 ) -> Result<(), Ended> {
-    let rows = match select(&shared.archive, association, context).await? {
-        Ok(rows) => rows,
+    let Listing { rows, may_be_stale } = match select(&shared.archive, association, context).await? {
+        Ok(listing) => listing,
         Err(status) => return refuse(shared, association, context, request, "get", &status).await,
     };
-    let mut operation = Operation::new(context, request, rows.len());
+    let mut operation = Operation::new(context, request, rows.len(), may_be_stale);
     let mut ahead = None;
     for (number, row) in rows.iter().enumerate() {
         let sub = get_one(shared, association, &mut operation, (row, rows.get(number + 1)), &mut ahead).await?;
@@ -83,8 +85,8 @@ pub(crate) async fn move_to(
     context: u8,
     request: &DataSet,
 ) -> Result<(), Ended> {
-    let rows = match select(&shared.archive, association, context).await? {
-        Ok(rows) => rows,
+    let Listing { rows, may_be_stale } = match select(&shared.archive, association, context).await? {
+        Ok(listing) => listing,
         Err(status) => return refuse(shared, association, context, request, "move", &status).await,
     };
     let destination = request.text(tags::MOVE_DESTINATION).unwrap_or_default();
@@ -92,7 +94,7 @@ pub(crate) async fn move_to(
         let status = Status::new(status::UNKNOWN_DESTINATION, "the move destination is not configured (--remote-ae)");
         return refuse(shared, association, context, request, "move", &status).await;
     };
-    let mut operation = Operation::new(context, request, rows.len());
+    let mut operation = Operation::new(context, request, rows.len(), may_be_stale);
     let originator = (peer.calling.clone(), command::message_id(request));
     let deadlines = association.deadlines();
     let deadlines = Deadlines { artim: deadlines.artim.min(DESTINATION_WITHIN), ..deadlines };
@@ -147,7 +149,7 @@ fn release(shared: &Shared, to: Option<Requestor>) {
 }
 
 impl<'a> Operation<'a> {
-    fn new(context: u8, request: &'a DataSet, count: usize) -> Self {
+    fn new(context: u8, request: &'a DataSet, count: usize, may_be_stale: bool) -> Self {
         let remaining = u16::try_from(count).unwrap_or(u16::MAX);
         Self {
             context,
@@ -155,6 +157,7 @@ impl<'a> Operation<'a> {
             counts: Counts { remaining, ..Counts::default() },
             failed: Vec::new(),
             cancelled: false,
+            may_be_stale,
         }
     }
 
@@ -242,6 +245,9 @@ impl<'a> Operation<'a> {
             Status::new(status::UNABLE_TO_PERFORM, "no sub-operation succeeded")
         } else if failed > 0 || warning > 0 {
             Status::new(status::SOME_FAILED, "")
+        } else if self.may_be_stale {
+            // PS3.4 C.4.2.1.5 has no status for this; a warning with a comment is what a requestor notices.
+            Status::new(status::SOME_FAILED, "no majority of nodes is up: there may be more instances")
         } else {
             Status::new(status::SUCCESS, "")
         };
@@ -278,7 +284,7 @@ async fn select(
     archive: &Archive,
     association: &mut Association,
     context: u8,
-) -> Result<Result<Vec<InstanceRow>, Status>, Ended> {
+) -> Result<Result<Listing, Status>, Ended> {
     let identifier = match find::identifier(association, context).await? {
         Ok(identifier) => identifier,
         Err(status) => return Ok(Err(status)),
@@ -288,11 +294,11 @@ async fn select(
         Ok(selection) => selection,
         Err(status) => return Ok(Err(status)),
     };
-    match archive.instances(selection, Freshness::ReadIndex).await {
-        Ok(rows) if rows.len() > usize::from(u16::MAX) => {
+    match archive.listing(selection, Freshness::ReadIndex).await {
+        Ok(listing) if listing.rows.len() > usize::from(u16::MAX) => {
             Ok(Err(Status::new(status::UNABLE_TO_COUNT, "more than 65,535 instances; ask for parts of them")))
         }
-        Ok(rows) => Ok(Ok(rows)),
+        Ok(listing) => Ok(Ok(listing)),
         Err(error) => Ok(Err(Status::from(&error))),
     }
 }

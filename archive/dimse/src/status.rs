@@ -59,6 +59,27 @@ pub const UNRECOGNISED_OPERATION: u16 = 0x0211;
 /// Mistyped argument (PS3.7 C.5.15).
 pub const MISTYPED_ARGUMENT: u16 = 0x0212;
 
+/// Every status that is answered, and what it means.
+pub static MEANINGS: &[(u16, &str)] = &[
+    (SUCCESS, "Success"),
+    (PENDING, "Matches are continuing"),
+    (PENDING_UNSUPPORTED_KEYS, "Matches are continuing; some optional keys were not supported"),
+    (CANCEL, "Terminated by C-CANCEL"),
+    (OUT_OF_RESOURCES, "Out of resources: try again"),
+    (UNABLE_TO_COUNT, "Out of resources: the number of matches cannot be told"),
+    (UNABLE_TO_PERFORM, "Out of resources: no sub-operation could be performed"),
+    (UNKNOWN_DESTINATION, "Move destination unknown"),
+    (MISMATCH, "The identifier or the data set does not match the SOP class"),
+    (SOME_FAILED, "Sub-operations complete, one or more failed or warned"),
+    (CANNOT_UNDERSTAND, "Cannot understand"),
+    (SYNTAX_NOT_SUPPORTED, "Cannot understand: the transfer syntax (PS3.18 table I.2-2 has the same number)"),
+    (PROCESSING_FAILURE, "Processing failure (PS3.7 C.5.13)"),
+    (INVALID_INSTANCE, "Invalid SOP instance (PS3.7 C.5.14)"),
+    (CLASS_NOT_SUPPORTED, "SOP class not supported (PS3.7 C.5.20)"),
+    (UNRECOGNISED_OPERATION, "Unrecognised operation (PS3.7 C.5.24)"),
+    (MISTYPED_ARGUMENT, "Mistyped argument (PS3.7 C.5.15)"),
+];
+
 impl Status {
     /// A status with a comment, cut to 64 characters.
     pub fn new(code: u16, comment: impl AsRef<str>) -> Self {
@@ -100,6 +121,9 @@ impl From<&QueryError> for Status {
             QueryError::Invalid { why } => Self::new(MISMATCH, why),
             QueryError::NoQuorum => {
                 Self::new(OUT_OF_RESOURCES, "no majority of nodes is up; the answer could be stale")
+            }
+            QueryError::Starting => {
+                Self::new(OUT_OF_RESOURCES, "this node has just started; ask again in some seconds")
             }
             QueryError::Failed(archive_service::CatalogError::BadKey(key)) => {
                 Self::new(MISMATCH, key.to_string()).naming(key.tag)

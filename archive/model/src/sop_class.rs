@@ -60,7 +60,7 @@ pub fn is_storage(uid: &str) -> bool {
 pub fn may_be_storage(uid: &str) -> bool {
     is_storage(uid)
         || (crate::Uid::parse(uid).is_ok_and(|parsed| parsed.as_str() == uid)
-            && !SERVICES.contains(&uid)
+            && !SERVICES.iter().any(|(service, _)| *service == uid)
             && !is_other_registration(uid))
 }
 
@@ -304,115 +304,115 @@ pub static STORAGE_CLASSES: &[SopClass] = &[
     row("1.2.840.10008.5.1.4.45.1", "Implant Template Group Storage", false),
 ];
 
-/// Every class of PS3.6 table A-1 that is a service, or a group of services.
-static SERVICES: &[&str] = &[
-    "1.2.840.10008.5.1.4.1.1.201.6", // Repository Query
-    "1.2.840.10008.5.1.4.1.1.201.5", // Inventory Creation
-    "1.2.840.10008.5.1.4.1.1.201.4", // Inventory - GET
-    "1.2.840.10008.5.1.4.1.1.201.3", // Inventory - MOVE
-    "1.2.840.10008.5.1.4.1.1.201.2", // Inventory - FIND
-    "1.2.840.10008.5.1.4.1.1.200.6", // Protocol Approval Information Model - GET
-    "1.2.840.10008.5.1.4.1.1.200.5", // Protocol Approval Information Model - MOVE
-    "1.2.840.10008.5.1.4.1.1.200.4", // Protocol Approval Information Model - FIND
-    "1.2.840.10008.1.1",             // Verification SOP Class
-    "1.2.840.10008.1.3.10",          // Media Storage Directory Storage
-    "1.2.840.10008.1.9",             // Basic Study Content Notification SOP Class
-    "1.2.840.10008.1.20.1",          // Storage Commitment Push Model SOP Class
-    "1.2.840.10008.1.20.2",          // Storage Commitment Pull Model SOP Class
-    "1.2.840.10008.1.40",            // Procedural Event Logging SOP Class
-    "1.2.840.10008.1.42",            // Substance Administration Logging SOP Class
-    "1.2.840.10008.3.1.2.1.1",       // Detached Patient Management SOP Class
-    "1.2.840.10008.3.1.2.1.4",       // Detached Patient Management Meta SOP Class
-    "1.2.840.10008.3.1.2.2.1",       // Detached Visit Management SOP Class
-    "1.2.840.10008.3.1.2.3.1",       // Detached Study Management SOP Class
-    "1.2.840.10008.3.1.2.3.2",       // Study Component Management SOP Class
-    "1.2.840.10008.3.1.2.3.3",       // Modality Performed Procedure Step SOP Class
-    "1.2.840.10008.3.1.2.3.4",       // Modality Performed Procedure Step Retrieve SOP Class
-    "1.2.840.10008.3.1.2.3.5",       // Modality Performed Procedure Step Notification SOP Class
-    "1.2.840.10008.3.1.2.5.1",       // Detached Results Management SOP Class
-    "1.2.840.10008.3.1.2.5.4",       // Detached Results Management Meta SOP Class
-    "1.2.840.10008.3.1.2.5.5",       // Detached Study Management Meta SOP Class
-    "1.2.840.10008.3.1.2.6.1",       // Detached Interpretation Management SOP Class
-    "1.2.840.10008.5.1.1.1",         // Basic Film Session SOP Class
-    "1.2.840.10008.5.1.1.2",         // Basic Film Box SOP Class
-    "1.2.840.10008.5.1.1.4",         // Basic Grayscale Image Box SOP Class
-    "1.2.840.10008.5.1.1.4.1",       // Basic Color Image Box SOP Class
-    "1.2.840.10008.5.1.1.4.2",       // Referenced Image Box SOP Class
-    "1.2.840.10008.5.1.1.9",         // Basic Grayscale Print Management Meta SOP Class
-    "1.2.840.10008.5.1.1.9.1",       // Referenced Grayscale Print Management Meta SOP Class
-    "1.2.840.10008.5.1.1.14",        // Print Job SOP Class
-    "1.2.840.10008.5.1.1.15",        // Basic Annotation Box SOP Class
-    "1.2.840.10008.5.1.1.16",        // Printer SOP Class
-    "1.2.840.10008.5.1.1.16.376",    // Printer Configuration Retrieval SOP Class
-    "1.2.840.10008.5.1.1.18",        // Basic Color Print Management Meta SOP Class
-    "1.2.840.10008.5.1.1.18.1",      // Referenced Color Print Management Meta SOP Class
-    "1.2.840.10008.5.1.1.22",        // VOI LUT Box SOP Class
-    "1.2.840.10008.5.1.1.23",        // Presentation LUT SOP Class
-    "1.2.840.10008.5.1.1.24",        // Image Overlay Box SOP Class
-    "1.2.840.10008.5.1.1.24.1",      // Basic Print Image Overlay Box SOP Class
-    "1.2.840.10008.5.1.1.26",        // Print Queue Management SOP Class
-    "1.2.840.10008.5.1.1.31",        // Pull Print Request SOP Class
-    "1.2.840.10008.5.1.1.32",        // Pull Stored Print Management Meta SOP Class
-    "1.2.840.10008.5.1.1.33",        // Media Creation Management SOP Class UID
-    "1.2.840.10008.5.1.1.40",        // Display System SOP Class
-    "1.2.840.10008.5.1.4.1.2.1.1",   // Patient Root Query/Retrieve Information Model - FIND
-    "1.2.840.10008.5.1.4.1.2.1.2",   // Patient Root Query/Retrieve Information Model - MOVE
-    "1.2.840.10008.5.1.4.1.2.1.3",   // Patient Root Query/Retrieve Information Model - GET
-    "1.2.840.10008.5.1.4.1.2.2.1",   // Study Root Query/Retrieve Information Model - FIND
-    "1.2.840.10008.5.1.4.1.2.2.2",   // Study Root Query/Retrieve Information Model - MOVE
-    "1.2.840.10008.5.1.4.1.2.2.3",   // Study Root Query/Retrieve Information Model - GET
-    "1.2.840.10008.5.1.4.1.2.3.1",   // Patient/Study Only Query/Retrieve Information Model - FIND
-    "1.2.840.10008.5.1.4.1.2.3.2",   // Patient/Study Only Query/Retrieve Information Model - MOVE
-    "1.2.840.10008.5.1.4.1.2.3.3",   // Patient/Study Only Query/Retrieve Information Model - GET
-    "1.2.840.10008.5.1.4.1.2.4.2",   // Composite Instance Root Retrieve - MOVE
-    "1.2.840.10008.5.1.4.1.2.4.3",   // Composite Instance Root Retrieve - GET
-    "1.2.840.10008.5.1.4.1.2.5.3",   // Composite Instance Retrieve Without Bulk Data - GET
-    "1.2.840.10008.5.1.4.20.1",      // Defined Procedure Protocol Information Model - FIND
-    "1.2.840.10008.5.1.4.20.2",      // Defined Procedure Protocol Information Model - MOVE
-    "1.2.840.10008.5.1.4.20.3",      // Defined Procedure Protocol Information Model - GET
-    "1.2.840.10008.5.1.4.31",        // Modality Worklist Information Model - FIND
-    "1.2.840.10008.5.1.4.32",        // General Purpose Worklist Management Meta SOP Class
-    "1.2.840.10008.5.1.4.32.1",      // General Purpose Worklist Information Model - FIND
-    "1.2.840.10008.5.1.4.32.2",      // General Purpose Scheduled Procedure Step SOP Class
-    "1.2.840.10008.5.1.4.32.3",      // General Purpose Performed Procedure Step SOP Class
-    "1.2.840.10008.5.1.4.33",        // Instance Availability Notification SOP Class
-    "1.2.840.10008.5.1.4.34.2",      // RT Conventional Machine Verification - Trial
-    "1.2.840.10008.5.1.4.34.3",      // RT Ion Machine Verification - Trial
-    "1.2.840.10008.5.1.4.34.4.1",    // Unified Procedure Step - Push SOP Class - Trial
-    "1.2.840.10008.5.1.4.34.4.2",    // Unified Procedure Step - Watch SOP Class - Trial
-    "1.2.840.10008.5.1.4.34.4.3",    // Unified Procedure Step - Pull SOP Class - Trial
-    "1.2.840.10008.5.1.4.34.4.4",    // Unified Procedure Step - Event SOP Class - Trial
-    "1.2.840.10008.5.1.4.34.6.1",    // Unified Procedure Step - Push SOP Class
-    "1.2.840.10008.5.1.4.34.6.2",    // Unified Procedure Step - Watch SOP Class
-    "1.2.840.10008.5.1.4.34.6.3",    // Unified Procedure Step - Pull SOP Class
-    "1.2.840.10008.5.1.4.34.6.4",    // Unified Procedure Step - Event SOP Class
-    "1.2.840.10008.5.1.4.34.6.5",    // Unified Procedure Step - Query SOP Class
-    "1.2.840.10008.5.1.4.34.8",      // RT Conventional Machine Verification
-    "1.2.840.10008.5.1.4.34.9",      // RT Ion Machine Verification
-    "1.2.840.10008.5.1.4.37.1",      // General Relevant Patient Information Query
-    "1.2.840.10008.5.1.4.37.2",      // Breast Imaging Relevant Patient Information Query
-    "1.2.840.10008.5.1.4.37.3",      // Cardiac Relevant Patient Information Query
-    "1.2.840.10008.5.1.4.38.2",      // Hanging Protocol Information Model - FIND
-    "1.2.840.10008.5.1.4.38.3",      // Hanging Protocol Information Model - MOVE
-    "1.2.840.10008.5.1.4.38.4",      // Hanging Protocol Information Model - GET
-    "1.2.840.10008.5.1.4.39.2",      // Color Palette Query/Retrieve Information Model - FIND
-    "1.2.840.10008.5.1.4.39.3",      // Color Palette Query/Retrieve Information Model - MOVE
-    "1.2.840.10008.5.1.4.39.4",      // Color Palette Query/Retrieve Information Model - GET
-    "1.2.840.10008.5.1.4.41",        // Product Characteristics Query SOP Class
-    "1.2.840.10008.5.1.4.42",        // Substance Approval Query SOP Class
-    "1.2.840.10008.5.1.4.43.2",      // Generic Implant Template Information Model - FIND
-    "1.2.840.10008.5.1.4.43.3",      // Generic Implant Template Information Model - MOVE
-    "1.2.840.10008.5.1.4.43.4",      // Generic Implant Template Information Model - GET
-    "1.2.840.10008.5.1.4.44.2",      // Implant Assembly Template Information Model - FIND
-    "1.2.840.10008.5.1.4.44.3",      // Implant Assembly Template Information Model - MOVE
-    "1.2.840.10008.5.1.4.44.4",      // Implant Assembly Template Information Model - GET
-    "1.2.840.10008.5.1.4.45.2",      // Implant Template Group Information Model - FIND
-    "1.2.840.10008.5.1.4.45.3",      // Implant Template Group Information Model - MOVE
-    "1.2.840.10008.5.1.4.45.4",      // Implant Template Group Information Model - GET
-    "1.2.840.10008.10.1",            // Video Endoscopic Image Real-Time Communication
-    "1.2.840.10008.10.2",            // Video Photographic Image Real-Time Communication
-    "1.2.840.10008.10.3",            // Audio Waveform Real-Time Communication
-    "1.2.840.10008.10.4",            // Rendition Selection Document Real-Time Communication
+/// Every class of PS3.6 table A-1 that is a service, or a group of services: UID and name.
+pub static SERVICES: &[(&str, &str)] = &[
+    ("1.2.840.10008.5.1.4.1.1.201.6", "Repository Query"),
+    ("1.2.840.10008.5.1.4.1.1.201.5", "Inventory Creation"),
+    ("1.2.840.10008.5.1.4.1.1.201.4", "Inventory - GET"),
+    ("1.2.840.10008.5.1.4.1.1.201.3", "Inventory - MOVE"),
+    ("1.2.840.10008.5.1.4.1.1.201.2", "Inventory - FIND"),
+    ("1.2.840.10008.5.1.4.1.1.200.6", "Protocol Approval Information Model - GET"),
+    ("1.2.840.10008.5.1.4.1.1.200.5", "Protocol Approval Information Model - MOVE"),
+    ("1.2.840.10008.5.1.4.1.1.200.4", "Protocol Approval Information Model - FIND"),
+    ("1.2.840.10008.1.1", "Verification SOP Class"),
+    ("1.2.840.10008.1.3.10", "Media Storage Directory Storage"),
+    ("1.2.840.10008.1.9", "Basic Study Content Notification SOP Class"),
+    ("1.2.840.10008.1.20.1", "Storage Commitment Push Model SOP Class"),
+    ("1.2.840.10008.1.20.2", "Storage Commitment Pull Model SOP Class"),
+    ("1.2.840.10008.1.40", "Procedural Event Logging SOP Class"),
+    ("1.2.840.10008.1.42", "Substance Administration Logging SOP Class"),
+    ("1.2.840.10008.3.1.2.1.1", "Detached Patient Management SOP Class"),
+    ("1.2.840.10008.3.1.2.1.4", "Detached Patient Management Meta SOP Class"),
+    ("1.2.840.10008.3.1.2.2.1", "Detached Visit Management SOP Class"),
+    ("1.2.840.10008.3.1.2.3.1", "Detached Study Management SOP Class"),
+    ("1.2.840.10008.3.1.2.3.2", "Study Component Management SOP Class"),
+    ("1.2.840.10008.3.1.2.3.3", "Modality Performed Procedure Step SOP Class"),
+    ("1.2.840.10008.3.1.2.3.4", "Modality Performed Procedure Step Retrieve SOP Class"),
+    ("1.2.840.10008.3.1.2.3.5", "Modality Performed Procedure Step Notification SOP Class"),
+    ("1.2.840.10008.3.1.2.5.1", "Detached Results Management SOP Class"),
+    ("1.2.840.10008.3.1.2.5.4", "Detached Results Management Meta SOP Class"),
+    ("1.2.840.10008.3.1.2.5.5", "Detached Study Management Meta SOP Class"),
+    ("1.2.840.10008.3.1.2.6.1", "Detached Interpretation Management SOP Class"),
+    ("1.2.840.10008.5.1.1.1", "Basic Film Session SOP Class"),
+    ("1.2.840.10008.5.1.1.2", "Basic Film Box SOP Class"),
+    ("1.2.840.10008.5.1.1.4", "Basic Grayscale Image Box SOP Class"),
+    ("1.2.840.10008.5.1.1.4.1", "Basic Color Image Box SOP Class"),
+    ("1.2.840.10008.5.1.1.4.2", "Referenced Image Box SOP Class"),
+    ("1.2.840.10008.5.1.1.9", "Basic Grayscale Print Management Meta SOP Class"),
+    ("1.2.840.10008.5.1.1.9.1", "Referenced Grayscale Print Management Meta SOP Class"),
+    ("1.2.840.10008.5.1.1.14", "Print Job SOP Class"),
+    ("1.2.840.10008.5.1.1.15", "Basic Annotation Box SOP Class"),
+    ("1.2.840.10008.5.1.1.16", "Printer SOP Class"),
+    ("1.2.840.10008.5.1.1.16.376", "Printer Configuration Retrieval SOP Class"),
+    ("1.2.840.10008.5.1.1.18", "Basic Color Print Management Meta SOP Class"),
+    ("1.2.840.10008.5.1.1.18.1", "Referenced Color Print Management Meta SOP Class"),
+    ("1.2.840.10008.5.1.1.22", "VOI LUT Box SOP Class"),
+    ("1.2.840.10008.5.1.1.23", "Presentation LUT SOP Class"),
+    ("1.2.840.10008.5.1.1.24", "Image Overlay Box SOP Class"),
+    ("1.2.840.10008.5.1.1.24.1", "Basic Print Image Overlay Box SOP Class"),
+    ("1.2.840.10008.5.1.1.26", "Print Queue Management SOP Class"),
+    ("1.2.840.10008.5.1.1.31", "Pull Print Request SOP Class"),
+    ("1.2.840.10008.5.1.1.32", "Pull Stored Print Management Meta SOP Class"),
+    ("1.2.840.10008.5.1.1.33", "Media Creation Management SOP Class UID"),
+    ("1.2.840.10008.5.1.1.40", "Display System SOP Class"),
+    ("1.2.840.10008.5.1.4.1.2.1.1", "Patient Root Query/Retrieve Information Model - FIND"),
+    ("1.2.840.10008.5.1.4.1.2.1.2", "Patient Root Query/Retrieve Information Model - MOVE"),
+    ("1.2.840.10008.5.1.4.1.2.1.3", "Patient Root Query/Retrieve Information Model - GET"),
+    ("1.2.840.10008.5.1.4.1.2.2.1", "Study Root Query/Retrieve Information Model - FIND"),
+    ("1.2.840.10008.5.1.4.1.2.2.2", "Study Root Query/Retrieve Information Model - MOVE"),
+    ("1.2.840.10008.5.1.4.1.2.2.3", "Study Root Query/Retrieve Information Model - GET"),
+    ("1.2.840.10008.5.1.4.1.2.3.1", "Patient/Study Only Query/Retrieve Information Model - FIND"),
+    ("1.2.840.10008.5.1.4.1.2.3.2", "Patient/Study Only Query/Retrieve Information Model - MOVE"),
+    ("1.2.840.10008.5.1.4.1.2.3.3", "Patient/Study Only Query/Retrieve Information Model - GET"),
+    ("1.2.840.10008.5.1.4.1.2.4.2", "Composite Instance Root Retrieve - MOVE"),
+    ("1.2.840.10008.5.1.4.1.2.4.3", "Composite Instance Root Retrieve - GET"),
+    ("1.2.840.10008.5.1.4.1.2.5.3", "Composite Instance Retrieve Without Bulk Data - GET"),
+    ("1.2.840.10008.5.1.4.20.1", "Defined Procedure Protocol Information Model - FIND"),
+    ("1.2.840.10008.5.1.4.20.2", "Defined Procedure Protocol Information Model - MOVE"),
+    ("1.2.840.10008.5.1.4.20.3", "Defined Procedure Protocol Information Model - GET"),
+    ("1.2.840.10008.5.1.4.31", "Modality Worklist Information Model - FIND"),
+    ("1.2.840.10008.5.1.4.32", "General Purpose Worklist Management Meta SOP Class"),
+    ("1.2.840.10008.5.1.4.32.1", "General Purpose Worklist Information Model - FIND"),
+    ("1.2.840.10008.5.1.4.32.2", "General Purpose Scheduled Procedure Step SOP Class"),
+    ("1.2.840.10008.5.1.4.32.3", "General Purpose Performed Procedure Step SOP Class"),
+    ("1.2.840.10008.5.1.4.33", "Instance Availability Notification SOP Class"),
+    ("1.2.840.10008.5.1.4.34.2", "RT Conventional Machine Verification - Trial"),
+    ("1.2.840.10008.5.1.4.34.3", "RT Ion Machine Verification - Trial"),
+    ("1.2.840.10008.5.1.4.34.4.1", "Unified Procedure Step - Push SOP Class - Trial"),
+    ("1.2.840.10008.5.1.4.34.4.2", "Unified Procedure Step - Watch SOP Class - Trial"),
+    ("1.2.840.10008.5.1.4.34.4.3", "Unified Procedure Step - Pull SOP Class - Trial"),
+    ("1.2.840.10008.5.1.4.34.4.4", "Unified Procedure Step - Event SOP Class - Trial"),
+    ("1.2.840.10008.5.1.4.34.6.1", "Unified Procedure Step - Push SOP Class"),
+    ("1.2.840.10008.5.1.4.34.6.2", "Unified Procedure Step - Watch SOP Class"),
+    ("1.2.840.10008.5.1.4.34.6.3", "Unified Procedure Step - Pull SOP Class"),
+    ("1.2.840.10008.5.1.4.34.6.4", "Unified Procedure Step - Event SOP Class"),
+    ("1.2.840.10008.5.1.4.34.6.5", "Unified Procedure Step - Query SOP Class"),
+    ("1.2.840.10008.5.1.4.34.8", "RT Conventional Machine Verification"),
+    ("1.2.840.10008.5.1.4.34.9", "RT Ion Machine Verification"),
+    ("1.2.840.10008.5.1.4.37.1", "General Relevant Patient Information Query"),
+    ("1.2.840.10008.5.1.4.37.2", "Breast Imaging Relevant Patient Information Query"),
+    ("1.2.840.10008.5.1.4.37.3", "Cardiac Relevant Patient Information Query"),
+    ("1.2.840.10008.5.1.4.38.2", "Hanging Protocol Information Model - FIND"),
+    ("1.2.840.10008.5.1.4.38.3", "Hanging Protocol Information Model - MOVE"),
+    ("1.2.840.10008.5.1.4.38.4", "Hanging Protocol Information Model - GET"),
+    ("1.2.840.10008.5.1.4.39.2", "Color Palette Query/Retrieve Information Model - FIND"),
+    ("1.2.840.10008.5.1.4.39.3", "Color Palette Query/Retrieve Information Model - MOVE"),
+    ("1.2.840.10008.5.1.4.39.4", "Color Palette Query/Retrieve Information Model - GET"),
+    ("1.2.840.10008.5.1.4.41", "Product Characteristics Query SOP Class"),
+    ("1.2.840.10008.5.1.4.42", "Substance Approval Query SOP Class"),
+    ("1.2.840.10008.5.1.4.43.2", "Generic Implant Template Information Model - FIND"),
+    ("1.2.840.10008.5.1.4.43.3", "Generic Implant Template Information Model - MOVE"),
+    ("1.2.840.10008.5.1.4.43.4", "Generic Implant Template Information Model - GET"),
+    ("1.2.840.10008.5.1.4.44.2", "Implant Assembly Template Information Model - FIND"),
+    ("1.2.840.10008.5.1.4.44.3", "Implant Assembly Template Information Model - MOVE"),
+    ("1.2.840.10008.5.1.4.44.4", "Implant Assembly Template Information Model - GET"),
+    ("1.2.840.10008.5.1.4.45.2", "Implant Template Group Information Model - FIND"),
+    ("1.2.840.10008.5.1.4.45.3", "Implant Template Group Information Model - MOVE"),
+    ("1.2.840.10008.5.1.4.45.4", "Implant Template Group Information Model - GET"),
+    ("1.2.840.10008.10.1", "Video Endoscopic Image Real-Time Communication"),
+    ("1.2.840.10008.10.2", "Video Photographic Image Real-Time Communication"),
+    ("1.2.840.10008.10.3", "Audio Waveform Real-Time Communication"),
+    ("1.2.840.10008.10.4", "Rendition Selection Document Real-Time Communication"),
 ];
 
 #[cfg(test)]
@@ -442,7 +442,7 @@ mod tests {
     #[test]
     fn each_class_has_one_row() {
         let mut seen = std::collections::HashSet::new();
-        for uid in STORAGE_CLASSES.iter().map(|class| class.uid).chain(SERVICES.iter().copied()) {
+        for uid in STORAGE_CLASSES.iter().map(|class| class.uid).chain(SERVICES.iter().map(|(uid, _)| *uid)) {
             assert!(seen.insert(uid), "{uid} twice");
             assert!(crate::Uid::parse(uid).is_ok(), "{uid}");
         }

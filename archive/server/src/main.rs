@@ -63,6 +63,8 @@ enum Verb {
     Restore(restore::RestoreFlags),
     /// Make a cluster of one from what is left when most nodes are lost for good, offline.
     Recover(recover::RecoverFlags),
+    /// Print the DICOM conformance statement (PS3.2) of this version, in Markdown.
+    Conformance,
     /// Look at a cluster.
     Cluster {
         #[command(subcommand)]
@@ -85,6 +87,10 @@ fn main() -> ExitCode {
         Verb::Backup { verb } => stores::run(verb),
         Verb::Restore(flags) => restore::run(flags),
         Verb::Recover(flags) => recover::run(flags),
+        Verb::Conformance => {
+            print!("{}", archive_dimse::conformance::statement());
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Cluster { verb } => cluster::run(verb),
     };
     match result {

@@ -78,6 +78,9 @@ pub enum QueryError {
     /// An answer could be stale, because no majority can be reached.
     #[error("a majority of the nodes cannot be reached: the answer could be stale")]
     NoQuorum,
+    /// This node does not know the groups yet: what it has may be half of what there is.
+    #[error("this node has just started: try again in some seconds, or ask another")]
+    Starting,
     /// The catalogue failed.
     #[error("read the catalogue")]
     Failed(#[source] CatalogError),

@@ -39,14 +39,14 @@ mod tests;
 
 pub use archive::Archive;
 pub use archive_catalog::{
-    Admission, CatalogError, Expect, Find, Include, InstanceRow, Level, Protocol, Record, Selection, Source, Target,
-    Tombstone, Totals,
+    Admission, COMPUTED, CatalogError, Expect, Find, Include, InstanceRow, KEYS, Key, Level, Protocol, Record, Selection,
+    Source, Target, Tombstone, Totals,
 };
 pub use convert::{ConvertError, Converting};
 pub use delete::Deleted;
 pub use error::{QueryError, StoreError};
 pub use ingest::{Ingest, Offer, Stored};
-pub use query::{Freshness, Headers, Matches};
+pub use query::{Freshness, Headers, Listing, Matches};
 pub use raft_types::{BoxFuture, ClusterStatus, ReadError};
 pub use read::Reading;
 pub use records::{RecordError, Records};

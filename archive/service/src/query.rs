@@ -52,6 +52,15 @@ impl Headers {
     }
 }
 
+/// The instances of a selection.
+#[derive(Debug)]
+pub struct Listing {
+    /// In order of retrieval.
+    pub rows: Vec<InstanceRow>,
+    /// No majority could say whether these are all: whoever passes them on says so.
+    pub may_be_stale: bool,
+}
+
 /// What a source answers: some rows, or none after the last.
 type Page<T> = Result<Option<Vec<T>>, CatalogError>;
 
@@ -122,28 +131,38 @@ impl Archive {
         Rows { pages, page: Vec::new().into_iter() }
     }
 
+    /// The instances of a selection, in order of retrieval: as [`Archive::listing`], for who need not know whether there may
+    /// be more.
+    ///
+    /// # Errors
+    /// See [`Archive::listing`].
+    pub async fn instances(&self, selection: Selection, freshness: Freshness) -> Result<Vec<InstanceRow>, QueryError> {
+        Ok(self.listing(selection, freshness).await?.rows)
+    }
+
     /// The instances of a selection, in order of retrieval.
     ///
     /// A committed instance never changes: one that is asked for by its UID and is here is answered at once, whoever leads.
-    /// What else a study has, its leader must say; without a majority the rows that are here are answered all the same,
-    /// and only an empty answer is none, because it could be stale.
+    /// What else a study has, its leader must say. Without a majority the rows that are here are answered all the same, and
+    /// are said to be perhaps not all; only an empty answer is none.
     ///
     /// # Errors
-    /// `NoQuorum` when nothing is found here and no majority can confirm it.
-    pub async fn instances(&self, selection: Selection, freshness: Freshness) -> Result<Vec<InstanceRow>, QueryError> {
+    /// `NoQuorum` when nothing is found here and no majority can confirm it; `Starting` before this node knows whom to ask.
+    pub async fn listing(&self, selection: Selection, freshness: Freshness) -> Result<Listing, QueryError> {
         if !selection.instances.is_empty() {
             let (catalog, wanted) = (Arc::clone(self.catalog()), selection.clone());
             let rows = self.look_up(move || catalog.instances(&wanted)).await?;
             if selection.instances.iter().all(|uid| rows.iter().any(|row| row.instance == *uid)) {
-                return Ok(rows);
+                return Ok(Listing { rows, may_be_stale: false });
             }
         }
         let fresh = self.refresh(&uids(&selection), freshness).await;
         let catalog = Arc::clone(self.catalog());
         let rows = self.look_up(move || catalog.instances(&selection)).await?;
         match fresh {
-            Err(error) if rows.is_empty() => Err(error),
-            _ => Ok(rows),
+            Ok(()) => Ok(Listing { rows, may_be_stale: false }),
+            Err(QueryError::NoQuorum) if !rows.is_empty() => Ok(Listing { rows, may_be_stale: true }),
+            Err(error) => Err(error),
         }
     }
 
@@ -188,14 +207,14 @@ impl Archive {
         }
         // Before the groups are known, "nothing found" would be a guess.
         if self.log().groups().is_empty() {
-            return Err(QueryError::NoQuorum);
+            return Err(QueryError::Starting);
         }
         let literal = |uid: &String| !uid.is_empty() && !uid.contains(['*', '?']);
         let groups = if studies.is_empty() || !studies.iter().all(literal) {
             self.log().groups()
         } else {
             let own = studies.iter().map(|uid| self.log().group_of(uid.as_bytes()));
-            let mut groups = own.collect::<Option<Vec<GroupId>>>().ok_or(QueryError::NoQuorum)?;
+            let mut groups = own.collect::<Option<Vec<GroupId>>>().ok_or(QueryError::Starting)?;
             groups.sort_unstable();
             groups.dedup();
             groups

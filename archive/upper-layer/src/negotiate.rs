@@ -20,7 +20,7 @@ pub const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
 /// Presentation contexts of a request, at most: their ids are the odd numbers of a byte.
 pub const CONTEXTS_MAX: usize = 128;
 /// Asynchronous operations window (PS3.7 D.3.3.3).
-const ITEM_ASYNC_WINDOW: u8 = 0x53;
+pub const ITEM_ASYNC_WINDOW: u8 = 0x53;
 /// User identity, the server's response (PS3.7 D.3.3.7.2).
 const ITEM_USER_IDENTITY_RESPONSE: u8 = 0x59;
 

@@ -5,7 +5,7 @@ use crate::{
     address::base,
     multipart::Joiner,
     query::{Target, parameters},
-    retrieve::{Piece, etag, instance_url, rows, streamed, unchanged},
+    retrieve::{Piece, etag, instance_url, listing, streamed, unchanged},
     router::Shared,
     status::Problem,
     value::{Place, Turn, is_remade, value_syntax, word_bytes},
@@ -137,7 +137,7 @@ fn numbers(list: &str) -> Result<Vec<u32>, Problem> {
 }
 
 async fn one(shared: &Shared, target: &Target) -> Result<InstanceRow, Problem> {
-    let mut rows = rows(shared, target).await?;
+    let mut rows = listing(shared, target).await?.rows;
     Ok(rows.swap_remove(0))
 }
 

@@ -9,11 +9,11 @@ use crate::{
     gzip,
     qido::JSON_FORMS,
     query::{Target, parameters},
-    retrieve::{etag, instance_url, rows, unchanged},
+    retrieve::{etag, instance_url, listing, stale, unchanged},
     router::Shared,
     status::Problem,
 };
-use archive_service::{Freshness, Headers};
+use archive_service::{Freshness, Headers, Listing};
 use axum::{
     body::Body,
     extract::{Path, State},
@@ -36,7 +36,8 @@ pub(crate) async fn get(
         return Err(Problem::not_acceptable("application/dicom+json"));
     };
     let base = base(&headers, &uri);
-    let etag = etag(&rows(&shared, &target).await?, &base);
+    let Listing { rows, may_be_stale } = listing(&shared, &target).await?;
+    let etag = etag(&rows, &base);
     if let Some(response) = unchanged(&headers, &etag) {
         return Ok(response);
     }
@@ -53,7 +54,8 @@ pub(crate) async fn get(
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         headers_out.insert(header::ETAG, etag);
     }
-    Ok(gzip::answer(&headers, response))
+    let response = gzip::answer(&headers, response);
+    Ok(if may_be_stale { stale(response) } else { response })
 }
 
 /// How far the array is written.

@@ -14,7 +14,7 @@ use crate::{
     value::{Inflating, Turn},
 };
 use archive_model::{EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, can_recode, transfer_syntax, write_file_meta};
-use archive_service::{Archive, Converting, Freshness, InstanceRow, Reading};
+use archive_service::{Archive, Converting, Freshness, InstanceRow, Listing, Reading};
 use axum::{
     body::Body,
     extract::{Path, State},
@@ -38,7 +38,7 @@ pub(crate) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let parameters = parameters(uri.query())?;
-    let rows = rows(&shared, &target).await?;
+    let Listing { rows, may_be_stale } = listing(&shared, &target).await?;
     let received = as_received(&parameters)?;
     let stored = |row: &InstanceRow| if received { row.transfer_syntax.clone() } else { on_the_web(row).to_owned() };
     // Second choice: all that can be Explicit VR Little Endian is that.
@@ -90,7 +90,16 @@ pub(crate) async fn get(
         content_type = joiner.content_type(DICOM);
         pieces.push_back(Piece::Bytes(joiner.end()));
     }
-    streamed(&shared.archive, pieces, &content_type, &etag).await
+    let response = streamed(&shared.archive, pieces, &content_type, &etag).await?;
+    Ok(if may_be_stale { stale(response) } else { response })
+}
+
+/// Says that there may be more than is answered (RFC 7234 §5.5.1).
+pub(crate) fn stale(mut response: Response) -> Response {
+    let warning = HeaderValue::from_static("110 - \"no majority of nodes is up: there may be more instances\"");
+    response.headers_mut().insert(header::WARNING, warning);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// Whether the stored bytes are wanted whatever encoding they are in: an extension, for tools that compare bytes.
@@ -119,9 +128,9 @@ fn distinct(syntaxes: &[String]) -> Vec<&str> {
 }
 
 /// The instances of a path, or 404.
-pub(crate) async fn rows(shared: &Shared, target: &Target) -> Result<Vec<InstanceRow>, Problem> {
-    let rows = shared.archive.instances(target.selection()?, Freshness::ReadIndex).await?;
-    if rows.is_empty() { Err(Problem::unknown(target.what())) } else { Ok(rows) }
+pub(crate) async fn listing(shared: &Shared, target: &Target) -> Result<Listing, Problem> {
+    let listing = shared.archive.listing(target.selection()?, Freshness::ReadIndex).await?;
+    if listing.rows.is_empty() { Err(Problem::unknown(target.what())) } else { Ok(listing) }
 }
 
 pub(crate) fn not_acceptable(syntaxes: &[&str]) -> Problem {

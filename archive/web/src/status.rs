@@ -52,7 +52,7 @@ impl From<QueryError> for Problem {
     fn from(error: QueryError) -> Self {
         let status = match &error {
             QueryError::Invalid { .. } => StatusCode::BAD_REQUEST,
-            QueryError::NoQuorum | QueryError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            QueryError::NoQuorum | QueryError::Starting | QueryError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             QueryError::Failed(cause) => {
                 tracing::error!(%cause, "read the catalogue for a request");
                 StatusCode::INTERNAL_SERVER_ERROR

@@ -12,6 +12,7 @@
 
 mod backup;
 mod bodies;
+mod catch_up;
 mod compact;
 mod identity;
 pub mod invariants;

@@ -14,6 +14,7 @@
 
 use crate::{
     bodies::Bodies,
+    catch_up::CatchUp,
     identity::Identity,
     machine::{Applier, GroupMachine, Progress, Sink},
     meta::MetaHolder,
@@ -161,6 +162,8 @@ pub struct Node {
     pub(crate) incoming: Semaphore,
     /// Memory for bodies that are pulled.
     pub(crate) repair_budget: ByteBudget,
+    /// What is read for peers that lag.
+    pub(crate) catch_up: Arc<CatchUp>,
     pub(crate) next_pull: Mutex<Duration>,
     /// Turns of those who verify objects on this disk.
     pub(crate) verifying: Semaphore,
@@ -272,6 +275,7 @@ impl Node {
             machine,
             incoming: Semaphore::new(crate::rows::INCOMING_MAX),
             repair_budget: ByteBudget::new(REPAIR_BYTES_MAX),
+            catch_up: Arc::default(),
             next_pull: Mutex::new(Duration::ZERO),
             verifying: Semaphore::new(crate::verify::AT_ONCE),
             installs: AtomicU64::new(0),
@@ -479,6 +483,7 @@ impl Node {
             machine: machine_here,
             damaged,
             bodies: Arc::clone(&bodies),
+            catch_up: Arc::clone(&self.catch_up),
         };
         let log = crate::log_store::LogStore::new(self.lane.clone(), id, blocking, self.options.sabotage);
         let config = self.options.raft_config().validate().map_err(|error| failed(error.to_string()))?;

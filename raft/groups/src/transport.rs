@@ -6,6 +6,7 @@
 
 use crate::{
     bodies::Bodies,
+    catch_up::{CatchUp, Held},
     mirror::{self, Damaged},
     options::Blocking,
     rows::{self, Rows},
@@ -29,11 +30,14 @@ use openraft::{
     },
 };
 use raft_lanes::{Lane, LaneError};
-use raft_types::{BlockAddress, Class, DecodeError, GroupId, LogPosition, Message, StateMachine, Wire, WireError};
+use raft_types::{
+    BlockAddress, ByteBudget, BytePermit, Class, DecodeError, GroupId, LogPosition, Message, StateMachine, Wire,
+    WireError,
+};
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -50,6 +54,7 @@ pub(crate) struct Network {
     pub(crate) machine: Arc<dyn StateMachine>,
     pub(crate) damaged: Damaged,
     pub(crate) bodies: Arc<Bodies>,
+    pub(crate) catch_up: Arc<CatchUp>,
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -80,6 +85,7 @@ impl Network {
                 blocking: self.blocking,
                 damaged: Damaged::clone(&self.damaged),
                 bodies: Arc::clone(&self.bodies),
+                budget: self.catch_up.of(&node.addr),
             },
         }
     }
@@ -162,19 +168,42 @@ struct Source {
     blocking: Blocking,
     damaged: Damaged,
     bodies: Arc<Bodies>,
+    /// Bytes that may be read for the peer and not be answered yet.
+    budget: ByteBudget,
+}
+
+/// An append that can be sent.
+struct Append {
+    call: AppendCall,
+    bodies: Vec<Bytes>,
+    /// Of what was read from the disk for it; held until it is answered.
+    permit: Option<BytePermit>,
 }
 
 impl Source {
     /// The head and the bodies of an append to the node `to`, which may have to go without bodies.
-    async fn append(&self, to: u64, request: &AppendEntriesRequest<Types>) -> Result<(AppendCall, Vec<Bytes>), String> {
+    async fn append(&self, to: u64, request: &AppendEntriesRequest<Types>) -> Result<Append, String> {
         let (mut call, places) = append_call(to, request);
-        let found = if !places.is_empty() && self.bodies.go_without(to, call.vote.term, call.last()) {
-            vec![None; places.len()]
+        let (found, permit) = if !places.is_empty() && self.bodies.go_without(to, call.vote.term, call.last()) {
+            (vec![None; places.len()], None)
         } else {
-            self.fetch(places).await?
+            let permit = self.permit_for(&places).await;
+            (self.fetch(places).await?, permit)
         };
         let bodies = call.with_bodies(found);
-        Ok((call, bodies))
+        Ok(Append { call, bodies, permit })
+    }
+
+    /// The right to read from the disk what is not in memory, if anything.
+    async fn permit_for(&self, places: &[(LogPosition, Body)]) -> Option<BytePermit> {
+        let on_disk = places.iter().filter_map(|(at, body)| match body {
+            Body::InLane { len } if self.lane.body_in_memory(self.group, at.index, at.term).is_none() => {
+                Some(u64::from(*len))
+            }
+            _ => None,
+        });
+        let bytes: u64 = on_disk.sum();
+        if bytes == 0 { None } else { Some(self.budget.acquire(bytes).await) }
     }
 
     /// Bodies, in order: from RAM, or from the lane on a thread that may block; none for one that is not kept here any
@@ -224,7 +253,7 @@ impl RaftNetworkV2<Types> for Connection {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, Error> {
         let class = if rpc.entries.is_empty() { Class::Urgent } else { Class::Bulk };
-        let (call, bodies) = self.source.append(self.to, &rpc).await.map_err(unreachable)?;
+        let Append { call, bodies, permit: _held } = self.source.append(self.to, &rpc).await.map_err(unreachable)?;
         let request = self.message(method::APPEND, encode(&call), bodies);
         let answer = self.call(class, request, option.soft_ttl()).await?;
         match decode("append answer", &answer.head).map_err(|error| malformed(&error))? {
@@ -256,23 +285,23 @@ impl RaftNetworkV2<Types> for Connection {
             };
             let (mut send, receive) = stream.split();
             let (source, group, to) = (self.source.clone(), self.group, self.to);
-            let unanswered = Arc::new(AtomicU64::new(1)); // 1: until openraft says that it has nothing more to send
-            let owed = Arc::clone(&unanswered);
+            let (held, ended) = (Held::default(), Arc::new(AtomicBool::new(false)));
+            let (owed, nothing_more) = (held.clone(), Arc::clone(&ended));
             let sender = tokio::spawn(async move {
                 let mut input = input;
                 loop {
                     let Some(request) = input.next().await else {
-                        owed.fetch_sub(1, Ordering::SeqCst);
+                        nothing_more.store(true, Ordering::SeqCst);
                         break;
                     };
-                    owed.fetch_add(1, Ordering::SeqCst);
-                    let (call, bodies) = match source.append(to, &request).await {
-                        Ok(parts) => parts,
+                    let Append { call, bodies, permit } = match source.append(to, &request).await {
+                        Ok(append) => append,
                         Err(why) => {
                             tracing::warn!(%group, why, "a body for a peer could not be read");
                             break;
                         }
                     };
+                    owed.push(permit);
                     let message = Message { method: method::APPEND_STREAM, group, head: encode(&call), bodies };
                     if send.send(message).await.is_err() {
                         break;
@@ -280,7 +309,7 @@ impl RaftNetworkV2<Types> for Connection {
                 }
                 // Dropping the sending half tells the peer that no more comes.
             });
-            let answers = Answers { receive: Some(receive), unanswered, _sender: AbortOnDrop(sender) };
+            let answers = Answers { receive: Some(receive), held, ended, _sender: AbortOnDrop(sender) };
             Ok(stream::unfold(answers, Answers::next).boxed())
         })
     }
@@ -334,8 +363,10 @@ impl RaftNetworkV2<Types> for Connection {
 struct Answers {
     /// Gone after the last answer.
     receive: Option<Box<dyn raft_types::Stream>>,
-    /// Requests that are owed an answer; with none, an end is an end.
-    unanswered: Arc<AtomicU64>,
+    /// Requests that are owed an answer.
+    held: Held,
+    /// openraft has nothing more to send: with no answer owed, an end is an end.
+    ended: Arc<AtomicBool>,
     _sender: AbortOnDrop,
 }
 
@@ -352,7 +383,7 @@ impl Answers {
         let receive = self.receive.as_mut()?;
         let answer = match receive.receive().await {
             Ok(Some(message)) => decode("append answer", &message.head).map_err(|error| malformed(&error)),
-            Ok(None) if self.unanswered.load(Ordering::SeqCst) == 0 => {
+            Ok(None) if self.ended.load(Ordering::SeqCst) && self.held.len() == 0 => {
                 self.receive = None;
                 return None;
             }
@@ -369,9 +400,7 @@ impl Answers {
             Err(error) => Err(error),
         };
         match result {
-            Ok(Ok(_)) => {
-                self.unanswered.fetch_sub(1, Ordering::SeqCst);
-            }
+            Ok(Ok(_)) => self.held.pop(),
             _ => self.receive = None,
         }
         Some((result, self))
@@ -399,14 +428,21 @@ mod tests {
 
     #[tokio::test]
     async fn an_append_stream_that_ends_with_answers_owed_is_an_error_and_ends_then() {
-        let answers = |unanswered| Answers {
-            receive: Some(Box::new(Ended)),
-            unanswered: Arc::new(AtomicU64::new(unanswered)),
-            _sender: AbortOnDrop(tokio::spawn(async {})),
+        let answers = |ended, owed| {
+            let held = Held::default();
+            (0..owed).for_each(|_| held.push(None));
+            Answers {
+                receive: Some(Box::new(Ended)),
+                held,
+                ended: Arc::new(AtomicBool::new(ended)),
+                _sender: AbortOnDrop(tokio::spawn(async {})),
+            }
         };
-        assert!(answers(0).next().await.is_none());
-        let (answer, rest) = answers(1).next().await.expect("an error");
-        assert!(matches!(answer, Err(RPCError::Unreachable(_))), "{answer:?}");
-        assert!(rest.next().await.is_none());
+        assert!(answers(true, 0).next().await.is_none());
+        for (ended, owed) in [(false, 0), (true, 1), (false, 1)] {
+            let (answer, rest) = answers(ended, owed).next().await.expect("an error");
+            assert!(matches!(answer, Err(RPCError::Unreachable(_))), "{answer:?}");
+            assert!(rest.next().await.is_none());
+        }
     }
 }

@@ -1,0 +1,73 @@
+//! Moving SQLite's write-ahead log into the database, beside a writer that never rests.
+//!
+//! SQLite begins the file of the log anew only when everything in it has been moved. Beside a busy archive there is always
+//! one more transaction, and the file would grow without end: 8 GiB in a minute and a half of small images, all of which the
+//! next start has to read. So the bulk is moved beside the writer, and the rest while it stands still, some milliseconds.
+//!
+//! ```text
+//!   passive ─► less than 64 MiB in the file: enough
+//!      └─────► passive again until little is left ─► writer held ─► passive: all is moved ─► the next commit begins anew
+//! ```
+
+use crate::{
+    Catalog,
+    error::{CatalogError, Step},
+};
+use rusqlite::Connection;
+
+/// Bytes of the log from which on it is to begin anew; also what SQLite leaves of the file when it does.
+pub(crate) const RESTART_BYTES: u64 = 64 << 20;
+/// Bytes that may be left to move while the writer stands still.
+const SHORT_BYTES: u64 = 4 << 20;
+/// Passes beside the writer before it stands still all the same: it may be as fast as the passes.
+const PASSES_MAX: usize = 4;
+/// Bytes of a page, and of what stands before it in the log.
+const FRAME_BYTES: u64 = 8192 + 24;
+
+/// How far a pass came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pass {
+    log_bytes: u64,
+    left_bytes: u64,
+}
+
+impl Catalog {
+    /// Moves the write-ahead log into the database if it has grown: call now and then, off the applier's thread.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn checkpoint(&self) -> Result<(), CatalogError> {
+        if let Err(error) = self.ballast.reserve() {
+            tracing::debug!(%error, "no space is kept for a full disk"); // a file system that cannot reserve
+        }
+        let grown = std::fs::metadata(self.wal()).map_or(0, |wal| wal.len());
+        if grown < self.options.checkpoint_bytes {
+            return Ok(());
+        }
+        let connection = self.checkpointer.lock();
+        let mut pass = passive(&connection)?;
+        if pass.log_bytes < RESTART_BYTES {
+            return Ok(());
+        }
+        for _ in 1..PASSES_MAX {
+            if pass.left_bytes <= SHORT_BYTES {
+                break;
+            }
+            pass = passive(&connection)?;
+        }
+        let _standing_still = self.writer.lock();
+        // A reader of an old state keeps the log as it is: then the next time.
+        passive(&connection).map(|_| ())
+    }
+}
+
+/// Waits for nobody: what a reader still needs stays for the next time.
+fn passive(connection: &Connection) -> Result<Pass, CatalogError> {
+    connection
+        .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+            let frames = |at| row.get::<_, i64>(at).map(|frames| u64::try_from(frames).unwrap_or(0));
+            let (log, moved) = (frames(1)?, frames(2)?);
+            Ok(Pass { log_bytes: log * FRAME_BYTES, left_bytes: log.saturating_sub(moved) * FRAME_BYTES })
+        })
+        .step("checkpoint")
+}
