@@ -61,6 +61,16 @@ pub mod reason {
     pub const DUPLICATE_TRANSACTION: u16 = 0x0131;
     /// Too few replicas answered.
     pub const RESOURCES: u16 = 0x0213;
+
+    /// Every reason that is given, and what it means.
+    pub static MEANINGS: &[(u16, &str)] = &[
+        (PROCESSING, "Processing failure: too many copies are damaged, and are being repaired; ask again"),
+        (NO_SUCH_INSTANCE, "No such object instance: never stored here, or deleted"),
+        (CLASS_CONFLICT, "Class / instance conflict"),
+        (CLASS_NOT_SUPPORTED, "SOP class not supported: nothing of it is stored"),
+        (DUPLICATE_TRANSACTION, "Duplicate transaction UID: it is in use with another list"),
+        (RESOURCES, "Resource limitation: too few replicas could be asked; ask again"),
+    ];
 }
 
 /// An instance as a requester names it.

@@ -39,8 +39,8 @@ mod tests;
 
 pub use archive::Archive;
 pub use archive_catalog::{
-    Admission, COMPUTED, CatalogError, Expect, Find, Include, InstanceRow, KEYS, Key, Level, Protocol, Record, Selection,
-    Source, Target, Tombstone, Totals,
+    Admission, COMPUTED, CatalogError, Expect, Find, Include, InstanceRow, KEYS, Key, Level, Protocol, Record,
+    Selection, Source, Target, Tombstone, Totals,
 };
 pub use convert::{ConvertError, Converting};
 pub use delete::Deleted;
