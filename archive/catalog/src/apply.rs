@@ -4,6 +4,7 @@ use crate::{
     Admission, BlockPart, Command, InstanceHead, OtherContent, Outcome, RefusedWhy, UploadId,
     error::{CatalogError, Step},
     levels::{Levels, with_modalities},
+    record::Put,
     row::encode,
     sabotage::{Sabotage, is},
     schema::SERIES_SHIFT,
@@ -132,6 +133,11 @@ impl Work<'_> {
             }
             Command::Noop => Ok(Outcome::Nothing),
             Command::Delete { target, grounds } => self.delete(group, position.index, &target, &grounds),
+            Command::PutRecord { name, expect, body, due_unix_ms, at_unix_ms } => {
+                let put = Put { name: &name, expect, body: &body, due_unix_ms, at_unix_ms };
+                self.put_record(group, position.index, &put)
+            }
+            Command::RemoveRecord { name, version } => self.remove_record(group, position.index, &name, version),
         }
     }
 

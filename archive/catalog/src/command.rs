@@ -4,11 +4,12 @@
 //!   version 1   PutSmall, Block, Commit, Abort, Noop, Delete
 //!   version 2   PutSmallUnder, CommitUnder: the policy for other content under a known UID travels with the instance, so
 //!               that apply stays a function of the log
+//!   version 3   PutRecord, RemoveRecord
 //! ```
 //!
 //! A command is written in the oldest version that can say it: nodes of an older release go on until somebody sets another
-//! policy than theirs, and then say that they must be upgraded, instead of applying something else. Outcomes of new commands
-//! go back to who proposed them, and so need no version of their own.
+//! policy than theirs, or writes a record, and then say that they must be upgraded, instead of applying something else.
+//! Outcomes of new commands go back to who proposed them, and so need no version of their own.
 //!
 //! When adding a variant: 1. at the end; 2. golden bytes in the tests; 3. a version, so that no old node misreads it.
 
@@ -77,6 +78,62 @@ pub enum Command {
         /// What becomes of it if its UID has another content.
         other_content: OtherContent,
     },
+    /// Writes a record, in the place of the version that is expected (`record.rs`).
+    PutRecord {
+        /// Which one.
+        name: RecordName,
+        /// What must be there.
+        expect: Expect,
+        /// Its content, in the encoding of whoever owns the kind; at most 1 MiB.
+        body: Bytes,
+        /// When work on it is due; none while nothing is to be done.
+        due_unix_ms: Option<u64>,
+        /// When it was proposed; tells a copy of this proposal from another one of the same content.
+        at_unix_ms: u64,
+    },
+    /// Removes a record, if it is of the version that is expected.
+    RemoveRecord {
+        /// Which one.
+        name: RecordName,
+        /// Its version.
+        version: u64,
+    },
+}
+
+/// What a record is known by. The group that it lives in follows from both.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RecordName {
+    /// What kind of work it is: at least one byte, and at most [`RecordName::KIND_BYTES_MAX`].
+    pub kind: String,
+    /// Its key among those of its kind: at least one byte, and at most [`RecordName::KEY_BYTES_MAX`].
+    pub key: String,
+}
+
+impl RecordName {
+    /// The longest kind, in bytes.
+    pub const KIND_BYTES_MAX: usize = 32;
+    /// The longest key, in bytes.
+    pub const KEY_BYTES_MAX: usize = 256;
+
+    /// What its group is a function of. No Study Instance UID has a NUL in it.
+    #[must_use]
+    pub fn place(&self) -> Vec<u8> {
+        [self.kind.as_bytes(), b"\0", self.key.as_bytes()].concat()
+    }
+
+    pub(crate) fn fits(&self) -> bool {
+        let within = |text: &str, max| (1..=max).contains(&text.len());
+        within(&self.kind, Self::KIND_BYTES_MAX) && within(&self.key, Self::KEY_BYTES_MAX)
+    }
+}
+
+/// What must be there for a record to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Expect {
+    /// No record of that name.
+    Absent,
+    /// This version of it.
+    Version(u64),
 }
 
 /// What becomes of an instance whose UID is known with another content. The same content again is success under each.
@@ -114,6 +171,7 @@ impl Command {
     /// The oldest version that can say it.
     fn version(&self) -> u8 {
         match self {
+            Self::PutRecord { .. } | Self::RemoveRecord { .. } => 3,
             Self::PutSmallUnder { .. } | Self::CommitUnder { .. } => 2,
             Self::PutSmall { .. }
             | Self::Block { .. }
@@ -261,6 +319,19 @@ pub enum Outcome {
         /// Bytes of their data sets, versions included.
         bytes: u64,
     },
+    /// The record is of this version now: the index of the entry that wrote it, greater than that of every earlier one, and
+    /// never used twice.
+    Recorded {
+        /// The version.
+        version: u64,
+    },
+    /// The record is of another version than was expected, or not there: nothing changed.
+    Conflict {
+        /// Its version; none when there is no such record.
+        current: Option<u64>,
+    },
+    /// The record is gone.
+    RecordRemoved,
 }
 
 impl Outcome {
@@ -299,6 +370,8 @@ pub enum RefusedWhy {
     Deleted,
     /// Its UID is known with another content, and the policy of its sender is to reject such.
     OtherContent,
+    /// The name or the body of the record is empty where it may not be, or larger than a record may be.
+    RecordTooLarge,
 }
 
 fn encode<T: Serialize>(version: u8, value: &T) -> Bytes {
@@ -318,7 +391,7 @@ fn decode<T: Versioned + DeserializeOwned>(what: &'static str, bytes: &[u8]) -> 
 }
 
 impl Versioned for Command {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     /// In the oldest version that can say it.
     fn encode(&self) -> Bytes {
         encode(self.version(), self)
@@ -400,15 +473,39 @@ mod tests {
         assert_eq!(hex(&delete.encode()), "010503312e320103312e330001720173 05".replace(' ', ""));
         assert_eq!(hex(&Outcome::Deleted { instances: 2, bytes: 300 }.encode()), "010502ac02");
         assert_eq!(hex(&Outcome::Refused(RefusedWhy::Deleted).encode()), "010403");
+        let name = RecordName { kind: "k".into(), key: "1.2".into() };
+        let record = Command::PutRecord {
+            name: name.clone(),
+            expect: Expect::Version(300),
+            body: Bytes::from_static(b"b"),
+            due_unix_ms: Some(7),
+            at_unix_ms: 5,
+        };
+        assert_eq!(hex(&record.encode()), "0308016b03312e32 01ac02 0162 0107 05".replace(' ', ""));
+        let anew = Command::PutRecord {
+            name: name.clone(),
+            expect: Expect::Absent,
+            body: Bytes::new(),
+            due_unix_ms: None,
+            at_unix_ms: 5,
+        };
+        assert_eq!(hex(&anew.encode()), "0308016b03312e32 00 00 00 05".replace(' ', ""));
+        let remove = Command::RemoveRecord { name, version: 300 };
+        assert_eq!(hex(&remove.encode()), "0309016b03312e32 ac02".replace(' ', ""));
+        assert_eq!(hex(&Outcome::Recorded { version: 300 }.encode()), "0106ac02");
+        assert_eq!(hex(&Outcome::Conflict { current: Some(2) }.encode()), "01070102");
+        assert_eq!(hex(&Outcome::Conflict { current: None }.encode()), "010700");
+        assert_eq!(hex(&Outcome::RecordRemoved.encode()), "0108");
+        assert_eq!(hex(&Outcome::Refused(RefusedWhy::RecordTooLarge).encode()), "010405");
         let abort = Command::Abort { uploads: vec![UploadId([2; 16])] };
-        for command in [delete, put, reject, commit, replace, block, Command::Noop, abort] {
+        for command in [record, anew, remove, delete, put, reject, commit, replace, block, Command::Noop, abort] {
             assert_eq!(Command::decode(&command.encode()), Ok(command));
         }
     }
 
     #[test]
     fn a_command_of_a_newer_release_is_an_error_and_never_skipped() {
-        assert!(matches!(Command::decode(&[3, 0]), Err(DecodeError::Newer { found: 3, newest: 2, .. })));
+        assert!(matches!(Command::decode(&[4, 0]), Err(DecodeError::Newer { found: 4, newest: 3, .. })));
         assert!(matches!(Command::decode(&[0, 4]), Err(DecodeError::Malformed { .. })));
         assert!(matches!(Outcome::decode(&[2, 0]), Err(DecodeError::Newer { found: 2, newest: 1, .. })));
         assert!(matches!(Command::decode(&[1, 99]), Err(DecodeError::Malformed { .. })));

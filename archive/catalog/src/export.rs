@@ -2,8 +2,9 @@
 //! replica that has applied the same entries.
 //!
 //! ```text
-//!   piece = version 2 | postcard([Row])          about 1 MiB; version 1 had no tombstones
-//!   rows    Study, its Series, the Instances of each by number, the Versions of each ─ by UID ─ then Uploads, Tombstones
+//!   piece = version 3 | postcard([Row])          about 1 MiB; version 1 had no tombstones, version 2 no records
+//!   rows    Study, its Series, the Instances of each by number, the Versions of each ─ by UID ─ then Uploads, Tombstones,
+//!           Records
 //! ```
 //!
 //! Local numbers of rows are not in it: a replica gives its own. The number of an instance within its series is, because
@@ -21,7 +22,7 @@ use std::ops::ControlFlow;
 
 /// Bytes of rows of a piece, about.
 const PIECE_BYTES: usize = 1 << 20;
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// One row. When adding a variant: at the end, and raise `VERSION` when an old node must not meet it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,8 @@ pub(crate) enum Row {
     EndedUpload { idx: i64, upload: Vec<u8> },
     Tombstone(Buried),
     DeletedStore { idx: i64, digest: Vec<u8>, received_ms: i64 },
+    Record(Kept),
+    RemovedRecord { idx: i64, kind: String, key: String, created_ms: i64 },
 }
 
 /// The patient of the study that follows.
@@ -134,6 +137,19 @@ pub(crate) struct Buried {
     pub(crate) deleted_ms: i64,
 }
 
+/// A record (`record.rs`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) kind: String,
+    pub(crate) key: String,
+    pub(crate) version: i64,
+    pub(crate) before: i64,
+    pub(crate) created_ms: i64,
+    pub(crate) changed_ms: i64,
+    pub(crate) due_ms: Option<i64>,
+    pub(crate) body: Vec<u8>,
+}
+
 impl Row {
     /// About how many bytes it takes.
     fn bytes(&self) -> usize {
@@ -144,6 +160,8 @@ impl Row {
             Self::Instance(instance) => content(&instance.content) + instance.attrs.len() + 128,
             Self::Version(version) => content(&version.content),
             Self::Tombstone(buried) => buried.reason.len() + 256,
+            Self::Record(kept) => kept.body.len() + kept.key.len() + 64,
+            Self::RemovedRecord { key, .. } => key.len() + 64,
             Self::Patient(_) | Self::Upload(_) | Self::EndedUpload { .. } | Self::DeletedStore { .. } => 64,
         }
     }
@@ -200,7 +218,7 @@ pub(crate) fn export(
         return Ok(());
     }
     let mut pieces = Pieces { rows: Vec::new(), bytes: 0, sink };
-    for walk in [studies, uploads, deletes] {
+    for walk in [studies, uploads, deletes, records] {
         if walk(&transaction, group, &mut pieces)?.is_break() {
             return Ok(());
         }
@@ -402,6 +420,43 @@ fn deletes(connection: &Connection, group: GroupId, pieces: &mut Pieces<'_>) -> 
             Ok(Row::DeletedStore { idx: row.get(0)?, digest: row.get(1)?, received_ms: row.get(2)? })
         };
         go_on!(pieces.push(take(row).step("export a deleted store")?));
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+fn records(connection: &Connection, group: GroupId, pieces: &mut Pieces<'_>) -> Result<ControlFlow<()>, CatalogError> {
+    let mut records = connection
+        .prepare(
+            "SELECT kind, key, version, before, created_ms, changed_ms, due_ms, body FROM record WHERE grp = ?1
+             ORDER BY kind, key",
+        )
+        .step("prepare an export")?;
+    let mut rows = records.query([group.0]).step("export records")?;
+    while let Some(row) = rows.next().step("export records")? {
+        let take = |row: &SqlRow<'_>| {
+            Ok(Row::Record(Kept {
+                kind: row.get(0)?,
+                key: row.get(1)?,
+                version: row.get(2)?,
+                before: row.get(3)?,
+                created_ms: row.get(4)?,
+                changed_ms: row.get(5)?,
+                due_ms: row.get(6)?,
+                body: row.get(7)?,
+            }))
+        };
+        go_on!(pieces.push(take(row).step("export a record")?));
+    }
+    let mut removed = connection
+        .prepare("SELECT idx, kind, key, created_ms FROM removed_record WHERE grp = ?1 ORDER BY kind, key, created_ms")
+        .step("prepare an export")?;
+    let mut rows = removed.query([group.0]).step("export removed records")?;
+    while let Some(row) = rows.next().step("export removed records")? {
+        let take = |row: &SqlRow<'_>| {
+            let (idx, kind, key, created_ms) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            Ok(Row::RemovedRecord { idx, kind, key, created_ms })
+        };
+        go_on!(pieces.push(take(row).step("export a removed record")?));
     }
     Ok(ControlFlow::Continue(()))
 }

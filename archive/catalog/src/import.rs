@@ -6,7 +6,7 @@ use crate::{
     BlockPart,
     apply::write_applied,
     error::{CatalogError, Step},
-    export::{Buried, Content, Instance, Patient, Row, Series, Study, Version, rows_of},
+    export::{Buried, Content, Instance, Kept, Patient, Row, Series, Study, Version, rows_of},
     row,
 };
 use bytes::Bytes;
@@ -70,6 +70,8 @@ fn clear(transaction: &Transaction<'_>, group: GroupId) -> Result<(), CatalogErr
     run(transaction, "DELETE FROM ended_upload WHERE grp = ?1", &[&group.0])?;
     run(transaction, "DELETE FROM tombstone WHERE grp = ?1", &[&group.0])?;
     run(transaction, "DELETE FROM deleted_store WHERE grp = ?1", &[&group.0])?;
+    run(transaction, "DELETE FROM record WHERE grp = ?1", &[&group.0])?;
+    run(transaction, "DELETE FROM removed_record WHERE grp = ?1", &[&group.0])?;
     Ok(())
 }
 
@@ -111,6 +113,11 @@ impl Place {
             Row::DeletedStore { idx, digest, received_ms } => {
                 let sql = "INSERT INTO deleted_store (grp, idx, digest, received_ms) VALUES (?1, ?2, ?3, ?4)";
                 run(transaction, sql, &[&group.0, &idx, &digest, &received_ms])?;
+            }
+            Row::Record(kept) => put_record(transaction, group, &kept)?,
+            Row::RemovedRecord { idx, kind, key, created_ms } => {
+                let sql = "INSERT INTO removed_record (grp, idx, kind, key, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)";
+                run(transaction, sql, &[&group.0, &idx, &kind, &key, &created_ms])?;
             }
         }
         Ok(())
@@ -242,6 +249,17 @@ fn put_tombstone(transaction: &Transaction<'_>, group: GroupId, buried: &Buried)
         "INSERT INTO tombstone (grp, idx, study, series, instance, n_instances, bytes, reason, source, deleted_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         params![group.0, idx, study, series, instance, n_instances, bytes, reason, source, deleted_ms],
+    )?;
+    Ok(())
+}
+
+fn put_record(transaction: &Transaction<'_>, group: GroupId, kept: &Kept) -> Result<(), CatalogError> {
+    let Kept { kind, key, version, before, created_ms, changed_ms, due_ms, body } = kept;
+    run(
+        transaction,
+        "INSERT INTO record (grp, kind, key, version, before, created_ms, changed_ms, due_ms, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        params![group.0, kind, key, version, before, created_ms, changed_ms, due_ms, body],
     )?;
     Ok(())
 }

@@ -16,6 +16,7 @@
 //!   what does not answer is kept beside it as a version. Nothing that was acknowledged goes (`versions.rs`).
 //! - K-5 The database is never the only truth: it can be rebuilt from the log.
 //! - D-1…D-3 What is deleted stays deleted: see `delete.rs`.
+//! - R-1…R-4 Work that lives in the log is in records, one version after the other: see `record.rs`.
 //!
 //! Study, series and instance live in one group, so their rows are the same on every node. A patient is a view over the
 //! studies of all groups: counts are sums, and its attributes are those of its study with the least UID, so that no
@@ -36,6 +37,7 @@ mod keys;
 mod levels;
 mod named;
 mod pool;
+mod record;
 mod retrieve;
 mod row;
 pub mod sabotage;
@@ -44,14 +46,15 @@ mod versions;
 
 pub use catalog::{Catalog, CatalogOptions, Totals};
 pub use command::{
-    Admission, BlockPart, Command, Grounds, InstanceHead, OtherContent, Outcome, Protocol, RefusedWhy, Source, Target,
-    UploadId,
+    Admission, BlockPart, Command, Expect, Grounds, InstanceHead, OtherContent, Outcome, Protocol, RecordName,
+    RefusedWhy, Source, Target, UploadId,
 };
 pub use delete::Tombstone;
 pub use error::CatalogError;
 pub use find::{Find, Include, Level, Search};
 pub use head::{HeadError, instance_head};
 pub use keys::{COMPUTED, KEYS, Key};
+pub use record::{Due, Record};
 pub use retrieve::{HeaderPages, Selection};
 pub use row::InstanceRow;
 pub use versions::Version;

@@ -27,7 +27,9 @@ pub(crate) fn bodies_of(piece: &[u8]) -> Result<Vec<BodyRef>, CatalogError> {
             | Row::Series(_)
             | Row::EndedUpload { .. }
             | Row::Tombstone(_)
-            | Row::DeletedStore { .. } => continue,
+            | Row::DeletedStore { .. }
+            | Row::Record(_)
+            | Row::RemovedRecord { .. } => continue,
         };
         let blocks: Vec<BlockPart> = row::decode("the blocks of an instance", blocks)?;
         found.extend(blocks.iter().map(|part| BodyRef { index: part.index, length_bytes: part.length_bytes }));

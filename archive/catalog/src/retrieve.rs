@@ -53,6 +53,36 @@ impl Catalog {
         Ok(found)
     }
 
+    /// The other contents that are kept under the UID of an instance, in order; none of most.
+    ///
+    /// # Errors
+    /// SQLite's, or damage.
+    pub fn other_contents(&self, row: &InstanceRow) -> Result<Vec<InstanceRow>, CatalogError> {
+        if row.versions == 0 {
+            return Ok(Vec::new());
+        }
+        let reader = self.pool.reader()?;
+        let mut statement = reader
+            .prepare_cached(
+                "SELECT number, sop_class, syntax, length, digest, blocks FROM version WHERE instance = ?1 ORDER BY number",
+            )
+            .step("prepare versions")?;
+        let mut rows = statement.query([row.id]).step("select versions")?;
+        let mut found = Vec::new();
+        while let Some(version) = rows.next().step("read versions")? {
+            found.push(InstanceRow {
+                version: version.get(0).step("read a version")?,
+                sop_class: uid(version.get(1).step("read a version")?)?,
+                transfer_syntax: version.get(2).step("read a version")?,
+                length_bytes: version.get::<_, i64>(3).step("read a version")?.cast_unsigned(),
+                digest: digest(&version.get::<_, Vec<u8>>(4).step("read a version")?)?,
+                blocks: decode("the blocks of a version", &version.get::<_, Vec<u8>>(5).step("read a version")?)?,
+                ..row.clone()
+            });
+        }
+        Ok(found)
+    }
+
     /// Where the frames of an instance lie.
     ///
     /// # Errors

@@ -12,6 +12,10 @@ pub enum Sabotage {
     ReplacedIsLost,
     /// A late copy of a store brings back what was deleted.
     DeletedComesBack,
+    /// A record is written whatever version was expected.
+    ExpectIgnored,
+    /// A late copy of its first put brings a removed record back.
+    RemovedRecordComesBack,
     /// A batch that is given again is applied again.
     AppliedTwice,
 }

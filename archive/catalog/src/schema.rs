@@ -1,4 +1,4 @@
-//! The tables. A newer schema is refused; schema 2 gets what it lacks; schema 1 is made anew, and filled from the log
+//! The tables. A newer schema is refused; schemas 2 and 3 get what they lack; schema 1 is made anew, and filled from the log
 //! again (K-5).
 //!
 //! `instance.id` is `series << 24 | number in series`: the rows of a series lie side by side, so that its metadata is
@@ -9,7 +9,7 @@ use crate::error::{CatalogError, Step};
 use rusqlite::Connection;
 
 /// The schema that this release writes.
-const SCHEMA: i64 = 3;
+const SCHEMA: i64 = 4;
 
 /// Every table of an older schema; their indexes go with them.
 const NO_TABLES: &str = "
@@ -80,6 +80,20 @@ CREATE TABLE deleted_store (
 CREATE INDEX deleted_store_idx ON deleted_store (grp, idx);
 ";
 
+/// What schema 4 has beyond schema 3.
+const RECORDS: &str = "
+CREATE TABLE record (
+    grp INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL, before INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL, due_ms INTEGER, body BLOB NOT NULL,
+    PRIMARY KEY (grp, kind, key));
+CREATE INDEX record_kind ON record (kind, key, grp);
+CREATE INDEX record_due ON record (kind, due_ms) WHERE due_ms IS NOT NULL;
+CREATE TABLE removed_record (
+    grp INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, created_ms INTEGER NOT NULL, idx INTEGER NOT NULL,
+    PRIMARY KEY (grp, kind, key, created_ms)) WITHOUT ROWID;
+CREATE INDEX removed_record_idx ON removed_record (grp, idx);
+";
+
 /// Instances of one series, at most: bits of `instance.id`.
 pub(crate) const SERIES_SHIFT: u32 = 24;
 
@@ -96,12 +110,17 @@ pub(crate) fn open_writer(connection: &Connection) -> Result<(), CatalogError> {
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).step("read the schema")?;
     match found {
         SCHEMA => Ok(()),
+        3 => connection
+            .execute_batch(&format!("BEGIN; {RECORDS} PRAGMA user_version = {SCHEMA}; COMMIT;"))
+            .step("add the tables of records"),
         2 => connection
-            .execute_batch(&format!("BEGIN; {DELETES} PRAGMA user_version = {SCHEMA}; COMMIT;"))
-            .step("add the tables of deletes"),
+            .execute_batch(&format!("BEGIN; {DELETES} {RECORDS} PRAGMA user_version = {SCHEMA}; COMMIT;"))
+            .step("add the tables of deletes and records"),
         // With the tables go the applied positions: the log is applied from its beginning.
         0..2 => connection
-            .execute_batch(&format!("BEGIN; {NO_TABLES} {TABLES} {DELETES} PRAGMA user_version = {SCHEMA}; COMMIT;"))
+            .execute_batch(&format!(
+                "BEGIN; {NO_TABLES} {TABLES} {DELETES} {RECORDS} PRAGMA user_version = {SCHEMA}; COMMIT;"
+            ))
             .step("make the tables"),
         newer => Err(CatalogError::Newer { found: newer, newest: SCHEMA }),
     }
@@ -135,13 +154,17 @@ mod tests {
 
     /// Its log may be purged: its rows must stay.
     #[test]
-    fn a_catalogue_without_tombstones_gets_them_and_keeps_its_rows() {
-        let connection = Connection::open_in_memory().expect("memory");
-        connection.execute_batch(&format!("{TABLES} PRAGMA user_version = 2;")).expect("schema 2");
-        connection.execute("INSERT INTO applied (grp, term, idx) VALUES (1, 2, 3)", []).expect("a position");
-        open_writer(&connection).expect("opened");
-        let count = |sql: &str| -> i64 { connection.query_row(sql, [], |row| row.get(0)).expect("a table") };
-        assert_eq!(count("SELECT idx FROM applied"), 3);
-        assert_eq!(count("SELECT count(*) FROM tombstone") + count("SELECT count(*) FROM deleted_store"), 0);
+    fn a_catalogue_without_tombstones_or_records_gets_them_and_keeps_its_rows() {
+        for (tables, version) in [(TABLES.to_owned(), 2), (format!("{TABLES} {DELETES}"), 3)] {
+            let connection = Connection::open_in_memory().expect("memory");
+            connection.execute_batch(&format!("{tables} PRAGMA user_version = {version};")).expect("an old schema");
+            connection.execute("INSERT INTO applied (grp, term, idx) VALUES (1, 2, 3)", []).expect("a position");
+            open_writer(&connection).expect("opened");
+            let count = |sql: &str| -> i64 { connection.query_row(sql, [], |row| row.get(0)).expect("a table") };
+            assert_eq!(count("SELECT idx FROM applied"), 3);
+            assert_eq!(count("SELECT count(*) FROM tombstone") + count("SELECT count(*) FROM deleted_store"), 0);
+            assert_eq!(count("SELECT count(*) FROM record") + count("SELECT count(*) FROM removed_record"), 0);
+            assert_eq!(count("PRAGMA user_version"), SCHEMA);
+        }
     }
 }

@@ -10,6 +10,8 @@ pub(crate) mod field {
     pub(crate) const FIND_RQ: u16 = 0x0020;
     pub(crate) const MOVE_RQ: u16 = 0x0021;
     pub(crate) const ECHO_RQ: u16 = 0x0030;
+    pub(crate) const EVENT_REPORT_RQ: u16 = 0x0100;
+    pub(crate) const ACTION_RQ: u16 = 0x0130;
     pub(crate) const CANCEL_RQ: u16 = 0x0FFF;
     /// Set in every response.
     pub(crate) const RESPONSE: u16 = 0x8000;
@@ -28,6 +30,11 @@ pub(crate) fn command_field(set: &DataSet) -> Option<u16> {
 
 pub(crate) fn message_id(set: &DataSet) -> u16 {
     number(set, tags::MESSAGE_ID).unwrap_or(0)
+}
+
+/// Event Type ID or Action Type ID.
+pub(crate) fn type_id(set: &DataSet, tag: archive_model::Tag) -> Option<u16> {
+    number(set, tag)
 }
 
 pub(crate) fn responded_id(set: &DataSet) -> Option<u16> {
@@ -121,6 +128,44 @@ pub(crate) fn store_request(id: u16, class: &str, instance: &str, originator: Op
 pub(crate) fn query_request(kind: u16, id: u16, class: &str) -> DataSet {
     let mut set = request(kind, id, class, true);
     put_number(&mut set, tags::PRIORITY, 0);
+    set
+}
+
+/// N-EVENT-REPORT-RQ (PS3.7 §10.3.1), with a data set behind it.
+pub(crate) fn event_report_request(id: u16, class: &str, instance: &str, event_type: u16) -> DataSet {
+    let mut set = request(field::EVENT_REPORT_RQ, id, class, true);
+    put_uid(&mut set, tags::AFFECTED_SOP_INSTANCE_UID, instance);
+    put_number(&mut set, tags::EVENT_TYPE_ID, event_type);
+    set
+}
+
+/// N-ACTION-RSP (PS3.7 §10.3.5): it names as affected what the request asked for.
+pub(crate) fn action_response(request: &DataSet, status: &Status) -> DataSet {
+    let mut set = response(request, status, false);
+    for (requested, affected) in [
+        (tags::REQUESTED_SOP_CLASS_UID, tags::AFFECTED_SOP_CLASS_UID),
+        (tags::REQUESTED_SOP_INSTANCE_UID, tags::AFFECTED_SOP_INSTANCE_UID),
+    ] {
+        if let Some(uid) = request.text(requested) {
+            put_uid(&mut set, affected, uid);
+        }
+    }
+    if let Some(kind) = number(request, tags::ACTION_TYPE_ID) {
+        put_number(&mut set, tags::ACTION_TYPE_ID, kind);
+    }
+    set
+}
+
+/// N-ACTION-RQ, with a data set behind it.
+#[cfg(test)]
+pub(crate) fn action_request(id: u16, class: &str, instance: &str, kind: u16) -> DataSet {
+    let mut set = DataSet::new();
+    put_uid(&mut set, tags::REQUESTED_SOP_CLASS_UID, class);
+    put_number(&mut set, tags::COMMAND_FIELD, field::ACTION_RQ);
+    put_number(&mut set, tags::MESSAGE_ID, id);
+    put_number(&mut set, tags::COMMAND_DATA_SET_TYPE, 0x0001);
+    put_uid(&mut set, tags::REQUESTED_SOP_INSTANCE_UID, instance);
+    put_number(&mut set, tags::ACTION_TYPE_ID, kind);
     set
 }
 

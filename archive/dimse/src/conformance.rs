@@ -34,6 +34,7 @@ fn write_statement(out: &mut String) -> std::fmt::Result {
     association(out)?;
     storage(out)?;
     query(out)?;
+    commitment(out)?;
     statuses(out)?;
     times(out)?;
     writeln!(out, "\n## Character sets\n")?;
@@ -187,6 +188,25 @@ fn query(out: &mut String) -> std::fmt::Result {
 fn row(out: &mut String, level: &str, key: &Key, what: &str) -> std::fmt::Result {
     let name = archive_model::names::name_of(key.tag).unwrap_or("");
     writeln!(out, "| {level} | {name} | {} | {} | {what} |", key.tag, key.vr.to_string())
+}
+
+fn commitment(out: &mut String) -> std::fmt::Result {
+    use archive_service::commitment::reason;
+    writeln!(
+        out,
+        "## Storage commitment (PS3.4 Annex J)\n\nPush model. A request (N-ACTION type 1) is answered when a majority of the \
+         nodes has it on disk. An instance is committed only if a majority of its replicas has then read all its bytes from \
+         their own disks and found their digest. The report (N-EVENT-REPORT type 1 or 2) comes over the same association \
+         while that is open, else over a new one to the address that is known for the calling AE title, on which the archive \
+         takes the SCP role by role selection; it is sent again until it is answered with success, for {} days by default. \
+         The same transaction UID with the same list is answered from the record for 30 days. On the web: \
+         `/commitment-requests/{{transactionUID}}` (PS3.18 13.4, 13.5).\n\n| failure reason | meaning |\n|---|---|",
+        archive_service::ServiceSettings::default().commitment_report_for.as_secs() / 86_400
+    )?;
+    for (code, meaning) in reason::MEANINGS {
+        writeln!(out, "| {code:04X} | {meaning} |")?;
+    }
+    writeln!(out)
 }
 
 fn statuses(out: &mut String) -> std::fmt::Result {

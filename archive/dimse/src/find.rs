@@ -75,11 +75,20 @@ pub(crate) fn keys_above(level: Level) -> &'static [Tag] {
     }
 }
 
-/// Reads the identifier of a request, and the level in it.
+/// Reads the identifier of a request.
 pub(crate) async fn identifier(association: &mut Association, context: u8) -> Result<Result<DataSet, Status>, Ended> {
+    data_set(association, context, IDENTIFIER_BYTES_MAX).await
+}
+
+/// Reads the data set of a request that has at most `bytes_max`.
+pub(crate) async fn data_set(
+    association: &mut Association,
+    context: u8,
+    bytes_max: usize,
+) -> Result<Result<DataSet, Status>, Ended> {
     let syntax = association.contexts.get(&context).map(|context| context.transfer_syntax.clone()).unwrap_or_default();
-    let Some(bytes) = association.small_data(IDENTIFIER_BYTES_MAX).await? else {
-        return Ok(Err(Status::new(status::MISMATCH, "the identifier exceeds 1 MiB")));
+    let Some(bytes) = association.small_data(bytes_max).await? else {
+        return Ok(Err(Status::new(status::MISMATCH, format!("the data set exceeds {} MiB", bytes_max >> 20))));
     };
     Ok(read_data_set(&bytes, &transfer_syntax(&syntax), &Limits::default()).map_err(|error| {
         let status = Status::new(status::CANNOT_UNDERSTAND, error.comment());
@@ -201,6 +210,12 @@ pub(crate) fn cancel(received: Received, operation: u16) -> Heard {
             } else {
                 Heard::Nothing
             }
+        }
+        // The answer to a report of storage commitment that went out before this operation began: it goes out again.
+        Received::Command { set, data: false, .. }
+            if command::command_field(&set) == Some(field::EVENT_REPORT_RQ | field::RESPONSE) =>
+        {
+            Heard::Nothing
         }
         _ => Heard::Other,
     }

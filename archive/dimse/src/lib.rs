@@ -1,11 +1,12 @@
-//! The DIMSE face: C-ECHO, C-STORE, C-FIND, C-MOVE, C-GET as provider, and the user side that C-MOVE and the command
+//! The DIMSE face: C-ECHO, C-STORE, C-FIND, C-MOVE, C-GET and storage commitment as provider, and the user side that C-MOVE and the command
 //! line need.
 //!
 //! ```text
 //!   server ─ accept ─► association (PDUs, machine, contexts) ─► provider: one message after the other
 //!                                                                 ├─ store      pieces straight into the use case
 //!                                                                 ├─ find       answers as they are found
-//!                                                                 └─ retrieve   sub-operations, here or to a third party
+//!                                                                 ├─ retrieve   sub-operations, here or to a third party
+//!                                                                 └─ commitment reports over this association or a new one
 //!   scu ─ request ─► association
 //! ```
 //!
@@ -17,6 +18,7 @@
 
 pub mod association;
 mod command;
+mod commitment;
 pub mod conformance;
 mod find;
 mod metrics;
@@ -30,4 +32,5 @@ mod store;
 mod tests;
 
 pub use association::Deadlines;
+pub use commitment::CommitmentReporter;
 pub use server::{DimseServer, DimseSettings};

@@ -3,7 +3,7 @@
 use crate::{
     association::{Association, Ended, Received},
     command::{self, field},
-    find,
+    commitment, find,
     metrics::Metrics,
     retrieve,
     server::{Place, Shared},
@@ -13,12 +13,13 @@ use crate::{
 use archive_model::DataSet;
 use archive_service::{
     Archive,
+    commitment::OpenCommitments,
     peers::{NotAdmitted, Peer as Entry, Right, UnknownClasses},
 };
 use archive_upper_layer::{
     End, Event,
     frame::{Frame, PDU_BYTES_MAX},
-    negotiate::{self, Acceptor, Admitted, Service, is_get, is_move, is_query},
+    negotiate::{self, Acceptor, Admitted, Service, is_commitment, is_get, is_move, is_query},
     pdu::{Pdu, PresentationContextResultReason},
 };
 use std::{
@@ -178,6 +179,9 @@ async fn accept(
 }
 
 async fn requests(shared: &Shared, association: &mut Association, peer: &Peer) -> Result<(), Ended> {
+    // Dropped with the association: what it has not reported is then reported over another one.
+    let mut open = OpenCommitments::new(&shared.archive);
+    let mut awaited = None;
     loop {
         // Between two messages a stopping node hangs up; a running one ends well.
         let received = tokio::select! {
@@ -187,6 +191,21 @@ async fn requests(shared: &Shared, association: &mut Association, peer: &Peer) -
                 return Ok(());
             }
             received = association.next() => received?,
+            (asked, report) = open.next(), if awaited.is_none() => {
+                let id = commitment::send_report(association, &shared.archive, &report).await?;
+                awaited = Some((id, asked));
+                continue;
+            }
+        };
+        let received = match commitment::answered(received, &mut awaited) {
+            Ok((asked, taken, data)) => {
+                if data {
+                    association.drain_data().await?;
+                }
+                open.sent(&asked, taken).await;
+                continue;
+            }
+            Err(received) => received,
         };
         match received {
             Received::Released => return Ok(()),
@@ -196,7 +215,7 @@ async fn requests(shared: &Shared, association: &mut Association, peer: &Peer) -
             }
             Received::Command { context, set, data } => {
                 let started = Instant::now();
-                let serve = request(shared, association, peer, context, &set, data);
+                let serve = request(shared, association, peer, context, &set, data, &mut open);
                 tokio::select! {
                     biased;
                     service = serve => {
@@ -221,6 +240,7 @@ async fn request(
     context: u8,
     set: &DataSet,
     data: bool,
+    open: &mut OpenCommitments,
 ) -> Result<&'static str, Ended> {
     let class = association.contexts.get(&context).map(|context| context.abstract_syntax.clone()).unwrap_or_default();
     let archive = &shared.archive;
@@ -230,6 +250,7 @@ async fn request(
         (Some(field::FIND_RQ), true) if is_query(&class) => Some(Right::Find),
         (Some(field::GET_RQ), true) if is_get(&class) => Some(Right::Get),
         (Some(field::MOVE_RQ), true) if is_move(&class) => Some(Right::Move),
+        (Some(field::ACTION_RQ), _) if is_commitment(&class) => Some(Right::Commit),
         _ => None,
     };
     // Again for every request: the rules may have changed since the association was accepted.
@@ -253,6 +274,12 @@ async fn request(
         (Some((Right::Move, Ok(entry))), _) => {
             retrieve::move_to(shared, association, peer, context, set, entry.hierarchy).await?;
             return Ok("move");
+        }
+        (Some((Right::Commit, Ok(_))), _) => {
+            let status = commitment::ask(association, archive, peer, context, set, data, open).await?;
+            let response = command::action_response(set, &status);
+            send_response(&shared.metrics, association, context, &response, "commit", &status).await?;
+            return Ok("commit");
         }
         // A cancel for an operation that is over already (PS3.7 §9.3.2.3).
         (None, Some(field::CANCEL_RQ)) => return Ok("cancel"),
@@ -303,8 +330,19 @@ async fn respond(
     service: &str,
     status: &Status,
 ) -> Result<(), Ended> {
+    send_response(metrics, association, context, &command::response(request, status, false), service, status).await
+}
+
+async fn send_response(
+    metrics: &Metrics,
+    association: &mut Association,
+    context: u8,
+    response: &DataSet,
+    service: &str,
+    status: &Status,
+) -> Result<(), Ended> {
     let started = Instant::now();
-    association.send(context, &command::response(request, status, false), None).await?;
+    association.send(context, response, None).await?;
     metrics.answer_seconds.observe(started.elapsed().as_secs_f64());
     metrics.responses.with_label_values(&[service, &format!("{:04x}", status.code)]).inc();
     Ok(())

@@ -1,7 +1,7 @@
 //! Statuses of the DIMSE services (PS3.7 Annex C; PS3.4 B.2.3, C.4.1–C.4.3), and which failure has which.
 
 use archive_model::Tag;
-use archive_service::{QueryError, StoreError};
+use archive_service::{QueryError, RecordError, StoreError, commitment::BadRequest};
 
 /// A status with its comment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +42,18 @@ pub const SYNTAX_NOT_SUPPORTED: u16 = 0xC122;
 pub const PROCESSING_FAILURE: u16 = 0x0110;
 /// Duplicate SOP instance (PS3.7 C.5.6): other content is stored under the UID.
 pub const DUPLICATE_INSTANCE: u16 = 0x0111;
+/// No such SOP instance (PS3.7 C.5.11).
+pub const NO_SUCH_INSTANCE: u16 = 0x0112;
+/// Invalid argument value (PS3.7 C.5.10).
+pub const INVALID_ARGUMENT: u16 = 0x0115;
+/// No such SOP class (PS3.7 C.5.12).
+pub const NO_SUCH_CLASS: u16 = 0x0118;
+/// No such action type (PS3.7 C.5.9).
+pub const NO_SUCH_ACTION: u16 = 0x0123;
 /// Not authorised (PS3.7 C.5.17).
 pub const NOT_AUTHORISED: u16 = 0x0124;
+/// Resource limitation (PS3.7 C.5.23).
+pub const RESOURCE_LIMITATION: u16 = 0x0213;
 /// Invalid SOP instance (PS3.7 C.5.14).
 pub const INVALID_INSTANCE: u16 = 0x0117;
 /// SOP class not supported (PS3.7 C.5.20).
@@ -68,6 +78,11 @@ pub static MEANINGS: &[(u16, &str)] = &[
     (CANNOT_UNDERSTAND, "Cannot understand"),
     (SYNTAX_NOT_SUPPORTED, "Cannot understand: the transfer syntax (PS3.18 table I.2-2 has the same number)"),
     (PROCESSING_FAILURE, "Processing failure (PS3.7 C.5.13)"),
+    (NO_SUCH_INSTANCE, "No such SOP instance (PS3.7 C.5.11)"),
+    (INVALID_ARGUMENT, "Invalid argument value (PS3.7 C.5.10)"),
+    (NO_SUCH_CLASS, "No such SOP class (PS3.7 C.5.12)"),
+    (NO_SUCH_ACTION, "No such action type (PS3.7 C.5.9)"),
+    (RESOURCE_LIMITATION, "Resource limitation (PS3.7 C.5.23): ask again later"),
     (INVALID_INSTANCE, "Invalid SOP instance (PS3.7 C.5.14)"),
     (CLASS_NOT_SUPPORTED, "SOP class not supported (PS3.7 C.5.20)"),
     (UNRECOGNISED_OPERATION, "Unrecognised operation (PS3.7 C.5.24)"),
@@ -127,6 +142,33 @@ impl From<&QueryError> for Status {
             }
             QueryError::Failed(_) => Self::new(CANNOT_UNDERSTAND, "the catalogue failed; see the log of this node"),
             QueryError::Stopping => Self::new(OUT_OF_RESOURCES, "this node is stopping; ask another"),
+        }
+    }
+}
+
+impl From<&BadRequest> for Status {
+    fn from(error: &BadRequest) -> Self {
+        match error {
+            BadRequest::Argument { tag, why } => Self::new(INVALID_ARGUMENT, format!("{tag} {why}")).naming(*tag),
+            BadRequest::TooMany => {
+                Self::new(RESOURCE_LIMITATION, "too many instances: ask for them in several requests")
+            }
+        }
+    }
+}
+
+/// Why an N-ACTION was not recorded: ask again later, but for a list that is too long.
+impl From<&RecordError> for Status {
+    fn from(error: &RecordError) -> Self {
+        match error {
+            RecordError::TooLarge => {
+                Self::new(RESOURCE_LIMITATION, "too many instances: ask for them in several requests")
+            }
+            RecordError::Conflict { .. } => {
+                Self::new(PROCESSING_FAILURE, "the transaction was changed meanwhile; ask again")
+            }
+            RecordError::Store(error) => Self { code: RESOURCE_LIMITATION, ..Self::from(error) },
+            RecordError::Query(error) => Self { code: RESOURCE_LIMITATION, ..Self::from(error) },
         }
     }
 }

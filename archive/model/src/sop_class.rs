@@ -7,6 +7,10 @@ use std::{collections::HashMap, sync::LazyLock};
 
 /// Verification (C-ECHO).
 pub const VERIFICATION: &str = "1.2.840.10008.1.1";
+/// Storage Commitment Push Model (PS3.4 Annex J).
+pub const STORAGE_COMMITMENT: &str = "1.2.840.10008.1.20.1";
+/// The one instance of it.
+pub const STORAGE_COMMITMENT_INSTANCE: &str = "1.2.840.10008.1.20.1.1";
 /// Patient Root Query/Retrieve: C-FIND.
 pub const PATIENT_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.1.1";
 /// Patient Root Query/Retrieve: C-MOVE.

@@ -16,7 +16,7 @@ use crate::{
     world::{SystemClock, SystemSeed},
 };
 use archive_catalog::{Catalog, CatalogOptions};
-use archive_dimse::{Deadlines, DimseServer, DimseSettings};
+use archive_dimse::{CommitmentReporter, Deadlines, DimseServer, DimseSettings};
 use archive_model::AeTitle;
 use archive_service::{Archive, RemoteAe, ServiceSettings};
 use archive_web::{Health, NodeOrder, Web, WebSettings};
@@ -113,6 +113,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
         read_bytes_max: settings.read_bytes,
         queries_max: size(settings.queries),
         limits: settings.limits.clone(),
+        commitment_report_for: settings.commitment_report_for,
         ..ServiceSettings::default()
     };
     let documents: Arc<dyn Documents> = Arc::<Node>::clone(&node);
@@ -120,6 +121,9 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
     let peers = Arc::clone(archive.peers());
     tasks.spawn(until(stop.clone(), async move { peers.follow().await }));
     tasks.spawn(until(stop.clone(), archive.clone().forget_orphans()));
+    let reporter = Arc::new(CommitmentReporter::new(settings.ae_title.clone()));
+    // It ends by itself when the archive drains.
+    tasks.spawn(until(stop.clone(), archive.clone().work_on_commitments(reporter)));
     let dimse_settings = DimseSettings {
         associations_max: size(settings.associations),
         associations_per_peer_max: size(settings.associations_per_peer),

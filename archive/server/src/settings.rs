@@ -45,11 +45,16 @@ pub(crate) struct ServeFlags {
     #[arg(long, env = "TRIPTYCH_AE_TITLE", value_name = "TITLE")]
     pub(crate) ae_title: Option<String>,
 
-    /// An application that C-MOVE of this node may send to; may be given several times (in the environment: separated by
-    /// commas). What `triptych peer set` says of the same title wins, and is known on every node.
+    /// An application that C-MOVE of this node, and reports of storage commitment, may be sent to; may be given several
+    /// times (in the environment: separated by commas). What `triptych peer set` says of the same title wins, and is known
+    /// on every node.
     #[arg(long, env = "TRIPTYCH_REMOTE_AE", value_name = "NAME=HOST:PORT", value_delimiter = ',')]
     #[serde(default)]
     pub(crate) remote_ae: Vec<String>,
+
+    /// Days in which the report of a storage commitment is tried to be sent to its requester. Default 3, bounds 1 to 30.
+    #[arg(long, env = "TRIPTYCH_COMMITMENT_REPORT_DAYS", value_name = "DAYS")]
+    pub(crate) commitment_report_days: Option<u64>,
 
     /// Groups that studies are spread over; fixed once the cluster has formed. Default 64, bounds 1 to 4096.
     #[arg(long, env = "TRIPTYCH_GROUPS", value_name = "N")]
@@ -186,6 +191,7 @@ pub(crate) struct Settings {
     pub(crate) peers: BTreeMap<String, String>,
     pub(crate) ae_title: AeTitle,
     pub(crate) remotes: BTreeMap<String, RemoteAe>,
+    pub(crate) commitment_report_for: Duration,
     pub(crate) groups: u32,
     pub(crate) ingest_bytes: u64,
     pub(crate) read_bytes: u64,
@@ -255,6 +261,7 @@ impl ServeFlags {
             peers: self.peers.or(below.peers),
             ae_title: self.ae_title.or(below.ae_title),
             remote_ae: if self.remote_ae.is_empty() { below.remote_ae } else { self.remote_ae },
+            commitment_report_days: self.commitment_report_days.or(below.commitment_report_days),
             groups: self.groups.or(below.groups),
             ingest_mib: self.ingest_mib.or(below.ingest_mib),
             read_mib: self.read_mib.or(below.read_mib),
@@ -309,6 +316,9 @@ impl ServeFlags {
             dimse: address("dimse", self.dimse.unwrap_or_else(|| "127.0.0.1:11112".into()))?,
             http: address("http", self.http.unwrap_or_else(|| "127.0.0.1:8080".into()))?,
             peer: address("peer", peer)?,
+            commitment_report_for: Duration::from_secs(
+                24 * 3600 * within("commitment-report-days", self.commitment_report_days.unwrap_or(3), 1, 30)?,
+            ),
             groups: within("groups", self.groups.unwrap_or(64), 1, 4096)?,
             ingest_bytes: within("ingest-mib", self.ingest_mib.unwrap_or(128), 16, 65_536)? << 20,
             read_bytes: within("read-mib", self.read_mib.unwrap_or(64), 16, 65_536)? << 20,
@@ -477,7 +487,9 @@ mod tests {
         assert_eq!(settings.connections_per_peer as usize, web.connections_per_peer_max);
         assert_eq!((settings.progress, settings.drain), (web.write_timeout, web.drain_timeout));
         assert_eq!((settings.progress, settings.cors_origins), (web.body_timeout, web.cors_origins));
-        assert_eq!(settings.queries as usize, archive_service::ServiceSettings::default().queries_max);
+        let service = archive_service::ServiceSettings::default();
+        assert_eq!(settings.queries as usize, service.queries_max);
+        assert_eq!(settings.commitment_report_for, service.commitment_report_for);
     }
 
     #[test]
@@ -502,6 +514,7 @@ mod tests {
         assert_eq!(refused("name = 'x'\npeers = 'a=h:1,b=h:2,c=h:3'"), "--name: `x` is not one of --peers (a, b, c)");
         assert_eq!(refused("remote-ae = ['X=h:1', 'X=h:2']"), "--remote-ae: `X` is given twice");
         assert_eq!(refused("groups = 0"), "--groups: 0 is not within 1 to 4096");
+        assert_eq!(refused("commitment-report-days = 31"), "--commitment-report-days: 31 is not within 1 to 30");
         assert_eq!(refused("artim-seconds = 0"), "--artim-seconds: 0 is not within 1 to 3600");
         assert!(
             refused("cors-origin = ['viewer.example']").starts_with("--cors-origin: `viewer.example` is no origin")

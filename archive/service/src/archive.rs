@@ -7,15 +7,9 @@ use crate::{
 use archive_catalog::{Admission, Catalog};
 use archive_model::{AeTitle, Limits, Uid};
 use raft_types::{ByteBudget, Clock, Documents, Propose};
-use std::{
-    ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{ops::Range, sync::Arc};
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The use cases over one catalogue and one replicated log.
 #[derive(Clone)]
@@ -35,7 +29,7 @@ struct Inner {
     look_ups: Arc<Semaphore>,
     metrics: Metrics,
     tasks: TaskTracker,
-    draining: AtomicBool,
+    draining: CancellationToken,
 }
 
 impl Archive {
@@ -61,7 +55,7 @@ impl Archive {
             settings,
             metrics: Metrics::new(registry),
             tasks: TaskTracker::new(),
-            draining: AtomicBool::new(false),
+            draining: CancellationToken::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -75,7 +69,7 @@ impl Archive {
     }
 
     fn begin(&self, mut offer: Offer) -> Result<Ingest, StoreError> {
-        if self.inner.draining.load(Ordering::Relaxed) {
+        if self.inner.draining.is_cancelled() {
             return Err(StoreError::Stopping);
         }
         // It is kept as it comes and stands in headers of answers later: nothing but a UID may get that far.
@@ -102,7 +96,7 @@ impl Archive {
     /// # Errors
     /// `Stopping`, or `NoQuorum` when no group can commit.
     pub fn admits(&self) -> Result<(), StoreError> {
-        if self.inner.draining.load(Ordering::Relaxed) {
+        if self.inner.draining.is_cancelled() {
             return Err(StoreError::Stopping);
         }
         let groups = self.inner.log.groups();
@@ -133,9 +127,9 @@ impl Archive {
         &self.inner.settings.limits
     }
 
-    /// From now on new stores are refused; those that have begun go on.
+    /// From now on new stores are refused, and background work ends; stores that have begun go on.
     pub fn drain(&self) {
-        self.inner.draining.store(true, Ordering::Relaxed);
+        self.inner.draining.cancel();
     }
 
     /// Waits for the queries and aborts that are still running. Call when both faces have stopped.
@@ -177,6 +171,11 @@ impl Archive {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// Cancelled once this node drains.
+    pub(crate) fn draining(&self) -> &CancellationToken {
+        &self.inner.draining
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {

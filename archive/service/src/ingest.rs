@@ -297,9 +297,13 @@ impl Ingest {
             }),
             Outcome::Refused(RefusedWhy::OtherContent) => Err(StoreError::OtherContent),
             Outcome::Refused(why) => Err(StoreError::Refused { why: format!("{why:?}") }),
-            Outcome::Held { .. } | Outcome::Aborted | Outcome::Nothing | Outcome::Deleted { .. } => {
-                Err(StoreError::Refused { why: "the log answered another question".into() })
-            }
+            Outcome::Held { .. }
+            | Outcome::Aborted
+            | Outcome::Nothing
+            | Outcome::Deleted { .. }
+            | Outcome::Recorded { .. }
+            | Outcome::Conflict { .. }
+            | Outcome::RecordRemoved => Err(StoreError::Refused { why: "the log answered another question".into() }),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The use cases: store, find, retrieve, delete. One order of steps for every protocol.
+//! The use cases: store, find, retrieve, delete, commit. One order of steps for every protocol.
 //!
 //! ```text
 //!   dimse ─┐                                        ┌─► catalog   rows: find, instances, headers, frames
@@ -21,6 +21,7 @@
 //! - S-4 An outcome that is not known is `StoreError::Unknown`, never success and never "refused".
 
 mod archive;
+pub mod commitment;
 mod convert;
 mod delete;
 mod error;
@@ -31,6 +32,7 @@ mod orphans;
 pub mod peers;
 mod query;
 mod read;
+mod records;
 mod settings;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -39,8 +41,8 @@ mod tests;
 
 pub use archive::Archive;
 pub use archive_catalog::{
-    Admission, COMPUTED, CatalogError, Find, Include, InstanceRow, KEYS, Key, Level, OtherContent, Protocol, Selection,
-    Source, Target, Tombstone, Totals, Version,
+    Admission, COMPUTED, CatalogError, Expect, Find, Include, InstanceRow, KEYS, Key, Level, OtherContent, Protocol,
+    Record, Selection, Source, Target, Tombstone, Totals, Version,
 };
 pub use convert::{ConvertError, Converting};
 pub use delete::Deleted;
@@ -48,6 +50,7 @@ pub use error::{QueryError, StoreError};
 pub use ingest::{Ingest, Offer, Stored};
 pub use peers::Peers;
 pub use query::{Freshness, Headers, Listing, Matches};
-pub use raft_types::{ClusterStatus, ReadError};
+pub use raft_types::{BoxFuture, ClusterStatus, ReadError};
 pub use read::Reading;
+pub use records::{RecordError, Records};
 pub use settings::{RemoteAe, ServiceSettings};

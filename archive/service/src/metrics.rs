@@ -16,6 +16,9 @@ pub(crate) struct Metrics {
     pub(crate) refused: IntCounterVec,
     pub(crate) stored_bytes: IntCounterVec,
     pub(crate) deleted: IntCounter,
+    pub(crate) commitments: IntCounterVec,
+    pub(crate) commitment_reports: IntCounterVec,
+    pub(crate) commitments_waiting: IntGauge,
     pub(crate) ingest_bytes: IntGauge,
     pub(crate) read_bytes: IntGauge,
 }
@@ -45,15 +48,32 @@ impl Metrics {
             stored_bytes: counter("archive_service_stored_bytes_total", "Bytes of stored instances.", "protocol"),
             deleted: IntCounter::new("archive_service_deleted_total", "Instances deleted by orders to this node.")
                 .unwrap_or_else(|error| unreachable!("literal metric options: {error}")),
+            commitments: counter(
+                "archive_service_commitments_total",
+                "Transactions of storage commitment that were worked out on this node, by result.",
+                "result",
+            ),
+            commitment_reports: counter(
+                "archive_service_commitment_reports_total",
+                "Reports of storage commitment, by what became of the attempt.",
+                "result",
+            ),
+            commitments_waiting: gauge(
+                "archive_service_commitments_waiting",
+                "Transactions in groups that this node leads whose result or report is to come; up to 1000 are counted.",
+            ),
             ingest_bytes: gauge("archive_service_ingest_bytes", "Bytes that stores hold now."),
             read_bytes: gauge("archive_service_read_bytes", "Bytes that reads hold now."),
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 7] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 10] = [
             Box::new(stages),
             Box::new(metrics.stored.clone()),
             Box::new(metrics.refused.clone()),
             Box::new(metrics.stored_bytes.clone()),
             Box::new(metrics.deleted.clone()),
+            Box::new(metrics.commitments.clone()),
+            Box::new(metrics.commitment_reports.clone()),
+            Box::new(metrics.commitments_waiting.clone()),
             Box::new(metrics.ingest_bytes.clone()),
             Box::new(metrics.read_bytes.clone()),
         ];

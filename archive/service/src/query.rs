@@ -235,6 +235,11 @@ impl Archive {
             groups.dedup();
             groups
         };
+        self.read_index(groups).await
+    }
+
+    /// Waits until everything acknowledged so far in `groups` is applied here.
+    pub(crate) async fn read_index(&self, groups: Vec<GroupId>) -> Result<(), QueryError> {
         self.log().read_index(groups).await.map_err(|error| match error {
             ReadError::NoQuorum { .. } | ReadError::Absent { .. } | ReadError::Damaged { .. } => QueryError::NoQuorum,
             ReadError::OutOfRange { .. } => QueryError::Invalid { why: error.to_string() },

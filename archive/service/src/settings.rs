@@ -3,7 +3,7 @@
 use archive_model::{AeTitle, Limits};
 use std::{collections::BTreeMap, time::Duration};
 
-/// A DICOM application that images may be moved to.
+/// A DICOM application that images may be moved to, and that reports of storage commitment are sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteAe {
     /// Its title.
@@ -32,6 +32,8 @@ pub struct ServiceSettings {
     pub propose_deadline: Duration,
     /// Pages of queries that are read at the same time, and beside them as many look-ups; more wait. Default 16.
     pub queries_max: usize,
+    /// How long the report of a storage commitment is tried to be sent. Default 3 days.
+    pub commitment_report_for: Duration,
 }
 
 impl ServiceSettings {
@@ -50,6 +52,7 @@ impl Default for ServiceSettings {
             blocks_in_flight_max: 4,
             propose_deadline: Duration::from_secs(10),
             queries_max: 16,
+            commitment_report_for: Duration::from_secs(3 * 24 * 3600),
         }
     }
 }

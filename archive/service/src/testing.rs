@@ -5,10 +5,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use raft_types::{
     BlockAddress, BoxFuture, Clock, ClusterStatus, Command, Committed, CommittedEntry, Document, DocumentError,
-    Documents, GroupId, GroupStatus, LogPosition, Propose, ProposeError, Proposed, ReadError, StateMachine, Versioned,
+    Documents, GroupId, GroupStatus, LogPosition, Propose, ProposeError, Proposed, ReadError, StateMachine,
+    StoredObject, Verdict, Verified, Versioned,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     path::Path,
     sync::{
@@ -30,6 +31,11 @@ pub struct LocalLog {
     quorum: AtomicBool,
     knows_groups: AtomicBool,
     aborts: AtomicUsize,
+    /// Blocks that a verification finds damaged.
+    damaged: Mutex<BTreeSet<BlockAddress>>,
+    silent: AtomicBool,
+    leads: AtomicBool,
+    verified: AtomicUsize,
 }
 
 impl LocalLog {
@@ -42,6 +48,10 @@ impl LocalLog {
             quorum: AtomicBool::new(true),
             knows_groups: AtomicBool::new(true),
             aborts: AtomicUsize::new(0),
+            damaged: Mutex::default(),
+            silent: AtomicBool::new(false),
+            leads: AtomicBool::new(true),
+            verified: AtomicUsize::new(0),
         })
     }
 
@@ -53,6 +63,27 @@ impl LocalLog {
     /// Forgets which groups there are, as a node that is just starting, or knows them again.
     pub fn set_knows_groups(&self, known: bool) {
         self.knows_groups.store(known, Ordering::SeqCst);
+    }
+
+    /// From now on a verification finds this block damaged on too many disks.
+    pub fn damage(&self, address: BlockAddress) {
+        self.damaged.lock().insert(address);
+    }
+
+    /// Whether too few replicas answer a verification.
+    pub fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::SeqCst);
+    }
+
+    /// Whether this node leads the groups.
+    pub fn set_leads(&self, leads: bool) {
+        self.leads.store(leads, Ordering::SeqCst);
+    }
+
+    /// How many objects were verified.
+    #[must_use]
+    pub fn verified(&self) -> usize {
+        self.verified.load(Ordering::SeqCst)
     }
 
     /// How many uploads were given up.
@@ -117,6 +148,30 @@ impl Propose for LocalLog {
         })
     }
 
+    fn verify(&self, object: StoredObject) -> BoxFuture<'_, Verified> {
+        Box::pin(async move {
+            self.verified.fetch_add(1, Ordering::SeqCst);
+            let state = self.state.lock();
+            let (mut hasher, mut whole) = (blake3::Hasher::new(), true);
+            for part in &object.bodies {
+                let index = usize::try_from(part.index).unwrap_or(usize::MAX);
+                let body = state.get(&object.group).and_then(|log| log.get(index));
+                body.into_iter().for_each(|body| _ = hasher.update(body));
+                whole &= !self.damaged.lock().contains(&BlockAddress { group: object.group, index: part.index });
+            }
+            let verdict = if self.silent.load(Ordering::SeqCst) {
+                Verdict::Unknown
+            } else if whole && *hasher.finalize().as_bytes() == object.digest {
+                Verdict::Quorum
+            } else {
+                Verdict::Damaged
+            };
+            let one = |wanted| u32::from(verdict == wanted);
+            let (sound, damaged, silent) = (one(Verdict::Quorum), one(Verdict::Damaged), one(Verdict::Unknown));
+            Verified { verdict, sound, damaged, silent }
+        })
+    }
+
     fn groups(&self) -> Vec<GroupId> {
         (1..=GROUPS).map(GroupId).collect()
     }
@@ -131,9 +186,10 @@ impl Propose for LocalLog {
     }
 
     fn status(&self) -> ClusterStatus {
+        let leader = if self.leads.load(Ordering::SeqCst) { "n1" } else { "n2" };
         let led = |id| GroupStatus {
             id,
-            leader: Some("n1".into()),
+            leader: Some(leader.into()),
             term: 1,
             voters: vec!["n1".into()],
             voter_ids: Vec::new(),
@@ -224,6 +280,38 @@ pub fn archive(folder: &Path, settings: ServiceSettings) -> (Archive, Arc<LocalL
     (archive, log)
 }
 
+/// The same by the clock `clock`.
+///
+/// # Panics
+/// When the catalogue cannot be opened.
+#[must_use]
+pub fn archive_at(folder: &Path, settings: ServiceSettings, clock: Arc<dyn Clock>) -> (Archive, Arc<LocalLog>) {
+    let (archive, log) = archive_of(folder, settings, LocalDocuments::new(), clock);
+    archive.peers().learn(&Document::default());
+    (archive, log)
+}
+
+/// A clock that goes with the time of tokio, which a test may stop and move.
+pub struct TestClock(tokio::time::Instant);
+
+impl TestClock {
+    /// One that begins now.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self(tokio::time::Instant::now()))
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    fn unix_ms(&self) -> u64 {
+        1_700_000_000_000 + u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
+    }
+}
+
 /// The same with these documents, of which it knows nothing before [`crate::Peers::follow`] runs.
 ///
 /// # Panics
@@ -234,10 +322,19 @@ pub fn archive_with(
     settings: ServiceSettings,
     documents: Arc<LocalDocuments>,
 ) -> (Archive, Arc<LocalLog>) {
+    archive_of(folder, settings, documents, Arc::new(StoppedClock))
+}
+
+fn archive_of(
+    folder: &Path,
+    settings: ServiceSettings,
+    documents: Arc<LocalDocuments>,
+    clock: Arc<dyn Clock>,
+) -> (Archive, Arc<LocalLog>) {
     let catalog = Catalog::open(folder, CatalogOptions::default());
     let catalog = Arc::new(catalog.unwrap_or_else(|error| panic!("open a catalogue for a test: {error}")));
     let log = LocalLog::new(Arc::clone(&catalog));
     let propose: Arc<dyn Propose> = Arc::<LocalLog>::clone(&log);
     let registry = prometheus::Registry::new();
-    (Archive::new(catalog, propose, documents, Arc::new(StoppedClock), settings, &registry), log)
+    (Archive::new(catalog, propose, documents, clock, settings, &registry), log)
 }

@@ -276,10 +276,16 @@ fn trimmed(uid: &str) -> &str {
     uid.trim_matches(['\0', ' '])
 }
 
-/// Verification, query and retrieve.
+/// Verification, query, retrieve and storage commitment.
 #[must_use]
 pub fn is_service(class: &str) -> bool {
-    class == sop_class::VERIFICATION || is_query(class) || is_move(class) || is_get(class)
+    class == sop_class::VERIFICATION || is_query(class) || is_move(class) || is_get(class) || is_commitment(class)
+}
+
+/// Storage commitment.
+#[must_use]
+pub fn is_commitment(class: &str) -> bool {
+    class == sop_class::STORAGE_COMMITMENT
 }
 
 /// C-FIND.

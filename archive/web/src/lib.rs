@@ -14,6 +14,7 @@
 
 mod accept;
 mod address;
+mod commitment;
 mod delete;
 mod frames;
 mod guard;

@@ -1,7 +1,7 @@
 //! Which path is answered by what.
 
 use crate::{
-    delete, frames, guard, metadata, operations, page, peers, qido, retrieve,
+    commitment, delete, frames, guard, metadata, operations, page, peers, qido, retrieve,
     server::{Health, WebSettings},
     status::Problem,
     stow, versions,
@@ -73,6 +73,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route(&at(instance, "/metadata"), get(metadata::get))
         .route(&at(instance, "/frames/{list}"), get(frames::frames))
         .route(&at(instance, "/bulkdata/{place}"), get(frames::bulk))
+        .route("/commitment-requests/{transaction}", get(commitment::result).post(commitment::ask))
         .layer(middleware::from_fn_with_state(shared.clone(), guard::cap))
         .layer(cors(&shared.settings.cors_origins));
     // Small bodies, which are read whole.

@@ -2,7 +2,7 @@
 //! says what to do; none says a value that was sent.
 
 use archive_model::Invalid;
-use archive_service::{ConvertError, QueryError, ReadError, StoreError};
+use archive_service::{ConvertError, QueryError, ReadError, RecordError, StoreError};
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -74,6 +74,17 @@ impl From<ReadError> for Problem {
             }
         };
         Self::new(status, format!("{error}; try again, or ask another node"))
+    }
+}
+
+impl From<RecordError> for Problem {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Conflict { .. } => Self::new(StatusCode::CONFLICT, error.to_string()),
+            RecordError::TooLarge => Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
+            RecordError::Store(error) => Self::new(refusal(&error).status, error.to_string()),
+            RecordError::Query(error) => error.into(),
+        }
     }
 }
 

@@ -129,7 +129,7 @@ fn broken(error: BadMultipart) -> Problem {
 }
 
 /// The next piece of a body that must go on.
-async fn next(shared: &Shared, body: &mut BodyDataStream) -> Result<Option<Bytes>, Problem> {
+pub(crate) async fn next(shared: &Shared, body: &mut BodyDataStream) -> Result<Option<Bytes>, Problem> {
     match tokio::time::timeout(shared.settings.body_timeout, body.next()).await {
         Ok(Some(Ok(piece))) => Ok(Some(piece)),
         Ok(Some(Err(_))) => Err(Problem::bad("the body ended too early: send it again, what is stored stays stored")),

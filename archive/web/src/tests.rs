@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod commitment;
 mod connections;
 mod deletes;
 mod encodings;
@@ -70,6 +71,7 @@ impl Health for Fine {
 
 struct Face {
     router: Router,
+    archive: archive_service::Archive,
     log: Arc<LocalLog>,
     _folder: tempfile::TempDir,
 }
@@ -91,8 +93,8 @@ impl Face {
         let folder = tempfile::tempdir().unwrap();
         let (archive, log) = archive_service::testing::archive(folder.path(), ServiceSettings::default());
         let settings = WebSettings { parts_max: 20, query_rows_max: 5, ..WebSettings::new(([127, 0, 0, 1], 0).into()) };
-        let (_, shared): (_, Shared) = share(archive, settings, Arc::new(Fine), prometheus::Registry::new());
-        Self { router: router(shared), log, _folder: folder }
+        let (_, shared): (_, Shared) = share(archive.clone(), settings, Arc::new(Fine), prometheus::Registry::new());
+        Self { router: router(shared), archive, log, _folder: folder }
     }
 
     async fn ask(&self, request: Request<Body>) -> Answer {

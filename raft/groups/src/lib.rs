@@ -47,6 +47,7 @@ pub mod testing;
 mod transport;
 mod types;
 mod upkeep;
+mod verify;
 
 pub use backup::RowsReceiver;
 pub use identity::{Identity, IdentityError};

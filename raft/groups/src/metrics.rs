@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     pub(crate) repaired: IntCounter,
     pub(crate) scrubbed_bytes: IntCounter,
     pub(crate) damaged: IntCounterVec,
+    pub(crate) verified: IntCounterVec,
     pub(crate) segments_rewritten: IntCounter,
     pub(crate) reclaimed_bytes: IntCounter,
     pub(crate) dead_bytes: IntGauge,
@@ -76,6 +77,16 @@ impl Metrics {
             scrubbed_bytes: keep(
                 registry,
                 IntCounter::new("raft_groups_scrubbed_bytes_total", "Bytes of the log read and verified by scrub.")?,
+            )?,
+            verified: keep(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "raft_groups_verified_total",
+                        "Objects that were read from this disk on demand, by result.",
+                    ),
+                    &["result"],
+                )?,
             )?,
             damaged: keep(
                 registry,

@@ -165,6 +165,8 @@ pub struct Node {
     /// What is read for peers that lag.
     pub(crate) catch_up: Arc<CatchUp>,
     pub(crate) next_pull: Mutex<Duration>,
+    /// Turns of those who verify objects on this disk.
+    pub(crate) verifying: Semaphore,
     /// Installs of rows, begun and ended: changed means that a look for incomplete groups is not to be trusted.
     pub(crate) installs: AtomicU64,
     /// Bytes of bodies that are still pulled from peers.
@@ -277,6 +279,7 @@ impl Node {
             repair_budget: ByteBudget::new(REPAIR_BYTES_MAX),
             catch_up: Arc::default(),
             next_pull: Mutex::new(Duration::ZERO),
+            verifying: Semaphore::new(crate::verify::AT_ONCE),
             installs: AtomicU64::new(0),
             missing: Mutex::new((!incomplete.is_empty()).then_some(0)),
             asking: Mutex::new(BTreeMap::new()),

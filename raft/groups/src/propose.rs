@@ -14,7 +14,7 @@ use openraft::{
 use raft_lanes::LaneError;
 use raft_types::{
     BlockAddress, BoxFuture, Class, ClusterStatus, Command, GroupId, LogPosition, Message, Propose, ProposeError,
-    Proposed, ReadError, WireError,
+    Proposed, ReadError, StoredObject, Verified, WireError,
 };
 use std::{
     ops::Range,
@@ -321,6 +321,10 @@ impl Propose for Node {
 
     fn read(&self, address: BlockAddress, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ReadError>> {
         Box::pin(self.read_anywhere(address, range))
+    }
+
+    fn verify(&self, object: StoredObject) -> BoxFuture<'_, Verified> {
+        Box::pin(self.verify_everywhere(object))
     }
 
     fn groups(&self) -> Vec<GroupId> {

@@ -469,6 +469,9 @@ impl DiskFile for FrozenFile {
     fn forget_cached(&self) -> io::Result<()> {
         self.0.forget_cached()
     }
+    fn forget_cached_part(&self, offset: u64, length_bytes: u64) -> io::Result<()> {
+        self.0.forget_cached_part(offset, length_bytes)
+    }
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }

@@ -33,6 +33,7 @@ pub(crate) mod method {
     pub(crate) const COPY: u16 = 15;
     pub(crate) const ENTRY: u16 = 16;
     pub(crate) const REJOIN: u16 = 17;
+    pub(crate) const VERIFY_STREAM: u16 = 18;
 }
 
 /// Codes of refusals.
@@ -264,6 +265,28 @@ pub(crate) struct CopyAnswer {
     pub(crate) last: Option<LogPosition>,
 }
 
+/// `VERIFY_STREAM`, its first message: read these bodies from your own disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VerifyCall {
+    /// Index and length of each body, in order.
+    pub(crate) bodies: Vec<(u64, u32)>,
+    /// BLAKE3 of all of them in order.
+    pub(crate) digest: [u8; 32],
+}
+
+/// Each answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum VerifyPart {
+    /// It waits for its turn, or has read some more: it goes on.
+    Working,
+    /// Every byte is here.
+    Sound,
+    /// Some byte is another one, or cannot be read.
+    Damaged,
+    /// Some body is not here.
+    Absent,
+}
+
 /// The head of an append, and the places of the bodies that are still in the lane.
 pub(crate) fn append_call(to: u64, request: &AppendEntriesRequest<Types>) -> (AppendCall, Vec<(LogPosition, Body)>) {
     let mut entries = Vec::with_capacity(request.entries.len());
@@ -408,6 +431,10 @@ mod tests {
         assert_eq!(hex(&RowsAnswer::Installed { vote }), "0100050201");
         assert_eq!(hex(&CompleteAnswer { complete: true, applied: Some(at) }), "01010103ac02");
         assert_eq!(hex(&CopyAnswer { complete: true, applied: None, last: Some(at) }), "0101000103ac02");
+        let verify = VerifyCall { bodies: vec![(300, 128)], digest: [0x44; 32] };
+        assert_eq!(hex(&verify), format!("0101ac028001{}", "44".repeat(32)));
+        let parts = [VerifyPart::Working, VerifyPart::Sound, VerifyPart::Damaged, VerifyPart::Absent];
+        assert_eq!(parts.map(|part| hex(&part)), ["0100", "0101", "0102", "0103"]);
         assert_eq!(decode::<Hello>("hello", &encode(&hello)), Ok(hello));
     }
 }

@@ -260,6 +260,9 @@ impl Serve for Server {
             if first.method == method::ROWS_PULL {
                 return Arc::clone(&self.node).give_rows(from, first.group, stream).await;
             }
+            if first.method == method::VERIFY_STREAM {
+                return self.node.serve_verify(from, first, stream).await;
+            }
             if first.method != method::APPEND_STREAM {
                 tracing::warn!(from, method = first.method, "a stream of an unknown kind was refused");
                 return;

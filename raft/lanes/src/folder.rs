@@ -150,6 +150,13 @@ impl DiskFile for FolderFile {
         Ok(rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed)?)
     }
 
+    fn forget_cached_part(&self, offset: u64, length_bytes: u64) -> io::Result<()> {
+        match std::num::NonZeroU64::new(length_bytes) {
+            Some(length) => Ok(rustix::fs::fadvise(&self.0, offset, Some(length), Advice::DontNeed)?),
+            None => Ok(()), // no length would mean: up to the end
+        }
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }

@@ -13,7 +13,7 @@ use crate::{
     format::RecordKind,
     group::{Group, Pending},
     lane::{Rows, State},
-    segment::{Found, Segment},
+    segment::{Found, Segment, SegmentError},
 };
 use bytes::Bytes;
 use raft_types::{GroupId, LogPosition};
@@ -119,6 +119,38 @@ impl Lane {
             });
             match read {
                 Ok(Some(bytes)) => return Ok(bytes),
+                Ok(None) => {}
+                Err(error @ (LaneError::Damaged(_) | LaneError::Io(_))) => worst = error,
+                Err(LaneError::Elided { .. }) => worst = worst.or_elided(group, index),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(worst)
+    }
+
+    /// The whole body at `index` as the disk has it, whatever memory knows: the pages of it that are cached are forgotten
+    /// before. Of several copies the first sound one answers; `Absent` while it was not written yet.
+    pub fn body_on_disk(&self, group: GroupId, index: u64) -> Result<Bytes, LaneError> {
+        let copies: Vec<Copy> = {
+            let state = self.shared.state.lock();
+            let own = state.groups.get(&group).ok_or(LaneError::Absent { group, index })?;
+            let covering = own.blocks.iter().rev().filter(|run| (run.first..=run.last).contains(&index));
+            let blocks = covering.filter_map(|run| state.block(group, run.segment, index));
+            blocks.chain(state.place_on_disk(group, own, index).ok().map(Copy::Entry)).collect()
+        };
+        let mut worst = LaneError::Absent { group, index };
+        for copy in copies {
+            let read = copy.found(group, index).and_then(|found| {
+                let Some((segment, found)) = found else { return Ok(None) };
+                if found.header.elided {
+                    return Err(LaneError::Elided { group, index });
+                }
+                let length = u64::from(found.header.body_len);
+                segment.file.forget_cached_part(found.header.body_at, length).map_err(SegmentError::Io)?;
+                Ok(Some(segment.body(&found, 0..length)?))
+            });
+            match read {
+                Ok(Some(body)) => return Ok(body),
                 Ok(None) => {}
                 Err(error @ (LaneError::Damaged(_) | LaneError::Io(_))) => worst = error,
                 Err(LaneError::Elided { .. }) => worst = worst.or_elided(group, index),

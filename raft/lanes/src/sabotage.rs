@@ -28,6 +28,8 @@ pub enum Sabotage {
     WipedMemberGoesOn,
     /// A rewritten segment takes the old one's place before it is durable and was read back.
     EvictBeforeVerify,
+    /// A replica says that it has verified what it did not read.
+    VerifiedUnread,
     /// The log is purged beyond what the rows would keep at a power loss.
     PurgeBeforeSettled,
 }

@@ -49,6 +49,11 @@ pub trait DiskFile: Send + Sync + 'static {
     fn forget_cached(&self) -> io::Result<()> {
         Ok(())
     }
+    /// The same for a part of the file.
+    fn forget_cached_part(&self, offset: u64, length_bytes: u64) -> io::Result<()> {
+        let _ = (offset, length_bytes);
+        Ok(())
+    }
     /// The file's length.
     fn len(&self) -> io::Result<u64>;
     /// Whether the file has no bytes.

@@ -26,7 +26,7 @@ pub use disk::{Disk, DiskFile, DiskSpace};
 pub use documents::{Document, DocumentError, Documents, KeptDocument};
 pub use id::{BlockAddress, GroupId, LogPosition, NodeId};
 pub use machine::{Applied, BodyRef, Committed, CommittedEntry, Exported, Outcome, StateMachine, StateMachineError};
-pub use propose::{Command, Propose, ProposeError, Proposed, ReadError};
+pub use propose::{Command, Propose, ProposeError, Proposed, ReadError, StoredObject, Verdict, Verified};
 pub use status::{ClusterStatus, GroupStatus, NodeHealth, NodeState, NodeStatus, UpkeepStatus};
 pub use time::{Clock, Seed};
 pub use wire::{Class, Message, Refusal, Serve, Stream, Wire, WireError};

@@ -1,6 +1,6 @@
 //! The archive's view of the replicated log: propose a command, read an address, know that one is up to date.
 
-use crate::{BlockAddress, BoxFuture, ClusterStatus, GroupId, LogPosition};
+use crate::{BlockAddress, BodyRef, BoxFuture, ClusterStatus, GroupId, LogPosition};
 use bytes::Bytes;
 use std::{ops::Range, time::Duration};
 
@@ -21,6 +21,10 @@ pub trait Propose: Send + Sync + 'static {
     /// Bytes `range` of the body at `address`, verified: from the local lane, else from a peer.
     fn read(&self, address: BlockAddress, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ReadError>>;
 
+    /// Has every replica of an object read it from its own disk now, without help of its peers, and compare its digest.
+    /// Returns as soon as the verdict is certain. Take a read index before: only then a replica that is asked is one.
+    fn verify(&self, object: StoredObject) -> BoxFuture<'_, Verified>;
+
     /// The data groups, in order; a study's group is a function of its UID and this list's length.
     fn groups(&self) -> Vec<GroupId>;
 
@@ -33,6 +37,41 @@ pub trait Propose: Send + Sync + 'static {
 
     /// Nodes, groups, leaders and lag as this node sees them.
     fn status(&self) -> ClusterStatus;
+}
+
+/// Some bytes as the log holds them: bodies of one group, one behind the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredObject {
+    /// The group.
+    pub group: GroupId,
+    /// The bodies in order.
+    pub bodies: Vec<BodyRef>,
+    /// BLAKE3 of all of them in order.
+    pub digest: [u8; 32],
+}
+
+/// What the replicas of an object found on their disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified {
+    /// What follows from it.
+    pub verdict: Verdict,
+    /// Replicas that hold every byte.
+    pub sound: u32,
+    /// Replicas whose copy is damaged; it will be repaired.
+    pub damaged: u32,
+    /// Replicas that did not answer, or do not hold all of it yet, or were not waited for.
+    pub silent: u32,
+}
+
+/// Whether an object is safe. Each variant is a different thing to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// A majority of every set of voters holds every byte.
+    Quorum,
+    /// So many copies are damaged that no majority holds it, whatever the others would say.
+    Damaged,
+    /// Too few have answered: ask again.
+    Unknown,
 }
 
 /// A command of the archive: a small head that apply reads, and a raw body that only readers of the block read.

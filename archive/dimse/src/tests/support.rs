@@ -10,7 +10,7 @@ use archive_model::{
 };
 use archive_service::{
     Archive, Freshness, RemoteAe, Selection, ServiceSettings,
-    testing::{LocalLog, archive},
+    testing::{LocalLog, TestClock, archive, archive_at},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
@@ -39,7 +39,19 @@ impl Face {
 
     pub(crate) async fn with(service: ServiceSettings, dimse: DimseSettings) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (archive, log) = archive(folder.path(), service);
+        let made = archive(folder.path(), service);
+        Self::over(folder, made, dimse).await
+    }
+
+    /// One whose clock goes.
+    pub(crate) async fn ticking(service: ServiceSettings, dimse: DimseSettings) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let made = archive_at(folder.path(), service, TestClock::new());
+        Self::over(folder, made, dimse).await
+    }
+
+    async fn over(folder: tempfile::TempDir, made: (Archive, Arc<LocalLog>), dimse: DimseSettings) -> Self {
+        let (archive, log) = made;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let registry = prometheus::Registry::new();
         let server = DimseServer::start(listener, archive.clone(), dimse, &registry).unwrap();

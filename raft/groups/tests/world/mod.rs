@@ -9,7 +9,7 @@ use raft_groups::{
     testing::{Hub, Journal},
 };
 use raft_lanes::{
-    Lane, LaneOptions, OnHole, Writer,
+    Lane, LaneOptions, OnHole, Sabotage, Writer,
     crash::{CrashDisk, Unsynced},
 };
 use raft_types::{Clock, Command, Disk, GroupId, Propose, ProposeError, Seed, StateMachine};
@@ -56,6 +56,7 @@ pub struct Left {
 pub struct World {
     pub retention: Retention,
     pub replace_after: Duration,
+    pub sabotage: Option<Sabotage>,
     pub seed: Arc<Chance>,
     pub clock: Arc<Time>,
     pub hub: Hub,
@@ -69,7 +70,16 @@ impl World {
         let hub = Hub::new(Arc::<Chance>::clone(&seed), Duration::from_millis(5));
         let clock = Arc::new(Time(Instant::now()));
         let (retention, replace_after) = (Retention::default(), Duration::from_secs(600));
-        Self { retention, replace_after, seed, clock, hub, names: names.to_vec(), running: BTreeMap::new() }
+        Self {
+            retention,
+            replace_after,
+            sabotage: None,
+            seed,
+            clock,
+            hub,
+            names: names.to_vec(),
+            running: BTreeMap::new(),
+        }
     }
 
     pub async fn start(&mut self, name: &'static str, left: Left) {
@@ -102,9 +112,15 @@ impl World {
             1 => BTreeMap::new(),
             _ => self.names.iter().map(|name| ((*name).to_owned(), format!("{name}:1"))).collect(),
         };
-        let (retention, replace_after) = (self.retention, self.replace_after);
-        let options =
-            NodeOptions { groups: 4, inline: true, retention, replace_after, ..NodeOptions::new(identity, peers) };
+        let (retention, replace_after, sabotage) = (self.retention, self.replace_after, self.sabotage);
+        let options = NodeOptions {
+            groups: 4,
+            inline: true,
+            retention,
+            replace_after,
+            sabotage,
+            ..NodeOptions::new(identity, peers)
+        };
         let journal = Arc::new(journal);
         let machine: Arc<dyn StateMachine> = Arc::<Journal>::clone(&journal);
         let seed: Arc<dyn Seed> = Arc::<Chance>::clone(&self.seed);
