@@ -145,11 +145,16 @@ fn complete(answer: &mut DataSet, level: Level, ae_title: &str, words: &[String]
     answer.put_text(tags::QUERY_RETRIEVE_LEVEL, VR::CS, name);
     answer.put_text(tags::RETRIEVE_AE_TITLE, VR::AE, ae_title);
     answer.put_text(tags::INSTANCE_AVAILABILITY, VR::CS, "ONLINE");
+    in_words(answer, words);
+}
+
+/// Says which character sets an answer is in: those of the requestor; what they lack, write_data_set writes in UTF-8, and
+/// says so.
+pub(crate) fn in_words(answer: &mut DataSet, words: &[String]) {
     answer.remove(tags::SPECIFIC_CHARACTER_SET);
     if is_ascii(answer) {
         return;
     }
-    // In the character sets of the requestor; what they lack, write_data_set writes in UTF-8, and says so.
     let words =
         if words.iter().all(|word| word.trim().is_empty()) { vec!["ISO_IR 192".into()] } else { words.to_vec() };
     answer.put(Element { tag: tags::SPECIFIC_CHARACTER_SET, vr: VR::CS, value: Value::Text(words) });

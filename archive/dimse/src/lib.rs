@@ -19,6 +19,7 @@ pub mod association;
 mod command;
 mod find;
 mod metrics;
+mod performed;
 mod provider;
 mod retrieve;
 pub mod scu;
@@ -27,6 +28,7 @@ pub mod status;
 mod store;
 #[cfg(test)]
 mod tests;
+mod worklist;
 
 pub use association::Deadlines;
 pub use server::{DimseServer, DimseSettings};

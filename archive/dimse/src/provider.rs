@@ -5,12 +5,12 @@ use crate::{
     command::{self, field},
     find,
     metrics::Metrics,
-    retrieve,
+    performed, retrieve,
     server::{Place, Shared},
     status::{self, Status},
-    store,
+    store, worklist,
 };
-use archive_model::DataSet;
+use archive_model::{DataSet, sop_class};
 use archive_upper_layer::{
     End, Event,
     frame::{Frame, PDU_BYTES_MAX},
@@ -203,6 +203,16 @@ async fn request(
         }
         (Some(field::FIND_RQ), true) if is_query(&class) => {
             ("find", find::find(association, archive, context, set).await?)
+        }
+        (Some(field::FIND_RQ), true) if class == sop_class::MODALITY_WORKLIST_FIND => {
+            ("worklist", worklist::find(association, archive, context, set).await?)
+        }
+        (Some(kind @ (field::N_CREATE_RQ | field::N_SET_RQ | field::N_GET_RQ)), _)
+            if negotiate::performs_steps(&class, kind == field::N_GET_RQ) =>
+        {
+            let (service, status) = performed::perform(association, archive, context, set, data).await?;
+            shared.metrics.responses.with_label_values(&[service, &format!("{:04x}", status.code)]).inc();
+            return Ok(service);
         }
         (Some(field::GET_RQ), true) if is_get(&class) => {
             retrieve::get(shared, association, context, set).await?;

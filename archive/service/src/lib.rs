@@ -22,11 +22,13 @@
 mod archive;
 mod convert;
 mod delete;
+mod documents;
 mod error;
 mod ingest;
 mod memory;
 mod metrics;
 mod orphans;
+mod performed;
 mod query;
 mod read;
 mod settings;
@@ -34,6 +36,7 @@ mod settings;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod worklist;
 
 pub use archive::Archive;
 pub use archive_catalog::{
@@ -41,9 +44,12 @@ pub use archive_catalog::{
 };
 pub use convert::{ConvertError, Converting};
 pub use delete::Deleted;
+pub use documents::DocumentError;
 pub use error::{QueryError, StoreError};
 pub use ingest::{Ingest, Offer, Stored};
+pub use performed::{PerformedSteps, StepError};
 pub use query::{Freshness, Headers, Matches};
 pub use raft_types::{ClusterStatus, ReadError};
 pub use read::Reading;
 pub use settings::{RemoteAe, ServiceSettings};
+pub use worklist::{EntryError, EntryId, Worklist, WorklistMatches};

@@ -31,6 +31,7 @@ mod server;
 mod status;
 mod stow;
 mod value;
+mod worklist;
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use crate::{
     delete, frames, guard, metadata, operations, page, qido, retrieve,
     server::{Health, WebSettings},
     status::Problem,
-    stow,
+    stow, worklist,
 };
 use archive_service::Archive;
 use axum::{
@@ -84,6 +84,10 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/api/cluster", get(operations::cluster))
         .route("/api/totals", get(operations::totals))
         .route("/api/deletions", get(delete::deletions))
+        .route("/api/worklist", get(worklist::list).post(worklist::enter))
+        .route("/api/worklist/{study}/{step}", get(worklist::get).delete(worklist::remove))
+        .route("/api/mpps", get(worklist::performed))
+        .route("/api/mpps/{uid}", get(worklist::performed_step))
         .route("/api/nodes/{name}/replace", post(operations::replace))
         .route("/api/scrub", post(operations::scrub))
         .route("/api/compact", post(operations::compact))
