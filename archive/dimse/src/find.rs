@@ -163,10 +163,7 @@ pub(crate) fn in_words(answer: &mut DataSet, words: &[String]) {
 fn is_ascii(set: &DataSet) -> bool {
     set.iter().all(|element| match &element.value {
         Value::Text(values) => values.iter().all(|value| value.is_ascii()),
-        // One level is enough: what the index holds of sequences is not deeper.
-        Value::Items(items) => items.iter().all(|item| {
-            item.iter().all(|element| !matches!(&element.value, Value::Text(values) if !values.iter().all(|value| value.is_ascii())))
-        }),
+        Value::Items(items) => items.iter().all(is_ascii),
         _ => true,
     })
 }
