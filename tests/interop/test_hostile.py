@@ -110,7 +110,7 @@ def test_a_uid_with_slashes_is_refused_and_becomes_no_path(server):
 
 def test_an_unknown_service_class_is_refused_in_its_context(server):
     ae = AE(ae_title="PYTEST")
-    ae.add_requested_context("1.2.840.10008.5.1.4.31")  # worklist
+    ae.add_requested_context("1.2.840.10008.5.1.4.34.6.1")  # unified procedure steps
     ae.add_requested_context(Verification)
     association = ae.associate("127.0.0.1", server.dimse, ae_title="TRIPTYCH")
     assert association.is_established

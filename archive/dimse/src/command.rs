@@ -11,7 +11,10 @@ pub(crate) mod field {
     pub(crate) const MOVE_RQ: u16 = 0x0021;
     pub(crate) const ECHO_RQ: u16 = 0x0030;
     pub(crate) const EVENT_REPORT_RQ: u16 = 0x0100;
+    pub(crate) const N_GET_RQ: u16 = 0x0110;
+    pub(crate) const N_SET_RQ: u16 = 0x0120;
     pub(crate) const ACTION_RQ: u16 = 0x0130;
+    pub(crate) const N_CREATE_RQ: u16 = 0x0140;
     pub(crate) const CANCEL_RQ: u16 = 0x0FFF;
     /// Set in every response.
     pub(crate) const RESPONSE: u16 = 0x8000;

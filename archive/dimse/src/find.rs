@@ -171,11 +171,16 @@ fn complete(answer: &mut DataSet, level: Level, ae_title: &str, words: &[String]
     answer.put_text(tags::QUERY_RETRIEVE_LEVEL, VR::CS, name);
     answer.put_text(tags::RETRIEVE_AE_TITLE, VR::AE, ae_title);
     answer.put_text(tags::INSTANCE_AVAILABILITY, VR::CS, "ONLINE");
+    in_words(answer, words);
+}
+
+/// Says which character sets an answer is in: those of the requestor; what they lack, write_data_set writes in UTF-8, and
+/// says so.
+pub(crate) fn in_words(answer: &mut DataSet, words: &[String]) {
     answer.remove(tags::SPECIFIC_CHARACTER_SET);
     if is_ascii(answer) {
         return;
     }
-    // In the character sets of the requestor; what they lack, write_data_set writes in UTF-8, and says so.
     let words =
         if words.iter().all(|word| word.trim().is_empty()) { vec!["ISO_IR 192".into()] } else { words.to_vec() };
     answer.put(Element { tag: tags::SPECIFIC_CHARACTER_SET, vr: VR::CS, value: Value::Text(words) });
@@ -184,10 +189,7 @@ fn complete(answer: &mut DataSet, level: Level, ae_title: &str, words: &[String]
 fn is_ascii(set: &DataSet) -> bool {
     set.iter().all(|element| match &element.value {
         Value::Text(values) => values.iter().all(|value| value.is_ascii()),
-        // One level is enough: what the index holds of sequences is not deeper.
-        Value::Items(items) => items.iter().all(|item| {
-            item.iter().all(|element| !matches!(&element.value, Value::Text(values) if !values.iter().all(|value| value.is_ascii())))
-        }),
+        Value::Items(items) => items.iter().all(is_ascii),
         _ => true,
     })
 }

@@ -22,6 +22,7 @@ mod commitment;
 pub mod conformance;
 mod find;
 mod metrics;
+mod performed;
 mod provider;
 mod retrieve;
 pub mod scu;
@@ -30,6 +31,7 @@ pub mod status;
 mod store;
 #[cfg(test)]
 mod tests;
+mod worklist;
 
 pub use association::Deadlines;
 pub use commitment::CommitmentReporter;

@@ -5,12 +5,12 @@ use crate::{
     command::{self, field},
     commitment, find,
     metrics::Metrics,
-    retrieve,
+    performed, retrieve,
     server::{Place, Shared},
     status::{self, Status},
-    store,
+    store, worklist,
 };
-use archive_model::DataSet;
+use archive_model::{DataSet, sop_class};
 use archive_service::{
     Archive,
     commitment::OpenCommitments,
@@ -244,10 +244,14 @@ async fn request(
 ) -> Result<&'static str, Ended> {
     let class = association.contexts.get(&context).map(|context| context.abstract_syntax.clone()).unwrap_or_default();
     let archive = &shared.archive;
+    let is_worklist = class == sop_class::MODALITY_WORKLIST_FIND;
     let right = match (command::command_field(set), data) {
         (Some(field::ECHO_RQ), false) => Some(Right::Echo),
         (Some(field::STORE_RQ), true) if !negotiate::is_service(&class) => Some(Right::Store),
-        (Some(field::FIND_RQ), true) if is_query(&class) => Some(Right::Find),
+        (Some(field::FIND_RQ), true) if is_query(&class) || is_worklist => Some(Right::Find),
+        (Some(field::N_GET_RQ), _) if negotiate::performs_steps(&class, true) => Some(Right::Find),
+        // Who stores images says what it has done for them.
+        (Some(field::N_CREATE_RQ | field::N_SET_RQ), _) if negotiate::performs_steps(&class, false) => Some(Right::Store),
         (Some(field::GET_RQ), true) if is_get(&class) => Some(Right::Get),
         (Some(field::MOVE_RQ), true) if is_move(&class) => Some(Right::Move),
         (Some(field::ACTION_RQ), _) if is_commitment(&class) => Some(Right::Commit),
@@ -261,6 +265,14 @@ async fn request(
                 association.drain_data().await?;
             }
             (right.name(), status)
+        }
+        (Some((_, Ok(_))), Some(field::N_CREATE_RQ | field::N_SET_RQ | field::N_GET_RQ)) => {
+            let (service, status) = performed::perform(association, archive, context, set, data).await?;
+            shared.metrics.responses.with_label_values(&[service, &format!("{:04x}", status.code)]).inc();
+            return Ok(service);
+        }
+        (Some((Right::Find, Ok(_))), _) if is_worklist => {
+            ("worklist", worklist::find(association, archive, context, set).await?)
         }
         (Some((Right::Echo, Ok(_))), _) => ("echo", Status::new(status::SUCCESS, "")),
         (Some((Right::Store, Ok(_))), _) => ("store", store::store(association, archive, peer, context, set).await?),

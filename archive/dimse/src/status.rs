@@ -56,6 +56,16 @@ pub const NOT_AUTHORISED: u16 = 0x0124;
 pub const RESOURCE_LIMITATION: u16 = 0x0213;
 /// Invalid SOP instance (PS3.7 C.5.14).
 pub const INVALID_INSTANCE: u16 = 0x0117;
+/// Invalid attribute value (PS3.7 C.5.11).
+pub const INVALID_ATTRIBUTE: u16 = 0x0106;
+/// Duplicate SOP instance (PS3.7 C.5.7).
+pub const DUPLICATE_INSTANCE: u16 = 0x0111;
+/// No such SOP instance (PS3.7 C.5.19).
+pub const NO_SUCH_INSTANCE: u16 = 0x0112;
+/// Missing attribute (PS3.7 C.5.16).
+pub const MISSING_ATTRIBUTE: u16 = 0x0120;
+/// Resource limitation: try again (PS3.7 C.5.21).
+pub const RESOURCE_LIMITATION: u16 = 0x0213;
 /// SOP class not supported (PS3.7 C.5.20).
 pub const CLASS_NOT_SUPPORTED: u16 = 0x0122;
 /// Unrecognised operation (PS3.7 C.5.24).

@@ -30,6 +30,13 @@ pub const PATIENT_STUDY_ONLY_MOVE: &str = "1.2.840.10008.5.1.4.1.2.3.2";
 /// Patient/Study Only Query/Retrieve (retired): C-GET.
 pub const PATIENT_STUDY_ONLY_GET: &str = "1.2.840.10008.5.1.4.1.2.3.3";
 
+/// Modality worklist: C-FIND.
+pub const MODALITY_WORKLIST_FIND: &str = "1.2.840.10008.5.1.4.31";
+/// Modality performed procedure step: N-CREATE, N-SET.
+pub const MODALITY_PERFORMED_STEP: &str = "1.2.840.10008.3.1.2.3.3";
+/// Modality performed procedure step: N-GET.
+pub const MODALITY_PERFORMED_STEP_RETRIEVE: &str = "1.2.840.10008.3.1.2.3.4";
+
 /// A row of the table of storage classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SopClass {

@@ -24,12 +24,14 @@ mod archive;
 pub mod commitment;
 mod convert;
 mod delete;
+mod documents;
 mod error;
 mod ingest;
 mod memory;
 mod metrics;
 mod orphans;
 pub mod peers;
+mod performed;
 mod query;
 mod read;
 mod records;
@@ -38,6 +40,7 @@ mod settings;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod worklist;
 
 pub use archive::Archive;
 pub use archive_catalog::{
@@ -46,11 +49,14 @@ pub use archive_catalog::{
 };
 pub use convert::{ConvertError, Converting};
 pub use delete::Deleted;
+pub use documents::DocumentError;
 pub use error::{QueryError, StoreError};
 pub use ingest::{Ingest, Offer, Stored};
 pub use peers::Peers;
+pub use performed::{PerformedSteps, StepError};
 pub use query::{Freshness, Headers, Listing, Matches};
 pub use raft_types::{BoxFuture, ClusterStatus, ReadError};
 pub use read::Reading;
 pub use records::{RecordError, Records};
 pub use settings::{RemoteAe, ServiceSettings};
+pub use worklist::{EntryError, EntryId, Worklist, WorklistMatches};

@@ -279,13 +279,26 @@ fn trimmed(uid: &str) -> &str {
 /// Verification, query, retrieve and storage commitment.
 #[must_use]
 pub fn is_service(class: &str) -> bool {
-    class == sop_class::VERIFICATION || is_query(class) || is_move(class) || is_get(class) || is_commitment(class)
+    class == sop_class::VERIFICATION
+        || class == sop_class::MODALITY_WORKLIST_FIND
+        || performs_steps(class, false)
+        || performs_steps(class, true)
+        || is_query(class)
+        || is_move(class)
+        || is_get(class)
+        || is_commitment(class)
 }
 
 /// Storage commitment.
 #[must_use]
 pub fn is_commitment(class: &str) -> bool {
     class == sop_class::STORAGE_COMMITMENT
+}
+
+/// Modality performed procedure steps: whether `class` makes and changes them, or (`reads`) has them read.
+#[must_use]
+pub fn performs_steps(class: &str, reads: bool) -> bool {
+    if reads { class == sop_class::MODALITY_PERFORMED_STEP_RETRIEVE } else { class == sop_class::MODALITY_PERFORMED_STEP }
 }
 
 /// C-FIND.
@@ -311,6 +324,9 @@ fn services_of(class: &str, roles: Option<&RequestorRoles>) -> &'static [Service
     match class {
         sop_class::VERIFICATION => &[Service::Echo],
         COMMITMENT => &[Service::Commit],
+        sop_class::MODALITY_WORKLIST_FIND | sop_class::MODALITY_PERFORMED_STEP_RETRIEVE => &[Service::Find],
+        // Who stores images says what it has done for them.
+        sop_class::MODALITY_PERFORMED_STEP => &[Service::Store],
         _ if is_query(class) => &[Service::Find],
         _ if is_move(class) => &[Service::Move],
         _ if is_get(class) => &[Service::Get],
@@ -395,7 +411,7 @@ mod tests {
             (1, CT, &[IMPLICIT_LE, JPEG, EXPLICIT_LE]),
             (3, CT, &[EXPLICIT_BE, IMPLICIT_LE]),
             (5, sop_class::VERIFICATION, &[JPEG]),
-            (7, "1.2.840.10008.5.1.4.31", &[IMPLICIT_LE]),
+            (7, "1.2.840.10008.5.1.4.34.6.1", &[IMPLICIT_LE]),
             (9, "1.3.46.670589.5.0.1", &["1.2.840.113619.5.2"]),
             (11, sop_class::STUDY_ROOT_FIND, &[IMPLICIT_LE, EXPLICIT_LE]),
         ]);
@@ -407,7 +423,7 @@ mod tests {
 
     #[test]
     fn no_acceptable_context_is_still_an_acceptance() {
-        assert_eq!(reasons(&[(1, "1.2.840.10008.5.1.4.31", &[IMPLICIT_LE])]).len(), 1);
+        assert_eq!(reasons(&[(1, "1.2.840.10008.5.1.4.34.6.1", &[IMPLICIT_LE])]).len(), 1);
         assert!(reasons(&[]).is_empty());
     }
 

@@ -34,6 +34,7 @@ mod status;
 mod stow;
 mod value;
 mod versions;
+mod worklist;
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use crate::{
     commitment, delete, frames, guard, metadata, operations, page, peers, qido, retrieve,
     server::{Health, WebSettings},
     status::Problem,
-    stow, versions,
+    stow, versions, worklist,
 };
 use archive_service::Archive;
 use axum::{
@@ -93,6 +93,10 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/api/totals", get(operations::totals))
         .route("/api/deletions", get(delete::deletions))
         .route("/api/versions", get(versions::list))
+        .route("/api/worklist", get(worklist::list).post(worklist::enter))
+        .route("/api/worklist/{study}/{step}", get(worklist::get).delete(worklist::remove))
+        .route("/api/mpps", get(worklist::performed))
+        .route("/api/mpps/{uid}", get(worklist::performed_step))
         .route("/api/nodes/{name}/replace", post(operations::replace))
         .route("/api/scrub", post(operations::scrub))
         .route("/api/compact", post(operations::compact))
