@@ -33,11 +33,13 @@ mod import;
 mod keys;
 mod levels;
 mod named;
+mod narrow;
 mod pool;
 mod retrieve;
 mod row;
 pub mod sabotage;
 mod schema;
+mod witness;
 
 pub use catalog::{Catalog, CatalogOptions, Totals};
 pub use command::{

@@ -4,6 +4,16 @@
 //!   PatientName=DOE*&00081030=&includefield=StudyTime&limit=10&offset=20
 //!   └ key ─────────┘ └ key ──┘ └ wanted, not matched ┘ └ page ─────────┘
 //! ```
+//!
+//! What C-FIND negotiates a web client asks for, or has:
+//!
+//! | | |
+//! |---|---|
+//! | combined date and time | always: ranges of one form of a date and of its time are one range |
+//! | `fuzzymatching=true` | person names by words and sounds too |
+//! | `emptyvaluematching=true` | `""` asks for what has no value |
+//! | `multiplevaluematching=true` | each of several values must be found |
+//! | `TimezoneOffsetFromUTC=+0100` | dates and times of the query and of the answer are in that zone |
 
 use crate::{
     accept::{Accept, Form},
@@ -16,7 +26,7 @@ use crate::{
 use archive_model::{
     DataSet, Element, Tag, Uid, VR, Value,
     json::{key_tag, no_bulk, tag_key, to_json},
-    matching::Pattern,
+    matching::{Meaning, offset_minutes, patterns},
     tags,
 };
 use archive_service::{Find, Freshness, Include, Level, Matches};
@@ -95,9 +105,6 @@ async fn search(
     let mut first = BytesMut::new();
     while first.len() < GATHERED_BYTES && rows.append(&mut first).await? {}
     let mut warnings = Vec::new();
-    if asked.fuzzy {
-        warnings.push("fuzzymatching: names are matched without case and accents, and literally otherwise");
-    }
     // Of an answer that is longer than what is gathered, the end is not known yet: better a warning too many.
     if rows.more || (ours && !rows.ended) {
         warnings.push("there may be more results: ask for them with limit and offset");
@@ -183,21 +190,28 @@ pub(crate) fn retrieve_url(base: &str, level: Level, row: &DataSet) -> Option<St
 struct Asked {
     find: Find,
     limit: Option<u64>,
-    fuzzy: bool,
 }
 
 impl Asked {
     fn of(level: Level, parameters: &[(String, String)]) -> Result<Self, Problem> {
-        let find = Find { level, keys: DataSet::new(), include: Include::Default, limit: None, offset: 0 };
-        let mut asked = Self { find, limit: None, fuzzy: false };
+        let meaning = Meaning { combined_date_time: true, ..Meaning::default() };
+        let find = Find { level, keys: DataSet::new(), include: Include::Default, limit: None, offset: 0, meaning };
+        let mut asked = Self { find, limit: None };
         let mut wanted = Vec::new();
         for (name, value) in parameters {
             match name.to_ascii_lowercase().as_str() {
                 "accept" | "charset" => {}
                 "limit" => asked.limit = Some(number("limit", value)?),
                 "offset" => asked.find.offset = number("offset", value)?,
-                "fuzzymatching" => asked.fuzzy = truth("fuzzymatching", value)?,
-                "emptyvaluematching" | "multiplevaluematching" => _ = truth(name, value)?,
+                "fuzzymatching" => asked.find.meaning.fuzzy_names = truth("fuzzymatching", value)?,
+                "emptyvaluematching" => asked.find.meaning.empty_values = truth("emptyvaluematching", value)?,
+                "multiplevaluematching" => asked.find.meaning.all_values = truth("multiplevaluematching", value)?,
+                "timezoneoffsetfromutc" | "00080201" => {
+                    // The `+` of an offset that was not percent-encoded is a space by now.
+                    let zone = offset_minutes(&value.replace(' ', "+"));
+                    let bad = || Problem::bad("TimezoneOffsetFromUTC is no offset such as +0100, in a URL %2B0100");
+                    asked.find.meaning.zone_minutes = Some(zone.ok_or_else(bad)?);
+                }
                 "includefield" => wanted.extend(value.split(',').map(str::trim).map(str::to_owned)),
                 _ => put_key(&mut asked.find.keys, &path(name)?, value)?,
             }
@@ -213,9 +227,8 @@ impl Asked {
                 asked.find.keys.put(Element { tag, vr, value: Value::Empty });
             }
         }
-        for key in asked.find.keys.iter() {
-            Pattern::of(key).map_err(|error| Problem::bad(format!("{error}: correct the query parameter")))?;
-        }
+        patterns(&asked.find.keys, &asked.find.meaning)
+            .map_err(|error| Problem::bad(format!("{error}: correct the query parameter")))?;
         Ok(asked)
     }
 
@@ -254,7 +267,7 @@ fn path(name: &str) -> Result<Vec<(Tag, VR)>, Problem> {
         let shown: String = name.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
         Problem::bad(format!(
             "the query parameter {shown} is no attribute: use a keyword such as PatientName, a tag such as 00100010, \
-             or limit, offset, includefield, fuzzymatching"
+             or limit, offset, includefield, fuzzymatching, emptyvaluematching, multiplevaluematching"
         ))
     };
     let step = |text: &&str| {
@@ -264,7 +277,11 @@ fn path(name: &str) -> Result<Vec<(Tag, VR)>, Problem> {
             None => dictionary.by_name(text).map(|entry| (entry.tag(), entry.vr().relaxed())),
         }
     };
-    let path: Vec<(Tag, VR)> = steps.iter().map(step).collect::<Option<_>>().ok_or_else(unknown)?;
+    let mut path: Vec<(Tag, VR)> = steps.iter().map(step).collect::<Option<_>>().ok_or_else(unknown)?;
+    // No dictionary knows a private attribute: what has one below it is a sequence.
+    if let Some((_, above)) = path.split_last_mut() {
+        above.iter_mut().filter(|(tag, _)| tag.group() % 2 == 1).for_each(|(_, vr)| *vr = VR::SQ);
+    }
     match path.split_last() {
         Some((_, above)) if above.iter().any(|(_, vr)| *vr != VR::SQ) => {
             Err(Problem::bad("an attribute path leads through what is no sequence: put a dot only behind a sequence"))
