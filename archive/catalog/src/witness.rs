@@ -283,3 +283,32 @@ pub(crate) fn zone_of(connection: &Connection, level: Level, id: i64) -> Result<
     let values = attrs.iter().find(|(number, _)| *number == zone).map(|(_, values)| values);
     Ok(values.and_then(|values| offset_minutes(values.first()?)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page stops where it is full: with a sort in the way it would have read every image of a study first.
+    #[test]
+    fn the_images_of_a_row_come_in_order_without_sorting_or_scanning() {
+        let connection = Connection::open_in_memory().expect("memory");
+        crate::schema::open_writer(&connection).expect("tables");
+        for level in [Level::Patient, Level::Study, Level::Series, Level::Instance] {
+            let explained = format!("EXPLAIN QUERY PLAN {}", images_below(level));
+            let mut statement = connection.prepare(&explained).expect("a statement");
+            let steps = statement.query_map(params![1, "", "", -1], |row| row.get::<_, String>(3)).expect("a plan");
+            let plan = steps.collect::<rusqlite::Result<Vec<_>>>().expect("steps").join("\n");
+            assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{level:?}:\n{plan}");
+        }
+    }
+
+    #[test]
+    fn what_no_header_has_is_told_apart() {
+        for tag in [tags::PIXEL_DATA, Tag(0x0008, 0x0063), Tag(0x0002, 0x0010), Tag(0x0011, 0), tags::RETRIEVE_URL] {
+            assert!(!may_be_stored(tag), "{tag}");
+        }
+        for tag in [tags::IMAGE_COMMENTS, Tag(0x0011, 0x1001), tags::REFERENCED_IMAGE_SEQUENCE, tags::KVP] {
+            assert!(may_be_stored(tag), "{tag}");
+        }
+    }
+}

@@ -222,8 +222,11 @@ impl Pattern {
     }
 
     fn unread(bytes: &[u8], meaning: &Meaning) -> Self {
-        let all = bytes.iter().all(|byte| matches!(byte, b'*' | b' ')) && !bytes.is_empty();
-        if bytes.is_empty() || all { Self::Universal } else { Self::Unread(bytes.to_vec(), *meaning) }
+        let values = bytes.split(|byte| *byte == b'\\').map(|value| value.trim_ascii_end());
+        let values: Vec<&[u8]> = values.filter(|value| !value.is_empty() && *value != b"\0").collect();
+        let mut stars = values.iter().map(|value| value.iter().all(|byte| *byte == b'*'));
+        let all = if meaning.all_values { stars.all(|all| all) } else { values.is_empty() || stars.any(|all| all) };
+        if all { Self::Universal } else { Self::Unread(bytes.to_vec(), *meaning) }
     }
 
     /// The meaning of a key given as text (QIDO, C-FIND).
@@ -306,6 +309,7 @@ impl Pattern {
             (Self::Empty, Value::Empty) => true,
             (Self::Empty, Value::Text(values)) => values.iter().all(|value| value.trim().is_empty()),
             (Self::Empty, Value::Items(items)) => items.is_empty(),
+            (Self::Unread(..), Value::Empty) => self.wants_nothing(),
             (Self::Unread(key, meaning), _) => element.is_some_and(|element| matches_unread(key, meaning, element)),
             (Self::Item(keys), Value::Items(items)) => items.iter().any(|item| all_match(keys, item)),
             (Self::Numbers(wanted), Value::Integers(values)) => {
@@ -362,7 +366,10 @@ impl Pattern {
     pub fn wants_nothing(&self) -> bool {
         match self {
             Self::Universal | Self::Empty => true,
-            Self::Unread(key, meaning) => meaning.empty_values && key.trim_ascii_end() == b"\"\"",
+            Self::Unread(key, meaning) => {
+                let mut values = key.split(|byte| *byte == b'\\').map(<[u8]>::trim_ascii_end);
+                meaning.empty_values && values.all(|value| value == b"\"\"")
+            }
             Self::All(each) => each.iter().all(Self::wants_nothing),
             _ => false,
         }
@@ -386,7 +393,6 @@ fn matches_unread(key: &[u8], meaning: &Meaning, element: &Element) -> bool {
             size > 0 && key.chunks_exact(size).any(|key| values.iter().any(|value| *value as u64 & mask == word(key)))
         }
         Value::Bytes(bytes) => as_text || *bytes == key,
-        Value::Empty => meaning.empty_values && key.trim_ascii_end() == b"\"\"",
         _ => as_text,
     }
 }

@@ -51,7 +51,8 @@ pub(crate) fn matches(keys: &Set, set: &Set, agreed: Agreed) -> bool {
             }
         }
     }
-    keys.iter().filter(|(tag, _)| !paired.contains(tag)).all(|(tag, (_, key))| one_matches(key, set.get(tag), agreed))
+    let others = keys.iter().filter(|(tag, _)| !paired.contains(tag));
+    others.into_iter().all(|(tag, (vr, key))| one_matches(*vr, key, set.get(tag), agreed))
 }
 
 const DATES_AND_TIMES: [((u16, u16), (u16, u16)); 4] = [
@@ -82,7 +83,7 @@ fn moment_within(days: &[String], times: &[String], day: &(String, String), hour
 }
 
 /// One key against one attribute.
-fn one_matches(key: &Stored, stored: Option<&(VR, Stored)>, agreed: Agreed) -> bool {
+fn one_matches(key_vr: VR, key: &Stored, stored: Option<&(VR, Stored)>, agreed: Agreed) -> bool {
     let nothing = match stored {
         None => true,
         Some((_, Stored::Texts(texts))) => texts.iter().all(|text| text.trim().is_empty()),
@@ -92,12 +93,11 @@ fn one_matches(key: &Stored, stored: Option<&(VR, Stored)>, agreed: Agreed) -> b
     match key {
         Stored::Items(items) => {
             let Some(item) = items.first() else { return true };
-            let all: Set = item.iter().filter(|(_, (_, key))| !universal(key)).map(|(t, v)| (*t, v.clone())).collect();
-            if all.is_empty() {
+            if item.values().all(|(vr, key)| universal(*vr, key, agreed)) {
                 return true;
             }
             match stored {
-                Some((_, Stored::Items(stored))) => stored.iter().any(|stored| matches(&all, stored, agreed)),
+                Some((_, Stored::Items(stored))) => stored.iter().any(|stored| matches(item, stored, agreed)),
                 _ => false,
             }
         }
@@ -121,28 +121,35 @@ fn one_matches(key: &Stored, stored: Option<&(VR, Stored)>, agreed: Agreed) -> b
                 }
                 _ => false,
             };
-            let lists = [VR::AE, VR::AS, VR::AT, VR::CS, VR::LO, VR::PN, VR::SH, VR::UC].contains(&vr);
-            if agreed.all && wanted.len() > 1 && lists {
+            if agreed.empty && wanted.iter().all(|text| *text == "\"\"") {
+                return nothing;
+            }
+            if agreed.all && wanted.len() > 1 && is_list(key_vr) {
                 return wanted.iter().filter(|text| !stars(text)).all(|wanted| any(wanted));
             }
             if wanted.iter().any(stars) {
                 return true;
-            }
-            if agreed.empty && wanted.iter().all(|text| *text == "\"\"") {
-                return nothing;
             }
             wanted.iter().any(|wanted| any(wanted))
         }
     }
 }
 
-fn universal(key: &Stored) -> bool {
+fn is_list(vr: VR) -> bool {
+    [VR::AE, VR::AS, VR::AT, VR::CS, VR::LO, VR::PN, VR::SH, VR::UC].contains(&vr)
+}
+
+fn universal(vr: VR, key: &Stored, agreed: Agreed) -> bool {
     match key {
         Stored::Texts(texts) => {
-            texts.iter().all(|text| text.trim_end().is_empty()) || texts.iter().any(|text| text.trim_end() == "*")
+            let texts: Vec<&str> = texts.iter().map(|text| text.trim_end()).filter(|text| !text.is_empty()).collect();
+            let each = agreed.all && texts.len() > 1 && is_list(vr);
+            texts.is_empty() || texts.iter().all(|text| *text == "*") || (!each && texts.contains(&"*"))
         }
         Stored::Numbers(numbers) => numbers.is_empty(),
-        Stored::Items(items) => items.first().is_none_or(|item| item.values().all(|(_, key)| universal(key))),
+        Stored::Items(items) => {
+            items.first().is_none_or(|item| item.values().all(|(vr, key)| universal(*vr, key, agreed)))
+        }
     }
 }
 
@@ -436,7 +443,6 @@ pub(crate) fn in_zone(set: &Set, minutes: i64) -> Set {
 /// The items that match, with the attributes that the key names.
 pub(crate) fn items_asked_for(key: &[Set], stored: &[Set], agreed: Agreed) -> Vec<Set> {
     let Some(item) = key.first().filter(|item| !item.is_empty()) else { return stored.to_vec() };
-    let all: Set = item.iter().filter(|(_, (_, key))| !universal(key)).map(|(t, v)| (*t, v.clone())).collect();
     let asked = |stored: &Set| item.keys().filter_map(|tag| Some((*tag, stored.get(tag)?.clone()))).collect();
-    stored.iter().filter(|stored| matches(&all, stored, agreed)).map(asked).collect()
+    stored.iter().filter(|stored| matches(item, stored, agreed)).map(asked).collect()
 }

@@ -24,8 +24,11 @@ impl Bench {
 
     /// One with a bug on purpose.
     pub(crate) fn with(sabotage: Option<Sabotage>) -> Self {
+        Self::of(CatalogOptions { sabotage, ..CatalogOptions::default() })
+    }
+
+    pub(crate) fn of(options: CatalogOptions) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let options = CatalogOptions { sabotage, ..CatalogOptions::default() };
         let catalog = Catalog::open(folder.path(), options).expect("a catalogue");
         Self { catalog, folder, ends: BTreeMap::new() }
     }
