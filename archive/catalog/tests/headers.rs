@@ -59,7 +59,7 @@ fn a_row_matches_if_one_image_below_it_does_and_has_its_values() {
 fn a_study_of_many_images_is_looked_through_in_several_pages() {
     let mut bench = Bench::new();
     for number in 0..700 {
-        let comment = if number == 690 { "here" } else { "not here" };
+        let comment = if number == 698 { "here" } else { "not here" };
         put(&mut bench, &format!("1.5.{}.{number}", number % 3), &[comments(comment)]);
     }
     for study in [4, 6] {
@@ -140,7 +140,7 @@ fn a_private_attribute_is_found_in_the_block_of_its_creator() {
 #[test]
 fn sequences_are_matched_item_by_item_in_the_index_and_in_headers() {
     let mut bench = Bench::new();
-    let item = |pairs: &[(Tag, VR, &str)]| -> DataSet { pairs.iter().map(|(tag, vr, value)| text(*tag, *vr, &[value])).collect() };
+    let item = |pairs: &[(Tag, VR, &str)]| -> DataSet { pairs.iter().map(|(tag, vr, value)| text(*tag, *vr, &[*value])).collect() };
     let image = |class: &str, uid: &str| {
         item(&[(tags::REFERENCED_SOP_CLASS_UID, VR::UI, class), (tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, uid)])
     };

@@ -162,6 +162,7 @@ impl Rows {
                 if let Some(url) = retrieve_url(&self.base, self.level, &row) {
                     row.put_text(tags::RETRIEVE_URL, VR::UR, url);
                 }
+                row.put_text(tags::INSTANCE_AVAILABILITY, VR::CS, "ONLINE"); // what is known here can be read
                 out.put_slice(&to_json(&row, &no_bulk));
                 self.sent += 1;
             }
@@ -206,7 +207,7 @@ impl Asked {
                 "fuzzymatching" => asked.find.meaning.fuzzy_names = truth("fuzzymatching", value)?,
                 "emptyvaluematching" => asked.find.meaning.empty_values = truth("emptyvaluematching", value)?,
                 "multiplevaluematching" => asked.find.meaning.all_values = truth("multiplevaluematching", value)?,
-                "timezoneoffsetfromutc" | "00080201" => {
+                "timezoneoffsetfromutc" | "00080201" if !value.is_empty() => {
                     // The `+` of an offset that was not percent-encoded is a space by now.
                     let zone = offset_minutes(&value.replace(' ', "+"));
                     let bad = || Problem::bad("TimezoneOffsetFromUTC is no offset such as +0100, in a URL %2B0100");
@@ -355,6 +356,32 @@ mod tests {
     }
 
     #[test]
+    fn what_c_find_negotiates_is_asked_for() {
+        let meaning = |query: &str| asked(query).expect("a query").find.meaning;
+        let plain = Meaning { combined_date_time: true, ..Meaning::default() };
+        assert_eq!(meaning("PatientID=7"), plain);
+        assert_eq!(meaning("fuzzymatching=true"), Meaning { fuzzy_names: true, ..plain });
+        assert_eq!(meaning("emptyvaluematching=true&fuzzymatching=false"), Meaning { empty_values: true, ..plain });
+        assert_eq!(meaning("multiplevaluematching=true"), Meaning { all_values: true, ..plain });
+        for query in ["TimezoneOffsetFromUTC=-0330", "00080201=-0330"] {
+            assert_eq!(meaning(query), Meaning { zone_minutes: Some(-210), ..plain });
+        }
+        for query in ["TimezoneOffsetFromUTC=+0100", "TimezoneOffsetFromUTC=%2B0100"] {
+            assert_eq!(meaning(query), Meaning { zone_minutes: Some(60), ..plain });
+        }
+        assert_eq!(meaning("includefield=TimezoneOffsetFromUTC"), plain);
+        let night = asked("StudyDate=20200101-20200102&StudyTime=2200-0200");
+        assert!(night.is_ok(), "one range of moments");
+    }
+
+    #[test]
+    fn a_private_sequence_is_known_by_its_path() {
+        let asked = asked("00111010.00111011=x").expect("a query");
+        let items = asked.find.keys.items(Tag(0x0011, 0x1010));
+        assert_eq!(items[0].text(Tag(0x0011, 0x1011)), Some("x"));
+    }
+
+    #[test]
     fn a_wrong_query_is_refused_with_what_to_do_and_without_its_values() {
         for query in [
             "Nonsense=SECRET",
@@ -362,6 +389,9 @@ mod tests {
             "limit=SECRET",
             "offset=18446744073709551616",
             "fuzzymatching=SECRET",
+            "emptyvaluematching=SECRET",
+            "TimezoneOffsetFromUTC=SECRET",
+            "StudyTime=2200-0200",
             "StudyDate=SECRET",
             "Rows=SECRET",
             "RequestAttributesSequence=SECRET",
