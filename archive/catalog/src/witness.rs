@@ -214,7 +214,7 @@ impl Wanted {
         let tag = match &self.creator {
             None => self.tag,
             Some(creator) => {
-                let is_theirs = |block: &u16| header.text(Tag(self.tag.group(), *block)).map(str::trim) == Some(creator);
+                let is_theirs = |block: &u16| header.text(Tag(self.tag.group(), *block)).map(str::trim) == Some(creator.as_str());
                 let block = (0x10..=0xFF).find(is_theirs)?;
                 if self.is_creator {
                     return Some(Element { tag: self.tag, vr: VR::LO, value: Value::Text(vec![creator.clone()]) });
