@@ -26,7 +26,9 @@ use crate::{
     row::{Attrs, decode, ids_of, number_of},
 };
 use archive_model::{
-    DataSet, Element, Limits, Tag, VR, Value, json,
+    DataSet, Element, Limits, Tag, VR, Value,
+    charset::Charset,
+    json,
     matching::{BadPattern, Meaning, Pattern, all_match, move_zone, offset_minutes, patterns},
     names, tags,
 };
@@ -137,7 +139,8 @@ impl HeaderKeys {
         });
         let wanted: Vec<Wanted> = wanted.collect();
         // A creator says where the attributes of its block are looked for, and is no key beside them.
-        let matched = keys.iter().filter(|key| !is_creator(key.tag)).cloned().collect();
+        let words = all.texts(tags::SPECIFIC_CHARACTER_SET);
+        let matched = keys.iter().filter(|key| !is_creator(key.tag)).map(|key| in_utf_8(key, words)).collect();
         let patterns = patterns(&matched, meaning)?;
         let needed = patterns.iter().filter(|(tag, pattern)| !pattern.wants_nothing() && creator_of(*tag).is_none());
         let needles = needed.map(|(tag, _)| format!("\"{}\":", json::tag_key(*tag))).collect();
@@ -236,6 +239,17 @@ impl Wanted {
             _ => false,
         };
         (!bulk).then(|| Element { tag: self.tag, ..element.clone() })
+    }
+}
+
+/// A key that came without its VR, and so is still bytes of the character sets that the query declares.
+fn in_utf_8(key: &Element, words: &[String]) -> Element {
+    match &key.value {
+        Value::Bytes(bytes) if key.vr == VR::UN && !bytes.is_ascii() && !words.is_empty() => {
+            let text = Charset::of(words).decode(bytes, VR::LO);
+            Element { value: Value::Bytes(text.into_bytes().into()), ..key.clone() }
+        }
+        _ => key.clone(),
     }
 }
 
