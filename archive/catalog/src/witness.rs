@@ -245,12 +245,18 @@ impl Wanted {
 /// A key that came without its VR, and so is still bytes of the character sets that the query declares.
 fn in_utf_8(key: &Element, words: &[String]) -> Element {
     match &key.value {
-        Value::Bytes(bytes) if key.vr == VR::UN && !bytes.is_ascii() && !words.is_empty() => {
+        // ESC changes the set: then bytes below 0x80 are no ASCII either.
+        Value::Bytes(bytes) if key.vr == VR::UN && !words.is_empty() && !is_plain(bytes) => {
             let text = Charset::of(words).decode(bytes, VR::LO);
             Element { value: Value::Bytes(text.into_bytes().into()), ..key.clone() }
         }
         _ => key.clone(),
     }
+}
+
+fn is_plain(bytes: &[u8]) -> bool {
+    const ESCAPE: u8 = 0x1B;
+    bytes.iter().all(|byte| byte.is_ascii() && *byte != ESCAPE)
 }
 
 fn read(json: &Bytes) -> Result<DataSet, CatalogError> {
