@@ -28,7 +28,8 @@ use crate::{
 use archive_model::{
     DataSet, Element, Tag, VR, Value,
     matching::{
-        Meaning, Moment, Pattern, all_match, date_plus, matching_items, move_zone, offset_minutes, offset_text, patterns,
+        Meaning, Moment, Pattern, all_match, date_plus, matching_items, move_zone, offset_minutes, offset_text,
+        patterns,
     },
     tags,
 };
@@ -183,7 +184,20 @@ impl Search {
         let sop_classes = wants_classes && find.level >= Level::Study;
         let (headers_read, skipped, sent, ended) = (0, 0, 0, false);
         let (after, inside) = (None, None);
-        Ok(Self { find, patterns, headers, narrowing, names, sop_classes, after, inside, headers_read, skipped, sent, ended })
+        Ok(Self {
+            find,
+            patterns,
+            headers,
+            narrowing,
+            names,
+            sop_classes,
+            after,
+            inside,
+            headers_read,
+            skipped,
+            sent,
+            ended,
+        })
     }
 
     /// The next answers, none of them if the rows that were looked at do not match; `None` after the last. Blocking.

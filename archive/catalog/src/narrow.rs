@@ -90,7 +90,13 @@ pub(crate) fn statement(level: Level, condition: &str) -> String {
 
 /// Adds a condition that holds for every row which `pattern` matches. `several` says that some study has several values
 /// where its column has the first.
-pub(crate) fn narrow(column: Column, pattern: &Pattern, several: bool, conditions: &mut Vec<String>, values: &mut Vec<Sql>) {
+pub(crate) fn narrow(
+    column: Column,
+    pattern: &Pattern,
+    several: bool,
+    conditions: &mut Vec<String>,
+    values: &mut Vec<Sql>,
+) {
     let text = |text: &str| Sql::Text(text.to_owned());
     let or_several = if several { " OR t.several = 1" } else { "" };
     match (column, pattern) {
@@ -193,9 +199,11 @@ impl NamesLike {
             let mut rows = statement.query([]).step("look through names")?;
             let mut alike: Vec<String> = Vec::new();
             while let Some(row) = rows.next().step("look through names")? {
-                let name = row.get_ref(0).step("read a name")?.as_str().map_err(|error| {
-                    CatalogError::Damaged(format!("a name of the index: {error}"))
-                })?;
+                let name = row
+                    .get_ref(0)
+                    .step("read a name")?
+                    .as_str()
+                    .map_err(|error| CatalogError::Damaged(format!("a name of the index: {error}")))?;
                 // One group of a folded name is a name, and folded again the same.
                 if pattern.matches_text(VR::PN, name) {
                     alike.push(name.to_owned());

@@ -223,7 +223,8 @@ impl Wanted {
         let tag = match &self.creator {
             None => self.tag,
             Some(creator) => {
-                let is_theirs = |block: &u16| header.text(Tag(self.tag.group(), *block)).map(str::trim) == Some(creator.as_str());
+                let is_theirs =
+                    |block: &u16| header.text(Tag(self.tag.group(), *block)).map(str::trim) == Some(creator.as_str());
                 let block = (0x10..=0xFF).find(is_theirs)?;
                 if self.is_creator {
                     return Some(Element { tag: self.tag, vr: VR::LO, value: Value::Text(vec![creator.clone()]) });
@@ -288,7 +289,9 @@ fn images_below(
     for (study_id, study) in studies {
         let inside = study == from.study;
         let begin = if inside { from.series.as_str() } else { "" };
-        for (id, series) in list("SELECT id, uid FROM series WHERE study = ?1 AND uid >= ?2 ORDER BY uid", study_id, begin)? {
+        for (id, series) in
+            list("SELECT id, uid FROM series WHERE study = ?1 AND uid >= ?2 ORDER BY uid", study_id, begin)?
+        {
             let after = if inside && series == from.series { from.instance } else { -1 };
             let place = Place { study: study.clone(), series, instance: -1 };
             if of_series(connection, (id, place), after, visit)?.is_break() {

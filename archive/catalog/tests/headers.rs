@@ -66,7 +66,8 @@ fn a_study_of_many_images_is_looked_through_in_several_pages() {
         put(&mut bench, &format!("1.{study}.1.1"), &[comments("here")]);
     }
     for level in [Level::Study, Level::Series, Level::Instance] {
-        let mut search = Search::of(query(level, &[comments("here"), ask(tags::STUDY_INSTANCE_UID, VR::UI)])).expect("good");
+        let mut search =
+            Search::of(query(level, &[comments("here"), ask(tags::STUDY_INSTANCE_UID, VR::UI)])).expect("good");
         let (mut found, mut empty, mut pages) = (Vec::new(), 0, 0);
         while let Some(page) = search.page(&bench.catalog).expect("a page") {
             // In front of what is being looked through.
@@ -127,12 +128,19 @@ fn a_private_attribute_is_found_in_the_block_of_its_creator() {
     assert_eq!(texts(&found, Tag(0x0011, 0x0010)), ["ACME", "ACME"]);
     // Implicit VR says no VR, and without a creator the block is as it is written.
     let unknown = Element { tag: Tag(0x0011, 0x1001), vr: VR::UN, value: Value::Bytes("x ".into()) };
-    assert_eq!(texts(&bench.find(&query(Level::Study, &[unknown, uid.clone()])), tags::STUDY_INSTANCE_UID), ["1.1", "1.3"]);
+    assert_eq!(
+        texts(&bench.find(&query(Level::Study, &[unknown, uid.clone()])), tags::STUDY_INSTANCE_UID),
+        ["1.1", "1.3"]
+    );
     // Stored without its VR.
-    put(&mut bench, "1.5.1.1", &[
-        text(Tag(0x0011, 0x0010), VR::LO, &["ACME"]),
-        Element { tag: Tag(0x0011, 0x1001), vr: VR::UN, value: Value::Bytes("x ".into()) },
-    ]);
+    put(
+        &mut bench,
+        "1.5.1.1",
+        &[
+            text(Tag(0x0011, 0x0010), VR::LO, &["ACME"]),
+            Element { tag: Tag(0x0011, 0x1001), vr: VR::UN, value: Value::Bytes("x ".into()) },
+        ],
+    );
     assert_eq!(bench.find(&query(Level::Study, &key("x"))).len(), 3);
 }
 
@@ -140,7 +148,9 @@ fn a_private_attribute_is_found_in_the_block_of_its_creator() {
 #[test]
 fn sequences_are_matched_item_by_item_in_the_index_and_in_headers() {
     let mut bench = Bench::new();
-    let item = |pairs: &[(Tag, VR, &str)]| -> DataSet { pairs.iter().map(|(tag, vr, value)| text(*tag, *vr, &[*value])).collect() };
+    let item = |pairs: &[(Tag, VR, &str)]| -> DataSet {
+        pairs.iter().map(|(tag, vr, value)| text(*tag, *vr, &[*value])).collect()
+    };
     let image = |class: &str, uid: &str| {
         item(&[(tags::REFERENCED_SOP_CLASS_UID, VR::UI, class), (tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, uid)])
     };
@@ -153,7 +163,11 @@ fn sequences_are_matched_item_by_item_in_the_index_and_in_headers() {
     let sequence = |tag, items: &[DataSet]| Element { tag, vr: VR::SQ, value: Value::Items(items.to_vec()) };
     let referenced = |items: &[DataSet]| sequence(tags::REFERENCED_IMAGE_SEQUENCE, items);
     let requested = |items: &[DataSet]| sequence(tags::REQUEST_ATTRIBUTES_SEQUENCE, items);
-    put(&mut bench, "1.1.1.1", &[referenced(&[image("1.9", "1.7.1"), image("1.8", "1.7.2")]), requested(&[step("A", "x")])]);
+    put(
+        &mut bench,
+        "1.1.1.1",
+        &[referenced(&[image("1.9", "1.7.1"), image("1.8", "1.7.2")]), requested(&[step("A", "x")])],
+    );
     put(&mut bench, "1.2.1.1", &[referenced(&[image("1.8", "1.7.1")]), requested(&[step("B", "x"), step("A", "y")])]);
     let uid = ask(tags::STUDY_INSTANCE_UID, VR::UI);
     let found = |key: Element| bench.find(&query(Level::Series, &[key, uid.clone()]));
@@ -206,7 +220,10 @@ fn times_are_in_the_zone_of_the_query_if_they_say_where_they_were_written() {
     assert_eq!(texts(&found, tags::TIMEZONE_OFFSET_FROM_UTC), ["+0000", "+0000"]);
     // Where nobody said, it is as it was written, and nothing is said.
     let found = find(Some(0), "20200101", "2330");
-    assert_eq!((texts(&found, tags::STUDY_INSTANCE_UID), found[0].get(tags::TIMEZONE_OFFSET_FROM_UTC)), (vec!["1.4".into()], None));
+    assert_eq!(
+        (texts(&found, tags::STUDY_INSTANCE_UID), found[0].get(tags::TIMEZONE_OFFSET_FROM_UTC)),
+        (vec!["1.4".into()], None)
+    );
     assert_eq!(texts(&find(Some(60), "20200102", "0530"), tags::STUDY_INSTANCE_UID), ["1.1", "1.2"]);
 }
 
@@ -217,7 +234,8 @@ fn names_that_sound_alike_are_found_by_the_index() {
     let people: &[&[&str]] =
         &[&["Meyer^Josef"], &["Maier^Jo"], &["Mueller^Jo"], &["Doe", "Mayr^Johann"], &["Yamada^Tarou=山田^太郎"], &[]];
     for (number, names) in people.iter().enumerate() {
-        let name = if names.is_empty() { ask(tags::PATIENT_NAME, VR::PN) } else { text(tags::PATIENT_NAME, VR::PN, names) };
+        let name =
+            if names.is_empty() { ask(tags::PATIENT_NAME, VR::PN) } else { text(tags::PATIENT_NAME, VR::PN, names) };
         put(&mut bench, &format!("1.{number}.1.1"), &[name]);
     }
     let find = |level, key: &[&str]| {

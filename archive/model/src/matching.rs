@@ -26,10 +26,10 @@ use crate::{
     text::{PersonName, fold, fold_person_name, normalise},
 };
 pub use fuzzy::{Sounds, sound};
+use moment::{BIRTH, DAY_END, MIDNIGHT, PAIRS, backwards, form, in_range, in_span, range, span};
 pub use moment::{
     Bound, Moment, Span, date_plus, move_zone, normal, normal_date, normal_time, offset_minutes, offset_text,
 };
-use moment::{BIRTH, DAY_END, MIDNIGHT, PAIRS, backwards, form, in_range, in_span, range, span};
 
 /// Depth of sequence keys that is followed.
 const DEPTH_MAX: usize = 8;
@@ -136,7 +136,8 @@ fn patterns_of_depth(keys: &DataSet, meaning: &Meaning, depth: usize) -> Result<
 /// A date and a time as one range, if both are ranges of one form.
 fn combined(keys: &DataSet, found: &[(Tag, Pattern)], date: Tag, time: Tag) -> Option<Pattern> {
     let one = |tag: Tag| {
-        let ([text], Some((_, Pattern::Range(_, ranges)))) = (keys.texts(tag), found.iter().find(|(own, _)| *own == tag))
+        let ([text], Some((_, Pattern::Range(_, ranges)))) =
+            (keys.texts(tag), found.iter().find(|(own, _)| *own == tag))
         else {
             return None;
         };
@@ -144,8 +145,7 @@ fn combined(keys: &DataSet, found: &[(Tag, Pattern)], date: Tag, time: Tag) -> O
     };
     let ((form, (first_day, last_day)), (time_form, (begin, end))) = (one(date)?, one(time)?);
     let both = |day: &str, time: &str| if day.is_empty() { String::new() } else { format!("{day}{time}") };
-    (form == time_form)
-        .then(|| Pattern::Combined { time, from: both(first_day, begin), to: both(last_day, end) })
+    (form == time_form).then(|| Pattern::Combined { time, from: both(first_day, begin), to: both(last_day, end) })
 }
 
 /// Whether a data set matches all keys.

@@ -8,7 +8,7 @@ use crate::{
     StoreError, Stored,
     testing::{LocalLog, archive},
 };
-use archive_model::{DataSet, Encoding, Invalid, Tag, Uid, VR, tags, write_data_set};
+use archive_model::{DataSet, Encoding, Invalid, Uid, VR, tags, write_data_set};
 use bytes::Bytes;
 use std::{future::Future, sync::Arc, time::Duration};
 

@@ -20,22 +20,57 @@ const fn at(tag: (u16, u16), vr: VR, level: Option<Level>, values: &'static [&'s
 }
 
 const NAMES: &[&[&str]] = &[
-    &["Müller^Jörg"], &["MUELLER^Anna^^Dr."], &["Miller^Joerg"], &["Yamada^Tarou=山田^太郎=やまだ^たろう"],
-    &["Hong^Gildong=洪^吉洞=홍^길동"], &["Ångström^Anders"], &["Иванов^Андрей"], &["O'Brien^Pat"], &["Doe^Jane"],
-    &["DOE^JANE^^^"], &["Ｄｏｅ^Ｊａｎｅ"], &["Doe"], &["Meier-Schmidt^Jo"], &["Maier Schmitt^Josef"], &["=山田"],
-    &["Żak^Wanda"], &["Zack^Vanda"], &["Nowak^Stefan"], &["Novak^Stephan"], &["Doe^Jane", "Roe^Jan"], &[], &[],
+    &["Müller^Jörg"],
+    &["MUELLER^Anna^^Dr."],
+    &["Miller^Joerg"],
+    &["Yamada^Tarou=山田^太郎=やまだ^たろう"],
+    &["Hong^Gildong=洪^吉洞=홍^길동"],
+    &["Ångström^Anders"],
+    &["Иванов^Андрей"],
+    &["O'Brien^Pat"],
+    &["Doe^Jane"],
+    &["DOE^JANE^^^"],
+    &["Ｄｏｅ^Ｊａｎｅ"],
+    &["Doe"],
+    &["Meier-Schmidt^Jo"],
+    &["Maier Schmitt^Josef"],
+    &["=山田"],
+    &["Żak^Wanda"],
+    &["Zack^Vanda"],
+    &["Nowak^Stefan"],
+    &["Novak^Stephan"],
+    &["Doe^Jane", "Roe^Jan"],
+    &[],
+    &[],
 ];
 const DATES: &[&[&str]] = &[
-    &["20200101"], &["20200102"], &["20191231"], &["20200229"], &["20210101"], &["2020.01.02"], &["soon"],
-    &["20200101", "20220101"], &[],
+    &["20200101"],
+    &["20200102"],
+    &["20191231"],
+    &["20200229"],
+    &["20210101"],
+    &["2020.01.02"],
+    &["soon"],
+    &["20200101", "20220101"],
+    &[],
 ];
-const TIMES: &[&[&str]] = &[
-    &["10"], &["1015"], &["101500.5"], &["235959.999999"], &["000000"], &["23"], &["10:15:00"], &["noon"], &[], &[],
-];
+const TIMES: &[&[&str]] =
+    &[&["10"], &["1015"], &["101500.5"], &["235959.999999"], &["000000"], &["23"], &["10:15:00"], &["noon"], &[], &[]];
 /// Texts with signs that mean something in a key, or in SQL.
 const TEXTS: &[&[&str]] = &[
-    &["HEAD"], &["Head "], &["HEAD NECK"], &["a%b_c"], &["axbyc"], &["50*60?"], &["50 60!"], &["\"\""], &["*"],
-    &["Größe"], &["頭部"], &["It's"], &[],
+    &["HEAD"],
+    &["Head "],
+    &["HEAD NECK"],
+    &["a%b_c"],
+    &["axbyc"],
+    &["50*60?"],
+    &["50 60!"],
+    &["\"\""],
+    &["*"],
+    &["Größe"],
+    &["頭部"],
+    &["It's"],
+    &[],
 ];
 const CODES: &[&[&str]] = &[&["A"], &["B"], &["AB"], &[]];
 
@@ -43,7 +78,7 @@ const CODES: &[&[&str]] = &[&["A"], &["B"], &["AB"], &[]];
 const SEQUENCES: &[((u16, u16), Option<Level>, &[Attribute])] = &[
     (
         (0x0040, 0x0275),
-        Some(Level::Series),
+        Some(Series),
         &[at((0x0040, 0x0009), VR::SH, None, CODES), at((0x0040, 0x0007), VR::LO, None, TEXTS)],
     ),
     (
@@ -200,11 +235,7 @@ pub(crate) fn question(chance: &mut ChaCha8Rng) -> Question {
         let attribute = at((0x0011, 0x1001), VR::LO, None, TEXTS);
         keys.insert(PRIVATE, (VR::LO, key(chance, &attribute)));
     }
-    for (tag, own) in [
-        (Tag(0x0020, 0x000D), Study),
-        (Tag(0x0020, 0x000E), Series),
-        (Tag(0x0008, 0x0018), Instance),
-    ] {
+    for (tag, own) in [(Tag(0x0020, 0x000D), Study), (Tag(0x0020, 0x000E), Series), (Tag(0x0008, 0x0018), Instance)] {
         if own > level {
             continue;
         }
@@ -242,7 +273,8 @@ fn key(chance: &mut ChaCha8Rng, attribute: &Attribute) -> Stored {
             range(chance, &from, &to)
         }
         VR::DT => {
-            let ends = ["20191231", "20200101", "20200101093000+0000", "202001011030", "20200101103000+0100", "2020022912"];
+            let ends =
+                ["20191231", "20200101", "20200101093000+0000", "202001011030", "20200101103000+0100", "2020022912"];
             let (from, to) = ordered(chance, &ends);
             match chance.random_range(0..4) {
                 0 => value,

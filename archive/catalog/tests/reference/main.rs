@@ -109,9 +109,10 @@ impl Archive {
         let of_patient = self.first_of_study(if level == Level::Patient { least } else { &own_study });
         let of_study = self.first_of_study(&own_study);
         let series = Self::uid(images[0], SERIES_UID);
-        let of_series = self.images.iter().find(|image| {
-            Self::uid(image, STUDY_UID) == own_study && Self::uid(image, SERIES_UID) == series
-        });
+        let of_series = self
+            .images
+            .iter()
+            .find(|image| Self::uid(image, STUDY_UID) == own_study && Self::uid(image, SERIES_UID) == series);
         let of_series = of_series.expect("a series");
         let level_of = |tag: Tag| match tag {
             STUDY_UID => Some(Level::Study),
@@ -172,7 +173,8 @@ fn named(image: &Set, keys: &Set, agreed: Agreed) -> Set {
         (Some(zone), Some(own)) => in_zone(image, zone - own),
         _ => image.clone(),
     };
-    let mut named: Set = moved.clone().into_iter().filter(|(tag, _)| keys.contains_key(tag) && tag.0 != 0x0011).collect();
+    let mut named: Set =
+        moved.clone().into_iter().filter(|(tag, _)| keys.contains_key(tag) && tag.0 != 0x0011).collect();
     for block in [0x10, 0x11] {
         if texts(&moved, Tag(0x0011, block)).concat() == CREATOR {
             let creator = moved[&Tag(0x0011, block)].clone();
@@ -188,8 +190,13 @@ fn named(image: &Set, keys: &Set, agreed: Agreed) -> Set {
 
 /// The keys as C-FIND brings them: through bytes.
 fn through_bytes(chance: &mut ChaCha8Rng, keys: &DataSet) -> DataSet {
-    let sets: [&[&str]; 5] =
-        [&["ISO_IR 192"], &["ISO_IR 100"], &["GB18030"], &["", "ISO 2022 IR 87"], &["ISO 2022 IR 6", "ISO 2022 IR 149"]];
+    let sets: [&[&str]; 5] = [
+        &["ISO_IR 192"],
+        &["ISO_IR 100"],
+        &["GB18030"],
+        &["", "ISO 2022 IR 87"],
+        &["ISO 2022 IR 6", "ISO 2022 IR 149"],
+    ];
     let words = sets.choose(chance).expect("some").iter().map(|word| (*word).to_owned()).collect();
     let mut keys = keys.clone();
     keys.put(Element { tag: tags::SPECIFIC_CHARACTER_SET, vr: VR::CS, value: Value::Text(words) });

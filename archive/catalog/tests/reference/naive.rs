@@ -113,9 +113,7 @@ fn one_matches(key_vr: VR, key: &Stored, stored: Option<&(VR, Stored)>, agreed: 
             let stars = |text: &&str| text.chars().all(|char| char == '*');
             let vr = stored.map_or(VR::UN, |(vr, _)| *vr);
             let any = |wanted: &str| match stored {
-                Some((_, Stored::Texts(texts))) => {
-                    texts.iter().any(|text| text_matches(vr, wanted, text, agreed))
-                }
+                Some((_, Stored::Texts(texts))) => texts.iter().any(|text| text_matches(vr, wanted, text, agreed)),
                 Some((_, Stored::Numbers(numbers))) => {
                     wanted.trim().parse::<i64>().is_ok_and(|wanted| numbers.contains(&wanted))
                 }
@@ -281,8 +279,22 @@ fn soundex(word: &str) -> Option<String> {
     }
     let soft = |rest: &str| rest.starts_with(['e', 'i', 'y']);
     let rules = [
-        ("ph", "f"), ("pf", "f"), ("sch", "s"), ("sh", "s"), ("kn", "n"), ("gn", "n"), ("wr", "r"), ("rh", "r"),
-        ("v", "f"), ("w", "f"), ("ch", "k"), ("q", "k"), ("z", "s"), ("x", "s"), ("j", "i"), ("y", "i"),
+        ("ph", "f"),
+        ("pf", "f"),
+        ("sch", "s"),
+        ("sh", "s"),
+        ("kn", "n"),
+        ("gn", "n"),
+        ("wr", "r"),
+        ("rh", "r"),
+        ("v", "f"),
+        ("w", "f"),
+        ("ch", "k"),
+        ("q", "k"),
+        ("z", "s"),
+        ("x", "s"),
+        ("j", "i"),
+        ("y", "i"),
     ];
     let mut heard = word.to_owned();
     if let Some((from, to)) = rules.iter().find(|(from, _)| word.starts_with(from)) {
@@ -303,7 +315,8 @@ fn soundex(word: &str) -> Option<String> {
         _ => 0,
     };
     // h and a silent w are as if they were not there; then equal neighbours are one.
-    let classes: Vec<i32> = (0..letters.len()).map(class).enumerate().filter(|(at, c)| *at == 0 || *c >= 0).map(|(_, c)| c).collect();
+    let classes: Vec<i32> =
+        (0..letters.len()).map(class).enumerate().filter(|(at, c)| *at == 0 || *c >= 0).map(|(_, c)| c).collect();
     let mut code = letters[0].to_uppercase().to_string();
     for at in 1..classes.len() {
         if classes[at] > 0 && classes[at] != classes[at - 1] {
@@ -426,7 +439,9 @@ pub(crate) fn in_zone(set: &Set, minutes: i64) -> Set {
     for (vr, stored) in moved.values_mut() {
         match stored {
             Stored::Texts(texts) if *vr == VR::DT => {
-                for text in texts.iter_mut().filter(|text| text.len() >= 10 && date_time(text).is_some_and(|t| t.2.is_none())) {
+                for text in
+                    texts.iter_mut().filter(|text| text.len() >= 10 && date_time(text).is_some_and(|t| t.2.is_none()))
+                {
                     let (date, time) = (text[..8].to_owned(), text[8..].to_owned());
                     if let (Some(day), Some((plus, time))) = (day(&date), later(&time)) {
                         *text = date_of(day + plus) + &time;

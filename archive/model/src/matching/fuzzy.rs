@@ -78,7 +78,8 @@ impl Sounds {
 
 /// The words of a folded component group.
 fn words(group: &str) -> Vec<String> {
-    let parts = group.split(|char: char| matches!(char, '^' | ',' | '.' | '-' | '‐' | '·' | '・') || char.is_whitespace());
+    let parts =
+        group.split(|char: char| matches!(char, '^' | ',' | '.' | '-' | '‐' | '·' | '・') || char.is_whitespace());
     let bare = |part: &str| part.chars().filter(|char| !matches!(char, '\'' | '’' | '`')).collect::<String>();
     parts.map(bare).filter(|word| !word.is_empty()).collect()
 }
@@ -89,7 +90,7 @@ pub fn sound(word: &str) -> String {
     let Some(letters) = letters(word) else { return String::new() };
     let letters = beginning(&letters);
     let Some(&first) = letters.first() else { return String::new() };
-    let mut code = String::from(first.to_ascii_uppercase());
+    let mut code = String::from(char::from(first.to_ascii_uppercase()));
     let mut last = digit(&letters, 0);
     for at in 1..letters.len() {
         let own = digit(&letters, at);
@@ -144,7 +145,7 @@ fn beginning(letters: &[u8]) -> Vec<u8> {
         [b'w', b'r', rest @ ..] | [b'r', b'h', rest @ ..] => (b"r", rest),
         [b'v' | b'w', rest @ ..] => (b"f", rest),
         [b'c', b'h', rest @ ..] => (b"k", rest),
-        [b'c', rest @ ([b'e' | b'i' | b'y', ..])] => (b"s", rest),
+        [b'c', rest @ ..] if matches!(rest, [b'e' | b'i' | b'y', ..]) => (b"s", rest),
         [b'c' | b'q', rest @ ..] => (b"k", rest),
         [b'z' | b'x', rest @ ..] => (b"s", rest),
         [b'j' | b'y', rest @ ..] => (b"i", rest),
@@ -191,7 +192,10 @@ mod tests {
             let codes: Vec<String> = alike.iter().map(|word| sound(word)).collect();
             assert!(codes.iter().all(|code| *code == codes[0]), "{alike:?}: {codes:?}");
         }
-        assert_eq!((sound("robert"), sound("ashcraft"), sound("tymczak")), ("R163".into(), "A261".into(), "T522".into()));
+        assert_eq!(
+            (sound("robert"), sound("ashcraft"), sound("tymczak")),
+            ("R163".into(), "A261".into(), "T522".into())
+        );
         assert_ne!(sound("meier"), sound("muller"));
         assert_eq!((sound("山田"), sound("123"), sound("")), Default::default());
     }

@@ -157,9 +157,7 @@ fn moments(pairs: &[(Tag, VR, &str)]) -> DataSet {
 
 #[test]
 fn a_date_range_and_a_time_range_of_one_form_are_one_range_if_negotiated() {
-    let study = |date: &str, time: &str| {
-        moments(&[(tags::STUDY_DATE, VR::DA, date), (tags::STUDY_TIME, VR::TM, time)])
-    };
+    let study = |date: &str, time: &str| moments(&[(tags::STUDY_DATE, VR::DA, date), (tags::STUDY_TIME, VR::TM, time)]);
     let hit = |combined, date: &str, time: &str, stored: (&str, &str)| {
         let meaning = Meaning { combined_date_time: combined, ..PLAIN };
         let keys = patterns(&study(date, time), &meaning).expect("good keys");
