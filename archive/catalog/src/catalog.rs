@@ -29,13 +29,16 @@ pub struct CatalogOptions {
     pub readers_max: usize,
     /// Size of the write-ahead log at which [`Catalog::checkpoint`] moves it into the database. Default 8 MiB.
     pub checkpoint_bytes: u64,
+    /// Headers that one query may look into to match what the index does not know: a tenth of a millisecond each.
+    /// Default 50,000.
+    pub query_headers_max: u64,
     /// A bug on purpose, for tests; none in service.
     pub sabotage: Option<Sabotage>,
 }
 
 impl Default for CatalogOptions {
     fn default() -> Self {
-        Self { readers_max: 8, checkpoint_bytes: 8 << 20, sabotage: None }
+        Self { readers_max: 8, checkpoint_bytes: 8 << 20, query_headers_max: 50_000, sabotage: None }
     }
 }
 
@@ -165,6 +168,10 @@ impl Catalog {
             }
         }
         Ok(applied)
+    }
+
+    pub(crate) fn query_headers_max(&self) -> u64 {
+        self.options.query_headers_max
     }
 
     pub(crate) fn wal(&self) -> PathBuf {

@@ -28,6 +28,15 @@ pub enum CatalogError {
     /// The folder cannot be used.
     #[error("the folder of the catalogue cannot be used: {0}")]
     Folder(#[from] std::io::Error),
+    /// A query that would have to look into too many images.
+    #[error(
+        "the query asks for an attribute that is not in the index, and more than {max} images would have to be looked \
+         into: narrow it by Study Date, Patient ID, Accession Number or a UID, or raise --query-headers"
+    )]
+    TooManyHeaders {
+        /// How many a query may look into.
+        max: u64,
+    },
     /// A key that means nothing.
     #[error(transparent)]
     BadKey(#[from] archive_model::matching::BadPattern),

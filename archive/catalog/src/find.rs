@@ -4,6 +4,9 @@
 //! matched in full by `archive_model::matching`, the one place that knows PS3.4 C.2.2.2. So a column may narrow too
 //! little, never too much: where an attribute has several values, its column does not narrow at all.
 //!
+//! A key that the index does not know is looked for in the headers of images: see `witness.rs`. What is in the index is
+//! matched first.
+//!
 //! | level | order |
 //! |---|---|
 //! | patient | id, issuer; without an id, study |
@@ -17,14 +20,18 @@ use crate::{
     Catalog,
     error::{CatalogError, Step},
     keys::{COMPUTED, Column, KEYS, key_of},
-    retrieve::{self, PAGE_BYTES},
+    narrow::{NamesLike, behind, narrow, order_of, statement},
+    retrieve::PAGE_BYTES,
     row::{Attrs, decode, element, put_all},
+    witness::{HEADERS_AT_ONCE, Header, HeaderKeys, Place, Reads, Witness, may_be_stored, zone_of},
 };
 use archive_model::{
-    DataSet, Element, Limits, Tag, VR, Value, json,
-    matching::{Moment, Pattern, wildcard_prefix},
+    DataSet, Element, Tag, VR, Value,
+    matching::{
+        Meaning, Moment, Pattern, all_match, date_plus, matching_items, move_zone, offset_minutes, offset_text,
+        patterns,
+    },
     tags,
-    text::capped,
 };
 use rusqlite::{Connection, Row, params_from_iter, types::Value as Sql};
 
@@ -65,6 +72,8 @@ pub struct Find {
     pub limit: Option<u64>,
     /// So many are left out first.
     pub offset: u64,
+    /// How the keys are read.
+    pub meaning: Meaning,
 }
 
 impl Find {
@@ -89,25 +98,63 @@ fn is_control(tag: Tag) -> bool {
 fn supported(level: Level, tag: Tag) -> bool {
     match key_of(tag) {
         Some(key) => key.level <= level,
-        None => level == Level::Instance,
+        None => may_be_stored(tag),
     }
 }
+
+/// Days that a date may be another one in another zone: offsets go from -12 to +14 hours.
+const ZONE_DAYS: i64 = 2;
 
 /// A query that runs, page by page.
 #[derive(Debug)]
 pub struct Search {
     find: Find,
+    /// Keys of the index that must match.
     patterns: Vec<(Tag, Pattern)>,
+    /// Keys that are looked for in headers.
+    headers: HeaderKeys,
     /// What columns say of the keys.
     narrowing: Vec<(Column, Pattern)>,
-    /// The header must be read: some key is not in the index.
-    header: bool,
+    /// The names that a fuzzy key is satisfied with: looked for once, with the first page.
+    names: Names,
     sop_classes: bool,
     /// Where the row stands that was looked at last: its values of the order.
     after: Option<Vec<Sql>>,
+    /// The row whose images are being looked at, and how far.
+    inside: Option<(Vec<Sql>, Option<Place>)>,
+    /// Headers that were read to match them.
+    headers_read: u64,
     skipped: u64,
     sent: u64,
     ended: bool,
+}
+
+/// What is known of the names that a fuzzy key is satisfied with.
+enum Names {
+    /// No such key, or it narrows nothing.
+    Any,
+    /// They must be looked for: the key, and how it is written.
+    Unknown(Pattern, String),
+    Like(NamesLike),
+}
+
+impl std::fmt::Debug for Names {
+    /// Never the names.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Any => "Any",
+            Self::Unknown(..) => "Unknown",
+            Self::Like(_) => "Like",
+        })
+    }
+}
+
+/// What became of a row.
+enum Seen {
+    No,
+    Yes(DataSet, usize),
+    /// Not all of its images could be looked at in this page.
+    Later(Option<Place>),
 }
 
 impl Search {
@@ -116,31 +163,47 @@ impl Search {
     /// # Errors
     /// A key that means nothing.
     pub fn of(find: Find) -> Result<Self, CatalogError> {
-        let (mut patterns, mut narrowing) = (Vec::new(), Vec::new());
-        let mut header = find.level == Level::Instance && find.include == Include::All;
-        for key in &find.keys {
-            if is_control(key.tag) || !supported(find.level, key.tag) {
-                continue;
-            }
-            let pattern = Pattern::of(key)?;
-            match key_of(key.tag) {
-                Some(known) => narrowing.extend(known.column.map(|column| (column, pattern.clone()))),
-                None => header = true,
-            }
-            if pattern != Pattern::Universal {
-                patterns.push((key.tag, pattern));
+        let usable = |key: &&Element| !is_control(key.tag) && supported(find.level, key.tag);
+        let (indexed, stored): (Vec<Element>, Vec<Element>) =
+            find.keys.iter().filter(usable).cloned().partition(|key| key_of(key.tag).is_some());
+        let (indexed, stored) = (indexed.into_iter().collect::<DataSet>(), stored.into_iter().collect::<DataSet>());
+        let (mut narrowing, mut names) = (Vec::new(), Names::Any);
+        for key in &indexed {
+            let pattern = Pattern::of(key, &find.meaning)?;
+            if key.tag == tags::PATIENT_NAME
+                && let Pattern::Fuzzy(..) = pattern
+            {
+                names = Names::Unknown(pattern, key_text(key));
+            } else if let Some(column) = key_of(key.tag).and_then(|known| known.column) {
+                narrowing.push((column, in_any_zone(key.tag, pattern, &find.meaning)));
             }
         }
+        let patterns = patterns(&indexed, &find.meaning)?;
+        let headers = HeaderKeys::of(&stored, &find.keys, &find.meaning)?;
         let wants_classes = find.include == Include::All || find.keys.get(tags::SOP_CLASSES_IN_STUDY).is_some();
         let sop_classes = wants_classes && find.level >= Level::Study;
-        let (skipped, sent, ended) = (0, 0, false);
-        Ok(Self { find, patterns, narrowing, header, sop_classes, after: None, skipped, sent, ended })
+        let (headers_read, skipped, sent, ended) = (0, 0, 0, false);
+        let (after, inside) = (None, None);
+        Ok(Self {
+            find,
+            patterns,
+            headers,
+            narrowing,
+            names,
+            sop_classes,
+            after,
+            inside,
+            headers_read,
+            skipped,
+            sent,
+            ended,
+        })
     }
 
     /// The next answers, none of them if the rows that were looked at do not match; `None` after the last. Blocking.
     ///
     /// # Errors
-    /// SQLite's, or damage.
+    /// SQLite's, damage, or more images to look into than a query may.
     pub fn page(&mut self, catalog: &Catalog) -> Result<Option<Vec<DataSet>>, CatalogError> {
         let wanted = self.find.limit.unwrap_or(u64::MAX);
         if self.ended || self.sent == wanted {
@@ -150,6 +213,11 @@ impl Search {
         let first = wanted.saturating_add(self.find.offset).min(ROWS_AT_ONCE);
         let count = if self.after.is_none() { first } else { ROWS_AT_ONCE };
         let reader = catalog.pool.reader()?;
+        if let Names::Unknown(pattern, key) = &self.names {
+            self.names = NamesLike::of(&reader, pattern, key)?.map_or(Names::Any, Names::Like);
+        }
+        let max = catalog.query_headers_max();
+        let mut reads = Reads { of_page: HEADERS_AT_ONCE, of_query: max.saturating_sub(self.headers_read), max };
         let (sql, values) = self.sql(&reader, count)?;
         let mut statement = reader.prepare_cached(&sql).step("prepare a query")?;
         let mut rows = statement.query(params_from_iter(values)).step("query")?;
@@ -160,20 +228,63 @@ impl Search {
                 break;
             };
             seen += 1;
-            self.after = Some(order_of(self.find.level, row)?);
-            let (candidate, candidate_bytes) = self.candidate(&reader, row)?;
-            if !self.matches(&candidate) {
-                continue;
+            let order = order_of(self.find.level, row)?;
+            // Another row may have come in front of it since; then it is its turn later.
+            let inside = self.inside.take_if(|(stopped, _)| *stopped == order).and_then(|(_, place)| place);
+            match self.look_at(&reader, row, inside, &mut reads)? {
+                Seen::Later(place) => {
+                    self.inside = Some((order, place));
+                    break;
+                }
+                Seen::No => self.after = Some(order),
+                Seen::Yes(..) if self.skipped < self.find.offset => {
+                    self.skipped += 1;
+                    self.after = Some(order);
+                }
+                Seen::Yes(candidate, candidate_bytes) => {
+                    self.after = Some(order);
+                    self.sent += 1;
+                    bytes += candidate_bytes;
+                    answers.push(self.answer(candidate));
+                }
             }
-            if self.skipped < self.find.offset {
-                self.skipped += 1;
-                continue;
-            }
-            self.sent += 1;
-            bytes += candidate_bytes;
-            answers.push(self.answer(candidate));
         }
+        self.headers_read = max.saturating_sub(reads.of_query);
         Ok(Some(answers))
+    }
+
+    /// Whether a row matches; then everything known of it, and how many bytes that is.
+    fn look_at(
+        &self,
+        connection: &Connection,
+        row: &Row<'_>,
+        inside: Option<Place>,
+        reads: &mut Reads,
+    ) -> Result<Seen, CatalogError> {
+        let (mut candidate, mut bytes) = self.candidate(connection, row)?;
+        if !all_match(&self.patterns, &candidate) {
+            return Ok(Seen::No);
+        }
+        let level = self.find.level;
+        let whole = level == Level::Instance && self.find.include == Include::All;
+        if self.headers.is_empty() && !whole {
+            return Ok(Seen::Yes(candidate, bytes));
+        }
+        let id: i64 = row.get(0).step("read an id")?;
+        let header = match self.headers.witness(connection, (level, id), inside, reads)? {
+            Witness::Found(header) => header,
+            Witness::Nobody if self.headers.must_match() => return Ok(Seen::No),
+            // Its images went a moment ago: nothing is known of them.
+            Witness::Nobody => return Ok(Seen::Yes(candidate, bytes)),
+            Witness::Later(place) => return Ok(Seen::Later(place)),
+        };
+        let Header { whole: header, named, bytes: header_bytes } = *header;
+        bytes += header_bytes;
+        if whole {
+            put_header(&mut candidate, header);
+        }
+        named.into_iter().for_each(|element| candidate.put(element));
+        Ok(Seen::Yes(candidate, bytes))
     }
 
     /// The statement of the next page, and its values.
@@ -186,6 +297,9 @@ impl Search {
         let (mut conditions, mut values) = (Vec::new(), Vec::new());
         for (column, pattern) in &self.narrowing {
             narrow(*column, pattern, several, &mut conditions, &mut values);
+        }
+        if let Names::Like(names) = &self.names {
+            names.narrow(&mut conditions, &mut values);
         }
         if let Some(after) = &self.after {
             behind(self.find.level, after, &mut conditions, &mut values);
@@ -234,8 +348,16 @@ impl Search {
         if level == Level::Instance {
             put_all(&mut set, &attrs(11)?);
         }
-        if self.header {
-            bytes += put_header(&mut set, connection, row.get(0).step("read an id")?)?;
+        if let Some(zone) = self.find.meaning.zone_minutes.filter(|_| level >= Level::Study) {
+            let own = match level {
+                Level::Instance => set.text(tags::TIMEZONE_OFFSET_FROM_UTC).and_then(offset_minutes),
+                _ => zone_of(connection, level, row.get(0).step("read an id")?)?,
+            };
+            // Whose zone nobody knows stays as it was written, and says none.
+            if let Some(own) = own {
+                move_zone(&mut set, zone - own);
+                set.put_text(tags::TIMEZONE_OFFSET_FROM_UTC, VR::SH, offset_text(zone));
+            }
         }
         if self.sop_classes {
             let study: i64 = row.get(12).step("read an id")?;
@@ -244,21 +366,35 @@ impl Search {
         Ok((set, bytes))
     }
 
-    fn matches(&self, candidate: &DataSet) -> bool {
-        self.patterns.iter().all(|(tag, pattern)| pattern.matches(candidate.get(*tag)))
+    /// Of sequences that a key looks into, the items that match, with the attributes it names (PS3.4 C.2.2.2.6).
+    fn leave_matching_items(&self, answer: &mut DataSet) {
+        for key in &self.find.keys {
+            let (Value::Items(items), Some(Value::Items(stored))) =
+                (&key.value, answer.get(key.tag).map(|element| &element.value))
+            else {
+                continue;
+            };
+            let left = matching_items(items, stored, &self.find.meaning);
+            answer.put(Element { tag: key.tag, vr: VR::SQ, value: Value::Items(left) });
+        }
     }
 
     /// Leaves what was asked for.
     fn answer(&self, candidate: DataSet) -> DataSet {
         let level = self.find.level;
+        let zone = self.find.meaning.zone_minutes.is_some();
         let wanted = |tag: Tag| match self.find.include {
+            _ if zone && tag == tags::TIMEZONE_OFFSET_FROM_UTC => true,
             Include::All => true,
             Include::Requested => self.find.keys.get(tag).is_some(),
             Include::Default => {
                 self.find.keys.get(tag).is_some() || key_of(tag).is_some_and(|key| returned(key, level))
             }
         };
-        let mut answer: DataSet = candidate.iter().filter(|element| wanted(element.tag)).cloned().collect();
+        let mut answer: DataSet = candidate.into_iter().filter(|element| wanted(element.tag)).collect();
+        if self.find.include == Include::Requested {
+            self.leave_matching_items(&mut answer);
+        }
         // Known, but absent here: zero length (PS3.4 C.2.2.1.3), for keys and for QIDO's own.
         for key in &self.find.keys {
             if answer.get(key.tag).is_none() && !is_control(key.tag) && supported(level, key.tag) {
@@ -276,13 +412,9 @@ impl Search {
     }
 }
 
-/// Puts in attributes of the header that are not in the index; answers how many bytes the header has. What belongs to an
-/// upper level is what its row says, also when it says nothing: columns narrow by that.
-fn put_header(set: &mut DataSet, connection: &Connection, id: i64) -> Result<usize, CatalogError> {
-    let bytes = retrieve::header(connection, id)?;
-    let limits = Limits { header_bytes_max: u64::MAX, ..Limits::default() };
-    let header =
-        json::from_json(&bytes, &limits).map_err(|error| CatalogError::Damaged(format!("a header: {error}")))?;
+/// Puts in attributes of the header that are not in the index. What belongs to an upper level is what its row says, also
+/// when it says nothing: columns narrow by that.
+fn put_header(set: &mut DataSet, header: DataSet) {
     for element in header {
         let bulk = matches!(element.value, Value::Bulk { .. } | Value::Bytes(_));
         let upper = key_of(element.tag).is_some_and(|key| key.level < Level::Instance);
@@ -290,7 +422,28 @@ fn put_header(set: &mut DataSet, connection: &Connection, id: i64) -> Result<usi
             set.put(element);
         }
     }
-    Ok(bytes.len())
+}
+
+/// A pattern that holds for a date in whatever zone it was written.
+fn in_any_zone(tag: Tag, pattern: Pattern, meaning: &Meaning) -> Pattern {
+    match pattern {
+        Pattern::Range(Moment::Date, ranges) if tag == tags::STUDY_DATE && meaning.zone_minutes.is_some() => {
+            let wider = ranges.into_iter().map(|(from, to)| {
+                // An end that is no day of a calendar bounds nothing.
+                let moved = |day: &str, days| date_plus(day, days).unwrap_or_default();
+                (moved(&from, -ZONE_DAYS), moved(&to, ZONE_DAYS))
+            });
+            Pattern::Range(Moment::Date, wider.collect())
+        }
+        pattern => pattern,
+    }
+}
+
+fn key_text(key: &Element) -> String {
+    match &key.value {
+        Value::Text(values) => values.join("\\"),
+        _ => String::new(),
+    }
 }
 
 /// Whether QIDO returns the attribute unasked at `level`: those of the level, for studies also the patient's, and the
@@ -300,161 +453,6 @@ fn returned(key: &crate::Key, level: Level) -> bool {
     let counts_patient = key.level == Level::Patient && COMPUTED.iter().any(|computed| computed.tag == key.tag);
     let unique = [tags::STUDY_INSTANCE_UID, tags::SERIES_INSTANCE_UID].contains(&key.tag) && key.level < level;
     (key.default && of_level && !counts_patient) || unique
-}
-
-/// The values that put the rows of a level in order; all of them ascend but date and time of studies.
-fn order(level: Level) -> &'static [&'static str] {
-    match level {
-        Level::Patient => &["p.pid", "p.issuer", "p.study"],
-        Level::Study => &["t.date", "t.time", "t.uid"],
-        Level::Series => &["t.uid", "e.number IS NULL", "ifnull(e.number, 0)", "e.uid"],
-        Level::Instance => &[
-            "t.uid",
-            "e.number IS NULL",
-            "ifnull(e.number, 0)",
-            "e.uid",
-            "i.number IS NULL",
-            "ifnull(i.number, 0)",
-            "i.uid",
-        ],
-    }
-}
-
-/// The values of the order of a row: they stand behind all other columns.
-fn order_of(level: Level, row: &Row<'_>) -> Result<Vec<Sql>, CatalogError> {
-    let first = COLUMNS + 1;
-    (first..first + order(level).len()).map(|at| row.get(at).step("read the order")).collect()
-}
-
-/// Adds the condition of all rows behind the one that stands at `after`.
-fn behind(level: Level, after: &[Sql], conditions: &mut Vec<String>, values: &mut Vec<Sql>) {
-    // The first comparison alone says less, and is one that an index knows.
-    match (level, after) {
-        (Level::Study, [date, time, uid]) => {
-            conditions.push("t.date <= ? AND (t.date < ? OR t.time < ? OR (t.time = ? AND t.uid > ?))".into());
-            values.extend([date, date, time, time, uid].map(Clone::clone));
-        }
-        _ => {
-            let columns = order(level);
-            let places = vec!["?"; columns.len()].join(", ");
-            conditions.push(format!("{} >= ? AND ({}) > ({places})", columns[0], columns.join(", ")));
-            values.extend(after.iter().take(1).chain(after).cloned());
-        }
-    }
-}
-
-/// The number of the last column of every statement before those of the order.
-const COLUMNS: usize = 12;
-
-/// The statement of a level. Columns: 0 id, 1–3 patient's counts, 4 patient's attributes, 5–6 study's counts,
-/// 7 modalities, 8 study's attributes, 9 series' count, 10 series' attributes, 11 instance's attributes, 12 study's id,
-/// from 13 the order.
-fn statement(level: Level, condition: &str) -> String {
-    let study = "t.n_series, t.n_instances, t.modalities, t.attrs";
-    let (id, own) = match level {
-        Level::Patient => ("p.id", "0, 0, 0, 0, 0, 0, 0, 0".to_owned()),
-        Level::Study => ("t.id", format!("{study}, 0, 0, 0, t.id")),
-        Level::Series => ("e.id", format!("{study}, e.n_instances, e.attrs, 0, t.id")),
-        Level::Instance => ("i.id", format!("{study}, e.n_instances, e.attrs, i.attrs, t.id")),
-    };
-    let from = match level {
-        Level::Patient => {
-            "patient p JOIN study t ON t.patient = p.id AND t.uid = (SELECT min(uid) FROM study WHERE patient = p.id)"
-        }
-        Level::Study => "study t JOIN patient p ON p.id = t.patient",
-        Level::Series => "series e JOIN study t ON t.id = e.study JOIN patient p ON p.id = t.patient",
-        Level::Instance => {
-            "instance i JOIN series e ON e.id = i.id >> 24 JOIN study t ON t.id = e.study JOIN patient p ON p.id = t.patient"
-        }
-    };
-    let keys = order(level).join(", ");
-    let order = match level {
-        Level::Study => "t.date DESC, t.time DESC, t.uid",
-        Level::Patient | Level::Series | Level::Instance => &keys,
-    };
-    format!(
-        "SELECT {id}, p.n_studies, p.n_series, p.n_instances, t.patient_attrs, {own}, {keys} FROM {from} {condition}
-         ORDER BY {order} LIMIT ?"
-    )
-}
-
-/// Adds a condition that holds for every row which `pattern` matches. `several` says that some study has several values
-/// where its column has the first.
-fn narrow(column: Column, pattern: &Pattern, several: bool, conditions: &mut Vec<String>, values: &mut Vec<Sql>) {
-    let text = |text: &str| Sql::Text(text.to_owned());
-    let or_several = if several { " OR t.several = 1" } else { "" };
-    match (column, pattern) {
-        (Column::Text(name) | Column::Uid(name), Pattern::AnyOf(wanted)) => {
-            // NULL stands for several values, which only the full match can look into.
-            let or_null = if matches!(column, Column::Text(_)) { format!(" OR {name} IS NULL") } else { String::new() };
-            if let [one] = wanted.as_slice() {
-                conditions.push(format!("({name} = ?{or_null})"));
-                values.push(text(&capped(one)));
-            } else {
-                conditions.push(format!("({name} IN (SELECT value FROM json_each(?)){or_null})"));
-                let wanted: Vec<String> = wanted.iter().map(|one| capped(one)).collect();
-                values.push(Sql::Text(serde_json::Value::from(wanted).to_string()));
-            }
-        }
-        (Column::Text(name), Pattern::Wildcard(patterns)) => {
-            if let Some(prefix) = only_prefix(patterns) {
-                conditions.push(format!("(({name} >= ? AND {name} < ?) OR {name} IS NULL)"));
-                values.extend(between(&capped(prefix)));
-            }
-        }
-        (Column::Moment(name), Pattern::Range(Moment::Date, ranges)) => {
-            let mut either = Vec::new();
-            for (from, to) in ranges {
-                let mut both = vec![format!("{name} <> ''")];
-                for (bound, sign) in [(from, ">="), (to, "<=")] {
-                    if !bound.is_empty() {
-                        both.push(format!("{name} {sign} ?"));
-                        values.push(text(bound));
-                    }
-                }
-                either.push(both.join(" AND "));
-            }
-            // One range alone stays a condition that an index knows.
-            match either.as_slice() {
-                [one] if !several => conditions.push(one.clone()),
-                _ => conditions.push(format!("(({}){or_several})", either.join(") OR ("))),
-            }
-        }
-        (Column::Name, Pattern::Names(names)) if names.len() == 1 && !names[0].contains('=') => {
-            conditions.push(format!(
-                "(t.name_a = ? OR (t.name_i <> '' AND t.name_i = ?) OR (t.name_p <> '' AND t.name_p = ?){or_several})"
-            ));
-            values.extend([text(&names[0]), text(&names[0]), text(&names[0])]);
-        }
-        (Column::Name, Pattern::NameWildcard(patterns)) => {
-            if let Some(prefix) = only_prefix(patterns).filter(|prefix| !prefix.contains('=') && prefix.len() <= 64) {
-                let group = |name: &str| format!("({name} >= ? AND {name} < ?)");
-                conditions.push(format!(
-                    "({} OR (t.name_i <> '' AND {}) OR (t.name_p <> '' AND {}){or_several})",
-                    group("t.name_a"),
-                    group("t.name_i"),
-                    group("t.name_p")
-                ));
-                for _ in 0..3 {
-                    values.extend(between(prefix));
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-/// What a value must begin with to match the one pattern there is.
-fn only_prefix(patterns: &[String]) -> Option<&str> {
-    match patterns {
-        [one] => Some(wildcard_prefix(one)).filter(|prefix| !prefix.is_empty()),
-        _ => None,
-    }
-}
-
-/// The bounds of all texts that begin with `prefix`.
-fn between(prefix: &str) -> [Sql; 2] {
-    [Sql::Text(prefix.to_owned()), Sql::Text(format!("{prefix}\u{10ffff}"))]
 }
 
 fn sop_classes(connection: &Connection, study: i64) -> Result<Vec<String>, CatalogError> {

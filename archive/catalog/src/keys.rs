@@ -1,7 +1,7 @@
 //! Which attributes are indexed, at which level: one table for C-FIND, QIDO and what they return.
 //!
-//! To match or return another attribute of patient, study or series: add a row. At the instance level every attribute
-//! of the header can be asked for; the rows here are those that need no look into it.
+//! Every attribute of a stored header can be asked for at every level (`witness.rs`); the rows here are those that need
+//! no look into headers, each with the one level it belongs to.
 
 use crate::find::Level;
 use archive_model::{Tag, VR, tags};

@@ -36,6 +36,7 @@ mod import;
 mod keys;
 mod levels;
 mod named;
+mod narrow;
 mod pool;
 mod record;
 mod retrieve;
@@ -43,6 +44,7 @@ mod row;
 pub mod sabotage;
 mod schema;
 mod versions;
+mod witness;
 
 pub use catalog::{Catalog, CatalogOptions, Totals};
 pub use command::{

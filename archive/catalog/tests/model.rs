@@ -211,8 +211,9 @@ impl Model {
     }
 
     fn find(&self, find: &Find) -> Vec<DataSet> {
-        let matches =
-            |row: &DataSet| find.keys.iter().all(|key| Pattern::of(key).expect("a good key").matches(row.get(key.tag)));
+        let matches = |row: &DataSet| {
+            find.keys.iter().all(|key| Pattern::of(key, &find.meaning).expect("a good key").matches(row.get(key.tag)))
+        };
         let answer = |row: DataSet| -> DataSet {
             let known = |key: &Element| row.get(key.tag).cloned();
             find.keys.iter().map(|key| known(key).unwrap_or_else(|| ask(key.tag, key.vr))).collect()

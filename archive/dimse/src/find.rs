@@ -6,9 +6,12 @@ use crate::{
     status::{self, Status},
 };
 use archive_model::{
-    DataSet, Element, Limits, Tag, VR, Value, read_data_set, sop_class, tags, transfer_syntax, write_data_set,
+    DataSet, Element, Limits, Tag, VR, Value,
+    matching::{Meaning, offset_minutes},
+    read_data_set, sop_class, tags, transfer_syntax, write_data_set,
 };
 use archive_service::{Archive, Find, Freshness, Include, Level, peers::Hierarchy};
+use archive_upper_layer::negotiate::Extended;
 
 /// Bytes of an identifier, at most.
 pub(crate) const IDENTIFIER_BYTES_MAX: usize = 1 << 20;
@@ -96,6 +99,25 @@ pub(crate) async fn data_set(
     }))
 }
 
+/// How the keys of an identifier are read: as was negotiated, and in the zone that it names.
+fn meaning(extended: Extended, identifier: &DataSet) -> Result<Meaning, Status> {
+    let zone = identifier.text(tags::TIMEZONE_OFFSET_FROM_UTC).map(str::trim).filter(|zone| !zone.is_empty());
+    let zone_minutes = match zone.filter(|_| extended.timezone) {
+        Some(zone) => Some(offset_minutes(zone).ok_or_else(|| {
+            let status = Status::new(status::MISMATCH, "(0008,0201) is no offset such as +0100");
+            status.naming(tags::TIMEZONE_OFFSET_FROM_UTC)
+        })?),
+        None => None,
+    };
+    Ok(Meaning {
+        combined_date_time: extended.date_time,
+        fuzzy_names: extended.fuzzy,
+        empty_values: extended.empty_values,
+        all_values: extended.all_values,
+        zone_minutes,
+    })
+}
+
 /// Answers one C-FIND-RQ; the returned status is the final one, not yet sent.
 pub(crate) async fn find(
     association: &mut Association,
@@ -115,7 +137,7 @@ pub(crate) async fn find(
         Ok(level) => level,
         Err(status) => return Ok(status),
     };
-    if !agreed.relational
+    if !agreed.extended.relational
         && hierarchy == Hierarchy::Strict
         && let Some(missing) =
             keys_above(level).iter().find(|tag| identifier.text(**tag).unwrap_or_default().trim().is_empty())
@@ -123,8 +145,12 @@ pub(crate) async fn find(
         let status = Status::new(status::MISMATCH, format!("{missing} of an upper level is needed"));
         return Ok(status.naming(*missing));
     }
+    let meaning = match meaning(agreed.extended, &identifier) {
+        Ok(meaning) => meaning,
+        Err(status) => return Ok(status),
+    };
     let words = identifier.texts(tags::SPECIFIC_CHARACTER_SET).to_vec();
-    let find = Find { level, keys: identifier, include: Include::Requested, limit: None, offset: 0 };
+    let find = Find { level, keys: identifier, include: Include::Requested, limit: None, offset: 0, meaning };
     let encoding = transfer_syntax(&agreed.transfer_syntax).encoding;
     let mut matches = match archive.find(find, Freshness::ReadIndex).await {
         Ok(matches) => matches,
@@ -189,6 +215,7 @@ pub(crate) fn in_words(answer: &mut DataSet, words: &[String]) {
 fn is_ascii(set: &DataSet) -> bool {
     set.iter().all(|element| match &element.value {
         Value::Text(values) => values.iter().all(|value| value.is_ascii()),
+        // As deep as headers are read, which is bounded.
         Value::Items(items) => items.iter().all(is_ascii),
         _ => true,
     })

@@ -11,7 +11,7 @@ use archive_model::{
 use archive_upper_layer::{
     End, Event,
     frame::{Frame, PDU_BYTES_MAX},
-    negotiate::{APPLICATION_CONTEXT, Context},
+    negotiate::{APPLICATION_CONTEXT, Context, Extended},
     pdu::{
         AssociationRQ, Pdu, PresentationContextProposed, PresentationContextResultReason, RequestorRoles,
         UserVariableItem,
@@ -490,7 +490,7 @@ fn agreed(
                 abstract_syntax: proposal.class.clone(),
                 transfer_syntax: result.transfer_syntax.trim_end_matches(['\0', ' ']).to_owned(),
                 we_request: !proposal.provider,
-                relational: false,
+                extended: Extended::default(),
             };
             Some((result.id, context))
         })

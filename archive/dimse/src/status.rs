@@ -150,6 +150,9 @@ impl From<&QueryError> for Status {
             QueryError::Failed(archive_service::CatalogError::BadKey(key)) => {
                 Self::new(MISMATCH, key.to_string()).naming(key.tag)
             }
+            QueryError::Failed(archive_service::CatalogError::TooManyHeaders { .. }) => {
+                Self::new(OUT_OF_RESOURCES, "too many images to look into; add a date, Patient ID or UID")
+            }
             QueryError::Failed(_) => Self::new(CANNOT_UNDERSTAND, "the catalogue failed; see the log of this node"),
             QueryError::Stopping => Self::new(OUT_OF_RESOURCES, "this node is stopping; ask another"),
         }
@@ -204,6 +207,14 @@ mod tests {
         assert_eq!(syntax.map_err(code), Err(SYNTAX_NOT_SUPPORTED));
         assert_eq!(code(StoreError::OtherContent), DUPLICATE_INSTANCE);
         assert_eq!(code(StoreError::Refused { why: String::new() }), PROCESSING_FAILURE);
+    }
+
+    #[test]
+    fn a_query_that_is_too_wide_says_how_to_narrow_it() {
+        let error = QueryError::Failed(archive_service::CatalogError::TooManyHeaders { max: 7 });
+        let status = Status::from(&error);
+        assert_eq!(status.code, OUT_OF_RESOURCES);
+        assert!(status.comment.ends_with("Patient ID or UID"), "it is cut: {}", status.comment);
     }
 
     #[test]

@@ -3,22 +3,52 @@
 //! | key | means |
 //! |---|---|
 //! | zero length, or only `*` | universal (C.2.2.2.3) |
-//! | `""` | empty value (C.2.2.2.7) |
+//! | `""`, if [`Meaning::empty_values`] | empty value (C.2.2.2.7) |
 //! | `a\b` of UI | list of UIDs (C.2.2.2.2) |
 //! | `a*`, `?b` of AE CS LO LT PN SH ST UC UR UT | wildcard (C.2.2.2.4) |
-//! | `a-b`, `-b`, `a-` of DA TM DT | range, inclusive (C.2.2.2.5) |
+//! | `a-b`, `-b`, `a-` of DA TM DT | range, inclusive (C.2.2.2.5); of DT by their offsets where both say one |
+//! | `a-b` of DA with `c-d` of its TM, if [`Meaning::combined_date_time`] | one range (C.2.2.2.5.4) |
 //! | one item of SQ | sequence (C.2.2.2.6) |
+//! | PN, if [`Meaning::fuzzy_names`] | also by words and sounds (C.2.2.2.1.1, [`Sounds`]) |
 //! | anything else | single value (C.2.2.2.1): case matters, except in PN, where accents do not either |
 //!
-//! Several values, in a key as in what is stored, match if any does (C.2.2.2.8).
+//! What is stored matches if any of its values does (C.2.2.3). A key of several values asks for one of them, which the
+//! standard leaves open; or for each of them (C.2.2.2.8), if [`Meaning::all_values`] and its VR has such lists.
+//!
+//! A private attribute may come without its VR, as UN: then a key is read as what is stored is.
+
+mod fuzzy;
+mod moment;
 
 use crate::{
-    DataSet, Element, Tag, VR, Value,
+    DataSet, Element, Tag, VR, Value, charset,
+    scanner::{is_text, number_bytes},
     text::{PersonName, fold, fold_person_name, normalise},
+};
+pub use fuzzy::{Sounds, sound};
+use moment::{BIRTH, DAY_END, MIDNIGHT, PAIRS, backwards, form, in_range, in_span, range, span};
+pub use moment::{
+    Bound, Moment, Span, date_plus, move_zone, normal, normal_date, normal_time, offset_minutes, offset_text,
 };
 
 /// Depth of sequence keys that is followed.
 const DEPTH_MAX: usize = 8;
+
+/// How keys are read: what an association negotiated (PS3.4 C.5.1.1), or a web client asked for (PS3.18 §8.3.4). The
+/// default is what holds without.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Meaning {
+    /// Ranges of one form of a date and of its time are one range.
+    pub combined_date_time: bool,
+    /// Person names also match by words and sounds.
+    pub fuzzy_names: bool,
+    /// `""` asks for what has no value; otherwise it is two quotation marks.
+    pub empty_values: bool,
+    /// Each value of a key must be found; otherwise one is enough.
+    pub all_values: bool,
+    /// The zone in which dates and times of keys are meant, and answers given: minutes east of UTC.
+    pub zone_minutes: Option<i32>,
+}
 
 /// What a key asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,23 +65,31 @@ pub enum Pattern {
     Wildcard(Vec<String>),
     /// Any of these person names with `*` and `?`, folded.
     NameWildcard(Vec<String>),
+    /// Any of these person names by their sounds, or what the pattern says.
+    Fuzzy(Vec<Sounds>, Box<Pattern>),
     /// Within any of these: from the first to the second, in normal form, both included; an open end is empty.
     Range(Moment, Vec<(String, String)>),
+    /// Within any of these ranges of DT.
+    Spans(Vec<Span>),
+    /// A date and its time within a range: both ends are date and time in normal form.
+    Combined {
+        /// The time that belongs to the date.
+        time: Tag,
+        /// The first moment, or empty.
+        from: String,
+        /// The last moment, or empty.
+        to: String,
+    },
     /// Any of these numbers.
     Numbers(Vec<f64>),
+    /// Any of these tags.
+    Tags(Vec<Tag>),
     /// Some item matches all of these.
     Item(Vec<(Tag, Pattern)>),
-}
-
-/// What kind of moment a range is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
-    /// DA: `YYYYMMDD`.
-    Date,
-    /// TM: `HHMMSSFFFFFF`.
-    Time,
-    /// DT: `YYYYMMDDHHMMSSFFFFFF`, without its offset.
-    DateTime,
+    /// Each of these.
+    All(Vec<Pattern>),
+    /// A key whose VR is not known: read like what it is compared with.
+    Unread(Vec<u8>, Meaning),
 }
 
 /// A key that means nothing.
@@ -64,19 +102,109 @@ pub struct BadPattern {
     pub why: &'static str,
 }
 
+/// The meanings of all keys of a data set; what is universal is left out.
+///
+/// # Errors
+/// For a range that is none, a number that is none, or a sequence that is too deep.
+pub fn patterns(keys: &DataSet, meaning: &Meaning) -> Result<Vec<(Tag, Pattern)>, BadPattern> {
+    patterns_of_depth(keys, meaning, 0)
+}
+
+fn patterns_of_depth(keys: &DataSet, meaning: &Meaning, depth: usize) -> Result<Vec<(Tag, Pattern)>, BadPattern> {
+    let found = keys.iter().map(|key| Ok((key.tag, Pattern::of_depth(key, meaning, depth)?)));
+    let mut found: Vec<(Tag, Pattern)> = found.collect::<Result<_, _>>()?;
+    found.retain(|(_, pattern)| *pattern != Pattern::Universal);
+    if meaning.combined_date_time {
+        for (date, time) in PAIRS.iter().chain([&BIRTH]) {
+            if let Some(both) = combined(keys, &found, *date, *time) {
+                found.retain(|(tag, _)| tag != date && tag != time);
+                found.push((*date, both));
+            }
+        }
+    }
+    // From 22 o'clock to 2 is a range of moments with its dates, and none without.
+    for (tag, pattern) in &found {
+        if let Pattern::Range(kind, ranges) = pattern
+            && let Some(why) = ranges.iter().find_map(|range| backwards(*kind, range))
+        {
+            return Err(BadPattern { tag: *tag, why });
+        }
+    }
+    Ok(found)
+}
+
+/// A date and a time as one range, if both are ranges of one form.
+fn combined(keys: &DataSet, found: &[(Tag, Pattern)], date: Tag, time: Tag) -> Option<Pattern> {
+    let one = |tag: Tag| {
+        let ([text], Some((_, Pattern::Range(_, ranges)))) =
+            (keys.texts(tag), found.iter().find(|(own, _)| *own == tag))
+        else {
+            return None;
+        };
+        Some((form(text)?, ranges.first()?))
+    };
+    let ((form, (first_day, last_day)), (time_form, (begin, end))) = (one(date)?, one(time)?);
+    let both = |day: &str, time: &str| if day.is_empty() { String::new() } else { format!("{day}{time}") };
+    (form == time_form).then(|| Pattern::Combined { time, from: both(first_day, begin), to: both(last_day, end) })
+}
+
+/// Whether a data set matches all keys.
+#[must_use]
+pub fn all_match(keys: &[(Tag, Pattern)], set: &DataSet) -> bool {
+    keys.iter().all(|(tag, pattern)| match pattern {
+        Pattern::Combined { time, from, to } => {
+            let times = set.texts(*time);
+            set.texts(*tag).iter().enumerate().any(|(at, date)| {
+                let Some(date) = normal_date(date) else { return false };
+                // Without a time it is some moment of the day.
+                let (early, late) = match times.get(at).and_then(|time| normal_time(time)) {
+                    Some(time) => (format!("{date}{time}"), format!("{date}{time}")),
+                    None => (format!("{date}{MIDNIGHT}"), format!("{date}{DAY_END}")),
+                };
+                (from.is_empty() || late >= *from) && (to.is_empty() || early <= *to)
+            })
+        }
+        pattern => pattern.matches(set.get(*tag)),
+    })
+}
+
+/// The items that match the one item of a key, each with the attributes that the key names (C.2.2.2.6); all of it for
+/// a key that names none.
+#[must_use]
+pub fn matching_items(key: &[DataSet], stored: &[DataSet], meaning: &Meaning) -> Vec<DataSet> {
+    items_of_depth(key, stored, meaning, 0)
+}
+
+fn items_of_depth(key: &[DataSet], stored: &[DataSet], meaning: &Meaning, depth: usize) -> Vec<DataSet> {
+    let Some(item) = key.first().filter(|item| !item.is_empty() && depth < DEPTH_MAX) else { return stored.to_vec() };
+    let Ok(patterns) = patterns_of_depth(item, meaning, depth + 1) else { return stored.to_vec() };
+    let reduced = |stored: &DataSet| -> DataSet {
+        let each = item.iter().map(|key| match (&key.value, stored.get(key.tag)) {
+            (_, None) => Element { tag: key.tag, vr: key.vr, value: Value::Empty },
+            (Value::Items(keys), Some(Element { value: Value::Items(items), .. })) => {
+                let items = items_of_depth(keys, items, meaning, depth + 1);
+                Element { tag: key.tag, vr: VR::SQ, value: Value::Items(items) }
+            }
+            (_, Some(element)) => element.clone(),
+        });
+        each.collect()
+    };
+    stored.iter().filter(|item| all_match(&patterns, item)).map(reduced).collect()
+}
+
 impl Pattern {
-    /// The meaning of a key.
+    /// The meaning of a key alone; [`patterns`] also sees what keys say together.
     ///
     /// # Errors
-    /// For a range that is none, or a sequence that is too deep.
-    pub fn of(key: &Element) -> Result<Self, BadPattern> {
-        Self::of_depth(key, 0)
+    /// For a range that is none, a number that is none, or a sequence that is too deep.
+    pub fn of(key: &Element, meaning: &Meaning) -> Result<Self, BadPattern> {
+        Self::of_depth(key, meaning, 0)
     }
 
-    fn of_depth(key: &Element, depth: usize) -> Result<Self, BadPattern> {
+    fn of_depth(key: &Element, meaning: &Meaning, depth: usize) -> Result<Self, BadPattern> {
         match &key.value {
             Value::Empty => Ok(Self::Universal),
-            Value::Text(values) => Self::of_texts(key.tag, key.vr, values),
+            Value::Text(values) => Self::of_texts(key.tag, key.vr, values, meaning),
             Value::Integers(values) => Ok(Self::Numbers(values.iter().map(|value| *value as f64).collect())),
             Value::Floats(values) => Ok(Self::Numbers(values.clone())),
             Value::Items(items) => {
@@ -84,61 +212,91 @@ impl Pattern {
                     return Err(BadPattern { tag: key.tag, why: "is nested too deep: at most 8 levels are matched" });
                 }
                 let Some(item) = items.first() else { return Ok(Self::Universal) };
-                let keys = item.iter().map(|key| Ok((key.tag, Self::of_depth(key, depth + 1)?)));
-                let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
-                let all = keys.iter().all(|(_, pattern)| *pattern == Self::Universal);
-                Ok(if all { Self::Universal } else { Self::Item(keys) })
+                let keys = patterns_of_depth(item, meaning, depth + 1)?;
+                Ok(if keys.is_empty() { Self::Universal } else { Self::Item(keys) })
             }
-            Value::Tags(_) | Value::Bytes(_) | Value::Bulk { .. } => Ok(Self::Universal),
+            Value::Tags(tags) => Ok(Self::Tags(tags.clone())),
+            Value::Bytes(bytes) if key.vr == VR::UN => Ok(Self::unread(bytes, meaning)),
+            Value::Bytes(_) | Value::Bulk { .. } => Ok(Self::Universal),
         }
+    }
+
+    fn unread(bytes: &[u8], meaning: &Meaning) -> Self {
+        let values = bytes.split(|byte| *byte == b'\\').map(|value| value.trim_ascii_end());
+        let values: Vec<&[u8]> = values.filter(|value| !value.is_empty() && *value != b"\0").collect();
+        let mut stars = values.iter().map(|value| value.iter().all(|byte| *byte == b'*'));
+        let all = if meaning.all_values { stars.all(|all| all) } else { values.is_empty() || stars.any(|all| all) };
+        if all { Self::Universal } else { Self::Unread(bytes.to_vec(), *meaning) }
     }
 
     /// The meaning of a key given as text (QIDO, C-FIND).
     ///
     /// # Errors
-    /// For a range that is none.
-    pub fn of_texts(tag: Tag, vr: VR, values: &[String]) -> Result<Self, BadPattern> {
+    /// For a range that is none, or a number that is none.
+    pub fn of_texts(tag: Tag, vr: VR, values: &[String], meaning: &Meaning) -> Result<Self, BadPattern> {
         let values = values.iter().map(|value| value.trim_end_matches([' ', '\0']));
         let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
-        if values.is_empty() || values.iter().any(|value| value.bytes().all(|byte| byte == b'*')) {
+        let all = |value: &&str| value.bytes().all(|byte| byte == b'*');
+        let lists = matches!(vr, VR::AE | VR::AS | VR::AT | VR::CS | VR::LO | VR::PN | VR::SH | VR::UC);
+        if meaning.all_values && lists && values.len() > 1 {
+            let each = values.iter().filter(|value| !all(value));
+            let each = each.map(|value| Self::of_values(tag, vr, &[*value], meaning)).collect::<Result<Vec<_>, _>>()?;
+            return Ok(if each.is_empty() { Self::Universal } else { Self::All(each) });
+        }
+        if values.is_empty() || values.iter().any(all) {
             return Ok(Self::Universal);
         }
-        if values.iter().all(|value| *value == "\"\"") {
+        Self::of_values(tag, vr, &values, meaning)
+    }
+
+    /// The meaning of values of which none is universal; there is at least one.
+    fn of_values(tag: Tag, vr: VR, values: &[&str], meaning: &Meaning) -> Result<Self, BadPattern> {
+        if meaning.empty_values && values.iter().all(|value| *value == "\"\"") {
             return Ok(Self::Empty);
         }
+        let wild = values.iter().any(|value| value.contains(['*', '?']));
+        let bad = |why| BadPattern { tag, why };
         Ok(match vr {
             VR::UI => Self::AnyOf(values.iter().map(|value| value.trim().to_owned()).collect()),
-            VR::DA | VR::TM | VR::DT => {
-                let kind = match vr {
-                    VR::DA => Moment::Date,
-                    VR::TM => Moment::Time,
-                    _ => Moment::DateTime,
+            VR::DA | VR::TM => {
+                let kind = if vr == VR::DA { Moment::Date } else { Moment::Time };
+                let ranges = values.iter().map(|value| range(kind, value)).collect::<Result<_, _>>();
+                Self::Range(kind, ranges.map_err(bad)?) // those that end before they begin: see `patterns`
+            }
+            VR::DT => {
+                let spans = values.iter().map(|value| span(value, meaning.zone_minutes)).collect::<Option<_>>();
+                Self::Spans(spans.ok_or(bad("is no date with time and no range of them, such as 2020010110-2021"))?)
+            }
+            VR::PN => {
+                let literal = if wild {
+                    Self::NameWildcard(values.iter().map(|value| fold_pattern(value)).collect())
+                } else {
+                    Self::Names(values.iter().map(|value| whole_name(&fold_person_name(value))).collect())
                 };
-                let ranges =
-                    values.iter().map(|value| range(kind, value)).collect::<Option<_>>().ok_or(BadPattern {
-                        tag,
-                        why: "is no date or time and no range of them, such as 20200101-20201231",
-                    })?;
-                Self::Range(kind, ranges)
+                if meaning.fuzzy_names {
+                    Self::Fuzzy(values.iter().map(|value| Sounds::of(value)).collect(), Box::new(literal))
+                } else {
+                    literal
+                }
             }
-            VR::PN if values.iter().any(|value| value.contains(['*', '?'])) => {
-                Self::NameWildcard(values.iter().map(|value| fold_pattern(value)).collect())
-            }
-            VR::PN => Self::Names(values.iter().map(|value| whole_name(&fold_person_name(value))).collect()),
             VR::IS | VR::DS | VR::US | VR::SS | VR::UL | VR::SL | VR::SV | VR::UV | VR::FL | VR::FD => {
                 let numbers = values.iter().map(|value| value.trim().parse()).collect::<Result<_, _>>();
-                Self::Numbers(numbers.map_err(|_| BadPattern { tag, why: "is not a number" })?)
+                Self::Numbers(numbers.map_err(|_| bad("is not a number"))?)
             }
-            VR::AE | VR::CS | VR::LO | VR::LT | VR::SH | VR::ST | VR::UC | VR::UR | VR::UT
-                if values.iter().any(|value| value.contains(['*', '?'])) =>
-            {
+            VR::AT => {
+                let tags = values.iter().map(|value| crate::json::key_tag(value)).collect::<Option<_>>();
+                Self::Tags(tags.ok_or(bad("is no tag of eight hexadecimal digits, such as 00181063"))?)
+            }
+            VR::AE | VR::CS | VR::LO | VR::LT | VR::SH | VR::ST | VR::UC | VR::UR | VR::UT if wild => {
                 Self::Wildcard(values.iter().map(|value| comparable(vr, value)).collect())
             }
+            VR::UN => Self::unread(values.join("\\").as_bytes(), meaning),
             _ => Self::AnyOf(values.iter().map(|value| comparable(vr, value)).collect()),
         })
     }
 
-    /// Whether an attribute matches; `None` is one that is absent.
+    /// Whether an attribute matches; `None` is one that is absent. [`Pattern::Combined`] asks for two, and is never
+    /// matched by one: see [`all_match`].
     #[must_use]
     pub fn matches(&self, element: Option<&Element>) -> bool {
         if *self == Self::Universal {
@@ -147,14 +305,23 @@ impl Pattern {
         let value = element.map_or(&Value::Empty, |element| &element.value);
         let vr = element.map_or(VR::UN, |element| element.vr);
         match (self, value) {
+            (Self::All(each), _) => each.iter().all(|pattern| pattern.matches(element)),
             (Self::Empty, Value::Empty) => true,
             (Self::Empty, Value::Text(values)) => values.iter().all(|value| value.trim().is_empty()),
             (Self::Empty, Value::Items(items)) => items.is_empty(),
+            (Self::Unread(..), Value::Empty) => self.wants_nothing(),
+            (Self::Unread(key, meaning), _) => element.is_some_and(|element| matches_unread(key, meaning, element)),
             (Self::Item(keys), Value::Items(items)) => items.iter().any(|item| all_match(keys, item)),
             (Self::Numbers(wanted), Value::Integers(values)) => {
                 values.iter().any(|value| wanted.contains(&(*value as f64)))
             }
             (Self::Numbers(wanted), Value::Floats(values)) => values.iter().any(|value| wanted.contains(value)),
+            (Self::Tags(wanted), Value::Tags(values)) => values.iter().any(|value| wanted.contains(value)),
+            // A private attribute that came without its VR: text, if anything is.
+            (pattern, Value::Bytes(bytes)) if vr == VR::UN => {
+                let text = String::from_utf8_lossy(bytes);
+                charset::split(&text, VR::LO).iter().any(|value| pattern.matches_text(VR::LO, value))
+            }
             (pattern, Value::Text(values)) => values.iter().any(|value| pattern.matches_text(vr, value)),
             _ => false,
         }
@@ -182,17 +349,52 @@ impl Pattern {
                 };
                 patterns.iter().any(|pattern| hit(pattern))
             }
+            Self::Fuzzy(sounds, literal) => {
+                literal.matches_text(vr, text) || sounds.iter().any(|sounds| sounds.matches(text))
+            }
             Self::Range(kind, ranges) => normal(*kind, text)
                 .is_some_and(|(earliest, _)| ranges.iter().any(|(from, to)| in_range(&earliest, from, to))),
+            Self::Spans(spans) => spans.iter().any(|span| in_span(text, span)),
             Self::Numbers(wanted) => text.trim().parse::<f64>().is_ok_and(|value| wanted.contains(&value)),
-            Self::Item(_) => false,
+            Self::All(each) => each.iter().all(|pattern| pattern.matches_text(vr, text)),
+            Self::Combined { .. } | Self::Tags(_) | Self::Item(_) | Self::Unread(..) => false,
+        }
+    }
+
+    /// Whether what is absent, or has no value, can match.
+    #[must_use]
+    pub fn wants_nothing(&self) -> bool {
+        match self {
+            Self::Universal | Self::Empty => true,
+            Self::Unread(key, meaning) => {
+                let mut values = key.split(|byte| *byte == b'\\').map(<[u8]>::trim_ascii_end);
+                meaning.empty_values && values.all(|value| value == b"\"\"")
+            }
+            Self::All(each) => each.iter().all(Self::wants_nothing),
+            _ => false,
         }
     }
 }
 
-/// Whether a data set matches all keys.
-fn all_match(keys: &[(Tag, Pattern)], item: &DataSet) -> bool {
-    keys.iter().all(|(tag, pattern)| pattern.matches(item.get(*tag)))
+/// Whether an attribute matches a key whose VR is not known: the key is read with the VR of the attribute.
+fn matches_unread(key: &[u8], meaning: &Meaning, element: &Element) -> bool {
+    let texts = || -> Option<Pattern> {
+        let vr = if element.vr == VR::UN { VR::LO } else { element.vr };
+        let texts = charset::split(std::str::from_utf8(key).ok()?, vr);
+        Pattern::of_texts(element.tag, vr, &texts, meaning).ok()
+    };
+    let as_text = texts().is_some_and(|pattern| pattern.matches(Some(element)));
+    match &element.value {
+        Value::Integers(values) if !is_text(element.vr) && !as_text => {
+            // The bytes of the numbers themselves, little endian as identifiers almost always are.
+            let size = number_bytes(element.vr);
+            let word = |bytes: &[u8]| bytes.iter().rev().fold(0_u64, |word, byte| word << 8 | u64::from(*byte));
+            let mask = if size >= 8 { u64::MAX } else { (1 << (8 * size)) - 1 };
+            size > 0 && key.chunks_exact(size).any(|key| values.iter().any(|value| *value as u64 & mask == word(key)))
+        }
+        Value::Bytes(bytes) => as_text || *bytes == key,
+        _ => as_text,
+    }
 }
 
 /// A text as it is compared without wildcards.
@@ -253,225 +455,5 @@ pub fn wildcard_prefix(pattern: &str) -> &str {
     pattern.find(['*', '?']).map_or(pattern, |at| &pattern[..at])
 }
 
-fn in_range(value: &str, from: &str, to: &str) -> bool {
-    (from.is_empty() || value >= from) && (to.is_empty() || value <= to)
-}
-
-/// A key of DA, TM or DT as (earliest, latest) in normal form.
-fn range(kind: Moment, text: &str) -> Option<(String, String)> {
-    let text = text.trim();
-    // A `-` in DT may also open an offset (`20200101120000-0500`): then it is followed by four digits and stands
-    // behind at least a year. It is read as a range only if the whole is no single value.
-    if let Some(single) = normal(kind, text) {
-        return Some(single);
-    }
-    let (from, to) = split_range(kind, text)?;
-    let from = if from.is_empty() { String::new() } else { normal(kind, from)?.0 };
-    let to = if to.is_empty() { String::new() } else { normal(kind, to)?.1 };
-    (!(from.is_empty() && to.is_empty())).then_some((from, to))
-}
-
-fn split_range(kind: Moment, text: &str) -> Option<(&str, &str)> {
-    text.match_indices('-').map(|(at, _)| (text[..at].trim(), text[at + 1..].trim())).find(|(from, to)| {
-        let fits = |part: &str| part.is_empty() || normal(kind, part).is_some();
-        fits(from) && fits(to)
-    })
-}
-
-/// The earliest and the latest moment that a value means, in normal form; `None` if it is none.
-///
-/// `2020` of DT is the whole year; `10` of TM the whole hour; `2020.01.02` is the form of before 1993.
-#[must_use]
-pub fn normal(kind: Moment, text: &str) -> Option<(String, String)> {
-    let text = text.trim_matches([' ', '\0']);
-    match kind {
-        Moment::Date => {
-            let digits = dotted(text);
-            (digits.len() == 8 && all_digits(&digits)).then(|| (digits.clone(), digits))
-        }
-        Moment::Time => time(text),
-        Moment::DateTime => {
-            let text = match text.rfind(['+', '-']) {
-                Some(at) if at >= 4 && is_offset(&text[at + 1..]) => &text[..at],
-                _ => text,
-            };
-            let (date, rest) = text.split_at_checked(8.min(text.len()))?;
-            if !all_digits(date) || ![4, 6, 8].contains(&date.len()) {
-                return None;
-            }
-            let (early, late) = match date.len() {
-                4 => (format!("{date}0101"), format!("{date}1231")),
-                6 => (format!("{date}01"), format!("{date}31")),
-                _ => (date.to_owned(), date.to_owned()),
-            };
-            let (from, to) = if rest.is_empty() { ("000000000000".into(), "235960999999".into()) } else { time(rest)? };
-            Some((early + &from, late + &to))
-        }
-    }
-}
-
-fn dotted(text: &str) -> String {
-    match text.as_bytes() {
-        [_, _, _, _, b'.', _, _, b'.', _, _] => text.replace('.', ""),
-        _ => text.to_owned(),
-    }
-}
-
-fn time(text: &str) -> Option<(String, String)> {
-    let text = text.replace(':', "");
-    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
-    let complete = [2, 4, 6].contains(&whole.len()) && (fraction.is_empty() || whole.len() == 6);
-    if !complete || fraction.len() > 6 || !all_digits(whole) || !all_digits(fraction) {
-        return None;
-    }
-    let early = format!("{whole:0<6}{fraction:0<6}");
-    let late = format!("{whole}{}", &"235960"[whole.len()..]);
-    let late = match whole.len() {
-        2 => format!("{whole}5960"),
-        4 => format!("{whole}60"),
-        _ => late,
-    };
-    Some((early, format!("{late}{fraction:9<6}")))
-}
-
-/// `HHMM` of an offset from UTC: -1200 to +1400 (PS3.5 §6.2), so that `2020-2021` is two years.
-fn is_offset(text: &str) -> bool {
-    text.len() == 4 && all_digits(text) && &text[..2] <= "14" && &text[2..] < "60"
-}
-
-fn all_digits(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// A stored date as it is indexed.
-#[must_use]
-pub fn normal_date(text: &str) -> Option<String> {
-    normal(Moment::Date, text).map(|(early, _)| early)
-}
-
-/// A stored time as it is indexed.
-#[must_use]
-pub fn normal_time(text: &str) -> Option<String> {
-    normal(Moment::Time, text).map(|(early, _)| early)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tags;
-    use proptest::prelude::*;
-
-    fn hit(vr: VR, key: &str, value: &str) -> bool {
-        let pattern = Pattern::of_texts(tags::PATIENT_NAME, vr, &[key.to_owned()]).expect("a good key");
-        let value = if value.is_empty() { Value::Empty } else { Value::Text(vec![value.to_owned()]) };
-        pattern.matches(Some(&Element { tag: tags::PATIENT_NAME, vr, value }))
-    }
-
-    #[test]
-    fn a_key_without_value_matches_everything_and_a_quoted_one_only_what_is_empty() {
-        for key in ["", "*", "**", " "] {
-            assert!(hit(VR::LO, key, "") && hit(VR::LO, key, "x"), "{key:?}");
-        }
-        assert!(hit(VR::LO, "\"\"", "") && !hit(VR::LO, "\"\"", "x"));
-    }
-
-    #[test]
-    fn single_values_match_exactly_but_for_padding() {
-        assert!(hit(VR::LO, "HEAD ", "HEAD") && !hit(VR::LO, "head", "HEAD") && !hit(VR::LO, "HEAD", ""));
-        assert!(hit(VR::IS, "7", " 07 ") && !hit(VR::IS, "7", "70"));
-    }
-
-    #[test]
-    fn names_match_without_case_and_accents_in_any_group() {
-        assert!(hit(VR::PN, "muller^jorg", "Müller^Jörg"));
-        assert!(hit(VR::PN, "山田*", "Yamada^Tarou=山田^太郎=やまだ^たろう"));
-        assert!(hit(VR::PN, "YAMADA^*", "Yamada^Tarou=山田^太郎"));
-        assert!(hit(VR::PN, "DOE^", "Doe") && !hit(VR::PN, "DOE", "Doe^Jane"));
-    }
-
-    #[test]
-    fn wildcards_in_keys_work_and_in_values_are_ordinary() {
-        assert!(hit(VR::LO, "a?c*", "abcdef") && !hit(VR::LO, "a?c", "abcd"));
-        assert!(hit(VR::LO, "a%b_*", "a%b_x") && !hit(VR::LO, "a%b_*", "axbyx"));
-        assert!(hit(VR::LO, "*\\d", "c\\d") && !hit(VR::LO, "x", "*"));
-    }
-
-    #[test]
-    fn ranges_include_their_ends_and_know_partial_precision() {
-        assert!(hit(VR::DA, "20200101-20200131", "20200131") && !hit(VR::DA, "20200101-20200131", "20200201"));
-        assert!(hit(VR::DA, "-20200131", "19990101") && hit(VR::DA, "20200131-", "2020.02.01"));
-        assert!(hit(VR::TM, "10", "105959.999") && !hit(VR::TM, "10", "110000") && hit(VR::TM, "0900-10", "1030"));
-        assert!(hit(VR::DT, "2020-2021", "20211231235959+0100") && hit(VR::DT, "20200101120000-0500", "202001011200"));
-        assert!(!hit(VR::DA, "20200101", "yesterday") && !hit(VR::DA, "20200101-", ""));
-        for bad in ["2020", "20200101-2020", "x", "-"] {
-            assert!(Pattern::of_texts(tags::STUDY_DATE, VR::DA, &[bad.to_owned()]).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn any_value_of_a_key_and_any_stored_value_is_enough() {
-        let texts = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>();
-        let hit = |vr, key: &[&str], stored: &[&str]| {
-            let pattern = Pattern::of_texts(tags::IMAGE_TYPE, vr, &texts(key)).expect("a good key");
-            pattern.matches(Some(&Element { tag: tags::IMAGE_TYPE, vr, value: Value::Text(texts(stored)) }))
-        };
-        assert!(hit(VR::CS, &["A*", "B"], &["B"]) && hit(VR::CS, &["A", "B*"], &["X", "BC"]));
-        assert!(!hit(VR::CS, &["A*", "B"], &["BC"]));
-        assert!(hit(VR::DA, &["20200101", "20210101-"], &["19990101", "20220101"]));
-        assert!(!hit(VR::DA, &["20200101", "20210101-"], &["20200102"]));
-        assert!(hit(VR::PN, &["Doe^*", "Roe^Jane"], &["ROE^JANE"]) && hit(VR::PN, &["Roe"], &["Doe", "Roe"]));
-        assert!(hit(VR::IS, &["1", "", "2"], &["2"]) && hit(VR::LO, &["x", "*"], &["y"]));
-        // Outer spaces are padding, with wildcards as without.
-        assert!(hit(VR::LO, &[" HE*"], &["HEAD "]) && hit(VR::LO, &["HE*"], &[" HEAD"]));
-    }
-
-    #[test]
-    fn a_list_of_uids_matches_each_of_them() {
-        let uids = ["1.2.3".to_owned(), "4.5 ".to_owned()];
-        let pattern = Pattern::of_texts(tags::STUDY_INSTANCE_UID, VR::UI, &uids).expect("good");
-        assert!(pattern.matches_text(VR::UI, "4.5\0") && !pattern.matches_text(VR::UI, "4.5.6"));
-    }
-
-    #[test]
-    fn a_sequence_matches_if_one_item_matches_all_its_keys() {
-        let item = |code: &str, meaning: &str| {
-            let mut item = DataSet::new();
-            item.put_text(tags::CODE_VALUE, VR::SH, code);
-            item.put_text(tags::CODE_MEANING, VR::LO, meaning);
-            item
-        };
-        let sequence = |items| Element { tag: tags::PROCEDURE_CODE_SEQUENCE, vr: VR::SQ, value: Value::Items(items) };
-        let stored = sequence(vec![item("A", "one"), item("B", "two")]);
-        let key = |code, meaning| Pattern::of(&sequence(vec![item(code, meaning)])).expect("good");
-        assert!(key("B", "t*").matches(Some(&stored)) && !key("A", "t*").matches(Some(&stored)));
-        assert!(key("", "").matches(None));
-    }
-
-    /// Tries every way, in exponential time.
-    fn naive(pattern: &[char], text: &[char]) -> bool {
-        match pattern.split_first() {
-            None => text.is_empty(),
-            Some(('*', rest)) => (0..=text.len()).any(|skip| naive(rest, &text[skip..])),
-            Some((char, rest)) => {
-                text.split_first().is_some_and(|(first, text)| (*char == '?' || char == first) && naive(rest, text))
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_wildcard_matcher_agrees_with_the_naive_one(pattern in "[ab*?]{0,7}", text in "[ab]{0,7}") {
-            let (p, t): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
-            prop_assert_eq!(wildcard(&pattern, &text), naive(&p, &t));
-        }
-
-        #[test]
-        fn no_key_panics(key in ".{0,30}", value in ".{0,30}") {
-            for vr in [VR::DA, VR::TM, VR::DT, VR::PN, VR::LO, VR::IS, VR::UI] {
-                if let Ok(pattern) = Pattern::of_texts(tags::STUDY_DATE, vr, std::slice::from_ref(&key)) {
-                    let _ = pattern.matches_text(vr, &value);
-                }
-            }
-        }
-    }
-}
+mod tests;

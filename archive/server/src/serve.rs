@@ -218,7 +218,8 @@ fn open(settings: &Settings, registry: &prometheus::Registry, clock: Arc<dyn Clo
         )
         .into());
     }
-    let catalog = Catalog::open(&settings.data.join("catalog"), CatalogOptions::default())
+    let options = CatalogOptions { query_headers_max: settings.query_headers, ..CatalogOptions::default() };
+    let catalog = Catalog::open(&settings.data.join("catalog"), options)
         .map_err(|error| format!("--data {}: {}", settings.data.display(), crate::chain(&error)))?;
     Ok(Opened { store, identity, lane, catalog: Arc::new(catalog) })
 }

@@ -116,6 +116,11 @@ pub(crate) struct ServeFlags {
     #[arg(long, env = "TRIPTYCH_QUERIES", value_name = "N")]
     pub(crate) queries: Option<u32>,
 
+    /// Images whose header one query may look into, to match an attribute that is not in the index: about a tenth of a
+    /// millisecond each. Default 50000, bounds 1 to 100000000.
+    #[arg(long, env = "TRIPTYCH_QUERY_HEADERS", value_name = "N")]
+    pub(crate) query_headers: Option<u64>,
+
     /// Size of an instance, at most, in MiB. Default 8192, bounds 1 to 1048576.
     #[arg(long, env = "TRIPTYCH_INSTANCE_MIB", value_name = "MIB")]
     pub(crate) instance_mib: Option<u64>,
@@ -206,6 +211,7 @@ pub(crate) struct Settings {
     pub(crate) connections_per_peer: u32,
     pub(crate) cors_origins: Vec<String>,
     pub(crate) queries: u32,
+    pub(crate) query_headers: u64,
     pub(crate) limits: Limits,
     pub(crate) segment_bytes: Option<u64>,
     pub(crate) log_keep_bytes: u64,
@@ -276,6 +282,7 @@ impl ServeFlags {
             connections_per_peer: self.connections_per_peer.or(below.connections_per_peer),
             cors_origin: if self.cors_origin.is_empty() { below.cors_origin } else { self.cors_origin },
             queries: self.queries.or(below.queries),
+            query_headers: self.query_headers.or(below.query_headers),
             instance_mib: self.instance_mib.or(below.instance_mib),
             header_mib: self.header_mib.or(below.header_mib),
             depth: self.depth.or(below.depth),
@@ -338,6 +345,7 @@ impl ServeFlags {
             connections_per_peer: within("connections-per-peer", self.connections_per_peer.unwrap_or(64), 1, 65_535)?,
             cors_origins: origins(self.cors_origin)?,
             queries: within("queries", self.queries.unwrap_or(16), 1, 1024)?,
+            query_headers: within("query-headers", self.query_headers.unwrap_or(50_000), 1, 100_000_000)?,
             limits: Limits {
                 instance_bytes_max: within("instance-mib", self.instance_mib.unwrap_or(8192), 1, 1 << 20)? << 20,
                 header_bytes_max: within("header-mib", self.header_mib.unwrap_or(64), 1, 1024)? << 20,
@@ -490,6 +498,7 @@ mod tests {
         let service = archive_service::ServiceSettings::default();
         assert_eq!(settings.queries as usize, service.queries_max);
         assert_eq!(settings.commitment_report_for, service.commitment_report_for);
+        assert_eq!(settings.query_headers, archive_catalog::CatalogOptions::default().query_headers_max);
     }
 
     #[test]

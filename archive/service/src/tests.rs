@@ -9,7 +9,7 @@ use crate::{
     peers::Peer,
     testing::{LocalLog, archive},
 };
-use archive_model::{AeTitle, DataSet, Encoding, Invalid, Tag, Uid, VR, tags, write_data_set};
+use archive_model::{AeTitle, DataSet, Encoding, Invalid, Uid, VR, tags, write_data_set};
 use bytes::Bytes;
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -328,8 +328,9 @@ async fn a_header_of_many_empty_elements_is_kept_and_read() {
 fn studies() -> Find {
     let mut keys = DataSet::new();
     keys.put_text(tags::STUDY_INSTANCE_UID, VR::UI, "");
-    keys.put_text(Tag(0x0009, 0x1010), VR::LO, "");
-    Find { level: Level::Study, keys, include: Include::Requested, limit: None, offset: 0 }
+    keys.put_text(tags::SERIES_DESCRIPTION, VR::LO, ""); // of a level below
+    let meaning = archive_model::matching::Meaning::default();
+    Find { level: Level::Study, keys, include: Include::Requested, limit: None, offset: 0, meaning }
 }
 
 /// B5: each held one of the permits that every query and look-up needs, for as long as it did not read.
@@ -357,7 +358,7 @@ async fn slow_readers_stop_nobody() {
     let mut slow = Vec::new();
     for _ in 0..6 {
         let mut matches = in_time(bench.archive.find(studies(), Freshness::ReadIndex)).await.unwrap();
-        assert_eq!(matches.unsupported(), [Tag(0x0009, 0x1010)]);
+        assert_eq!(matches.unsupported(), [tags::SERIES_DESCRIPTION]);
         in_time(matches.next()).await.unwrap().unwrap();
         slow.push(matches);
     }

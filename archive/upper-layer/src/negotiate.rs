@@ -64,8 +64,58 @@ pub struct Context {
     pub transfer_syntax: String,
     /// Whether we may send requests in it (the requestor takes the SCP role).
     pub we_request: bool,
-    /// Whether queries may skip unique keys of upper levels (PS3.4 C.5.1.1).
+    /// What was negotiated of its queries.
+    pub extended: Extended,
+}
+
+/// Service-class-application-information of query and retrieve (PS3.4 tables C.5-1 to C.5-3), as both ends agreed on it.
+///
+/// ```text
+///   byte       1           2          3      4         5             6             7
+///   C-FIND     relational  date-time  fuzzy  timezone  multi-frame   empty value   multiple value
+///   we do      yes         yes        yes    yes       no            yes           yes
+///   C-MOVE,    relational  multi-frame
+///   C-GET      yes         no
+/// ```
+///
+/// An answer has as many bytes as the request; what a byte means that we do not know, we do not do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extended {
+    /// Queries may skip unique keys of upper levels.
     pub relational: bool,
+    /// Ranges of a date and of its time are one range.
+    pub date_time: bool,
+    /// Person names match by sound.
+    pub fuzzy: bool,
+    /// Dates and times are in the zone that the query names.
+    pub timezone: bool,
+    /// `""` asks for what has no value.
+    pub empty_values: bool,
+    /// Each of several values of a key must be found.
+    pub all_values: bool,
+}
+
+impl Extended {
+    /// What is done of what a requestor proposes for `class`.
+    fn of(class: &str, proposed: &[u8]) -> Self {
+        let asked = |byte: usize| proposed.get(byte - 1) == Some(&1);
+        let find = |byte: usize| is_query(class) && asked(byte);
+        Self {
+            relational: is_service(class) && class != sop_class::VERIFICATION && asked(1),
+            date_time: find(2),
+            fuzzy: find(3),
+            timezone: find(4),
+            empty_values: find(6),
+            all_values: find(7),
+        }
+    }
+
+    /// The answer to a proposal of `length_bytes`.
+    fn answer(self, length_bytes: usize) -> Vec<u8> {
+        let Self { relational, date_time, fuzzy, timezone, empty_values, all_values } = self;
+        let bytes = [relational, date_time, fuzzy, timezone, false, empty_values, all_values].map(u8::from);
+        bytes.into_iter().chain(std::iter::repeat(0)).take(length_bytes).collect()
+    }
 }
 
 /// What the acceptor can do now.
@@ -169,16 +219,7 @@ fn agree(
     let mut contexts = BTreeMap::new();
     let mut results = Vec::new();
     let mut seen = BTreeSet::new();
-    let relational: BTreeSet<&str> = request
-        .user_variables
-        .iter()
-        .filter_map(|item| match item {
-            UserVariableItem::SopClassExtendedNegotiationSubItem(class, bytes) if bytes.first() == Some(&1) => {
-                Some(trimmed(class))
-            }
-            _ => None,
-        })
-        .collect();
+    let extended = extended(request);
     for proposed in request.presentation_contexts.iter().take(CONTEXTS_MAX) {
         let (reason, syntax) = if proposed.id.is_multiple_of(2) || !seen.insert(proposed.id) {
             (PresentationContextResultReason::NoReason, None)
@@ -191,7 +232,7 @@ fn agree(
                 abstract_syntax: class.to_owned(),
                 transfer_syntax: syntax.clone(),
                 we_request: roles.get(class).is_some_and(|roles| roles.scp),
-                relational: relational.contains(class),
+                extended: extended.get(class).copied().unwrap_or_default(),
             };
             contexts.insert(proposed.id, context);
         }
@@ -234,6 +275,18 @@ fn roles(request: &AssociationRQ) -> BTreeMap<String, RequestorRoles> {
     items.collect()
 }
 
+/// What is agreed on for each class; where a requestor proposes twice, the first stands.
+fn extended(request: &AssociationRQ) -> BTreeMap<&str, Extended> {
+    let mut extended = BTreeMap::new();
+    for item in &request.user_variables {
+        if let UserVariableItem::SopClassExtendedNegotiationSubItem(class, bytes) = item {
+            let class = trimmed(class);
+            extended.entry(class).or_insert_with(|| Extended::of(class, bytes));
+        }
+    }
+    extended
+}
+
 /// Items are answered only where they were sent.
 fn user_items(
     request: &AssociationRQ,
@@ -259,8 +312,8 @@ fn user_items(
             UserVariableItem::SopClassExtendedNegotiationSubItem(class, bytes)
                 if accepted(class) && is_service(trimmed(class)) =>
             {
-                // Relational queries only; no combined date-time, fuzzy or time zone matching (PS3.4 C.5.1.1).
-                let answered = bytes.iter().enumerate().map(|(at, byte)| if at == 0 { *byte & 1 } else { 0 }).collect();
+                let agreed = extended(request).get(trimmed(class)).copied().unwrap_or_default();
+                let answered = agreed.answer(bytes.len());
                 items.push(UserVariableItem::SopClassExtendedNegotiationSubItem(class.clone(), answered));
             }
             UserVariableItem::UserIdentityItem(identity) if identity.positive_response_requested() => {
@@ -517,13 +570,56 @@ mod tests {
         request.user_variables.extend([
             UserVariableItem::Unknown(ITEM_ASYNC_WINDOW, vec![0, 0, 0, 0]),
             UserVariableItem::ScuScpRoleSelectionSubItem(CT.into(), RequestorRoles { scu: false, scp: true }),
-            UserVariableItem::SopClassExtendedNegotiationSubItem(sop_class::STUDY_ROOT_FIND.into(), vec![1, 1, 1]),
+            UserVariableItem::SopClassExtendedNegotiationSubItem(sop_class::STUDY_ROOT_FIND.into(), vec![1, 0, 1]),
         ]);
         let agreed = answer(&request, &acceptor(), 1).expect("accepted");
-        assert!(agreed.contexts[&1].we_request && agreed.contexts[&3].relational);
+        assert!(agreed.contexts[&1].we_request);
+        let negotiated = Extended { relational: true, fuzzy: true, ..Extended::default() };
+        assert_eq!((agreed.contexts[&1].extended, agreed.contexts[&3].extended), (Extended::default(), negotiated));
         assert!(agreed.answer.user_variables.contains(&UserVariableItem::Unknown(ITEM_ASYNC_WINDOW, vec![0, 1, 0, 1])));
         let find =
-            UserVariableItem::SopClassExtendedNegotiationSubItem(sop_class::STUDY_ROOT_FIND.into(), vec![1, 0, 0]);
+            UserVariableItem::SopClassExtendedNegotiationSubItem(sop_class::STUDY_ROOT_FIND.into(), vec![1, 0, 1]);
         assert!(agreed.answer.user_variables.contains(&find));
+    }
+
+    /// Byte by byte: what is proposed and done is agreed on, and nothing else (PS3.4 C.5.1.1).
+    #[test]
+    fn extensions_are_answered_byte_by_byte() {
+        let answered = |class: &str, proposed: &[u8]| {
+            let mut request = request(&[(1, class, &[EXPLICIT_LE])]);
+            let item = UserVariableItem::SopClassExtendedNegotiationSubItem(class.into(), proposed.to_vec());
+            request.user_variables.push(item);
+            let agreed = answer(&request, &acceptor(), 1).expect("accepted");
+            let bytes = agreed.answer.user_variables.iter().find_map(|item| match item {
+                UserVariableItem::SopClassExtendedNegotiationSubItem(_, bytes) => Some(bytes.clone()),
+                _ => None,
+            });
+            (bytes, agreed.contexts[&1].extended)
+        };
+        let all = Extended {
+            relational: true,
+            date_time: true,
+            fuzzy: true,
+            timezone: true,
+            empty_values: true,
+            all_values: true,
+        };
+        for class in [sop_class::STUDY_ROOT_FIND, sop_class::PATIENT_ROOT_FIND, sop_class::PATIENT_STUDY_ONLY_FIND] {
+            assert_eq!(answered(class, &[1; 9]), (Some(vec![1, 1, 1, 1, 0, 1, 1, 0, 0]), all));
+            for byte in 0..7 {
+                let mut proposed = [0; 7];
+                proposed[byte] = 1;
+                let mut done = proposed;
+                done[4] = 0;
+                assert_eq!(answered(class, &proposed).0, Some(done.to_vec()));
+            }
+            assert_eq!(answered(class, &[2, 255]), (Some(vec![0, 0]), Extended::default()), "no value of the standard");
+            assert_eq!(answered(class, &[]).0, Some(Vec::new()));
+        }
+        let relational = Extended { relational: true, ..Extended::default() };
+        for class in [sop_class::STUDY_ROOT_MOVE, sop_class::STUDY_ROOT_GET] {
+            assert_eq!(answered(class, &[1, 1, 1]), (Some(vec![1, 0, 0]), relational));
+        }
+        assert_eq!(answered(CT, &[2, 0, 0, 0, 1]).0, None, "not ours to say");
     }
 }

@@ -4,6 +4,16 @@
 //!   PatientName=DOE*&00081030=&includefield=StudyTime&limit=10&offset=20
 //!   └ key ─────────┘ └ key ──┘ └ wanted, not matched ┘ └ page ─────────┘
 //! ```
+//!
+//! What C-FIND negotiates a web client asks for, or has:
+//!
+//! | | |
+//! |---|---|
+//! | combined date and time | always: ranges of one form of a date and of its time are one range |
+//! | `fuzzymatching=true` | person names by words and sounds too |
+//! | `emptyvaluematching=true` | `""` asks for what has no value |
+//! | `multiplevaluematching=true` | each of several values must be found |
+//! | `TimezoneOffsetFromUTC=+0100` | dates and times of the query and of the answer are in that zone |
 
 use crate::{
     accept::{Accept, Form},
@@ -16,7 +26,7 @@ use crate::{
 use archive_model::{
     DataSet, Element, Tag, Uid, VR, Value,
     json::{key_tag, no_bulk, tag_key, to_json},
-    matching::Pattern,
+    matching::{Meaning, offset_minutes, patterns},
     tags,
 };
 use archive_service::{Find, Freshness, Include, Level, Matches};
@@ -95,9 +105,6 @@ async fn search(
     let mut first = BytesMut::new();
     while first.len() < GATHERED_BYTES && rows.append(&mut first).await? {}
     let mut warnings = Vec::new();
-    if asked.fuzzy {
-        warnings.push("fuzzymatching: names are matched without case and accents, and literally otherwise");
-    }
     // Of an answer that is longer than what is gathered, the end is not known yet: better a warning too many.
     if rows.more || (ours && !rows.ended) {
         warnings.push("there may be more results: ask for them with limit and offset");
@@ -155,6 +162,7 @@ impl Rows {
                 if let Some(url) = retrieve_url(&self.base, self.level, &row) {
                     row.put_text(tags::RETRIEVE_URL, VR::UR, url);
                 }
+                row.put_text(tags::INSTANCE_AVAILABILITY, VR::CS, "ONLINE"); // what is known here can be read
                 out.put_slice(&to_json(&row, &no_bulk));
                 self.sent += 1;
             }
@@ -183,21 +191,28 @@ pub(crate) fn retrieve_url(base: &str, level: Level, row: &DataSet) -> Option<St
 struct Asked {
     find: Find,
     limit: Option<u64>,
-    fuzzy: bool,
 }
 
 impl Asked {
     fn of(level: Level, parameters: &[(String, String)]) -> Result<Self, Problem> {
-        let find = Find { level, keys: DataSet::new(), include: Include::Default, limit: None, offset: 0 };
-        let mut asked = Self { find, limit: None, fuzzy: false };
+        let meaning = Meaning { combined_date_time: true, ..Meaning::default() };
+        let find = Find { level, keys: DataSet::new(), include: Include::Default, limit: None, offset: 0, meaning };
+        let mut asked = Self { find, limit: None };
         let mut wanted = Vec::new();
         for (name, value) in parameters {
             match name.to_ascii_lowercase().as_str() {
                 "accept" | "charset" => {}
                 "limit" => asked.limit = Some(number("limit", value)?),
                 "offset" => asked.find.offset = number("offset", value)?,
-                "fuzzymatching" => asked.fuzzy = truth("fuzzymatching", value)?,
-                "emptyvaluematching" | "multiplevaluematching" => _ = truth(name, value)?,
+                "fuzzymatching" => asked.find.meaning.fuzzy_names = truth("fuzzymatching", value)?,
+                "emptyvaluematching" => asked.find.meaning.empty_values = truth("emptyvaluematching", value)?,
+                "multiplevaluematching" => asked.find.meaning.all_values = truth("multiplevaluematching", value)?,
+                "timezoneoffsetfromutc" | "00080201" if !value.is_empty() => {
+                    // The `+` of an offset that was not percent-encoded is a space by now.
+                    let zone = offset_minutes(&value.replace(' ', "+"));
+                    let bad = || Problem::bad("TimezoneOffsetFromUTC is no offset such as +0100, in a URL %2B0100");
+                    asked.find.meaning.zone_minutes = Some(zone.ok_or_else(bad)?);
+                }
                 "includefield" => wanted.extend(value.split(',').map(str::trim).map(str::to_owned)),
                 _ => put_key(&mut asked.find.keys, &path(name)?, value)?,
             }
@@ -213,9 +228,8 @@ impl Asked {
                 asked.find.keys.put(Element { tag, vr, value: Value::Empty });
             }
         }
-        for key in asked.find.keys.iter() {
-            Pattern::of(key).map_err(|error| Problem::bad(format!("{error}: correct the query parameter")))?;
-        }
+        patterns(&asked.find.keys, &asked.find.meaning)
+            .map_err(|error| Problem::bad(format!("{error}: correct the query parameter")))?;
         Ok(asked)
     }
 
@@ -254,7 +268,7 @@ fn path(name: &str) -> Result<Vec<(Tag, VR)>, Problem> {
         let shown: String = name.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
         Problem::bad(format!(
             "the query parameter {shown} is no attribute: use a keyword such as PatientName, a tag such as 00100010, \
-             or limit, offset, includefield, fuzzymatching"
+             or limit, offset, includefield, fuzzymatching, emptyvaluematching, multiplevaluematching"
         ))
     };
     let step = |text: &&str| {
@@ -264,7 +278,11 @@ fn path(name: &str) -> Result<Vec<(Tag, VR)>, Problem> {
             None => dictionary.by_name(text).map(|entry| (entry.tag(), entry.vr().relaxed())),
         }
     };
-    let path: Vec<(Tag, VR)> = steps.iter().map(step).collect::<Option<_>>().ok_or_else(unknown)?;
+    let mut path: Vec<(Tag, VR)> = steps.iter().map(step).collect::<Option<_>>().ok_or_else(unknown)?;
+    // No dictionary knows a private attribute: what has one below it is a sequence.
+    if let Some((_, above)) = path.split_last_mut() {
+        above.iter_mut().filter(|(tag, _)| tag.group() % 2 == 1).for_each(|(_, vr)| *vr = VR::SQ);
+    }
     match path.split_last() {
         Some((_, above)) if above.iter().any(|(_, vr)| *vr != VR::SQ) => {
             Err(Problem::bad("an attribute path leads through what is no sequence: put a dot only behind a sequence"))
@@ -338,6 +356,32 @@ mod tests {
     }
 
     #[test]
+    fn what_c_find_negotiates_is_asked_for() {
+        let meaning = |query: &str| asked(query).expect("a query").find.meaning;
+        let plain = Meaning { combined_date_time: true, ..Meaning::default() };
+        assert_eq!(meaning("PatientID=7"), plain);
+        assert_eq!(meaning("fuzzymatching=true"), Meaning { fuzzy_names: true, ..plain });
+        assert_eq!(meaning("emptyvaluematching=true&fuzzymatching=false"), Meaning { empty_values: true, ..plain });
+        assert_eq!(meaning("multiplevaluematching=true"), Meaning { all_values: true, ..plain });
+        for query in ["TimezoneOffsetFromUTC=-0330", "00080201=-0330"] {
+            assert_eq!(meaning(query), Meaning { zone_minutes: Some(-210), ..plain });
+        }
+        for query in ["TimezoneOffsetFromUTC=+0100", "TimezoneOffsetFromUTC=%2B0100"] {
+            assert_eq!(meaning(query), Meaning { zone_minutes: Some(60), ..plain });
+        }
+        assert_eq!(meaning("includefield=TimezoneOffsetFromUTC"), plain);
+        let night = asked("StudyDate=20200101-20200102&StudyTime=2200-0200");
+        assert!(night.is_ok(), "one range of moments");
+    }
+
+    #[test]
+    fn a_private_sequence_is_known_by_its_path() {
+        let asked = asked("00111010.00111011=x").expect("a query");
+        let items = asked.find.keys.items(Tag(0x0011, 0x1010));
+        assert_eq!(items[0].text(Tag(0x0011, 0x1011)), Some("x"));
+    }
+
+    #[test]
     fn a_wrong_query_is_refused_with_what_to_do_and_without_its_values() {
         for query in [
             "Nonsense=SECRET",
@@ -345,6 +389,9 @@ mod tests {
             "limit=SECRET",
             "offset=18446744073709551616",
             "fuzzymatching=SECRET",
+            "emptyvaluematching=SECRET",
+            "TimezoneOffsetFromUTC=SECRET",
+            "StudyTime=2200-0200",
             "StudyDate=SECRET",
             "Rows=SECRET",
             "RequestAttributesSequence=SECRET",

@@ -2,7 +2,7 @@
 //! says what to do; none says a value that was sent.
 
 use archive_model::Invalid;
-use archive_service::{ConvertError, QueryError, ReadError, RecordError, StoreError};
+use archive_service::{CatalogError, ConvertError, QueryError, ReadError, RecordError, StoreError};
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -53,6 +53,9 @@ impl From<QueryError> for Problem {
         let status = match &error {
             QueryError::Invalid { .. } => StatusCode::BAD_REQUEST,
             QueryError::NoQuorum | QueryError::Starting | QueryError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            QueryError::Failed(cause @ CatalogError::TooManyHeaders { .. }) => {
+                return Self::new(StatusCode::PAYLOAD_TOO_LARGE, cause.to_string());
+            }
             QueryError::Failed(cause) => {
                 tracing::error!(%cause, "read the catalogue for a request");
                 StatusCode::INTERNAL_SERVER_ERROR

@@ -241,6 +241,42 @@ async fn what_is_stored_is_found_and_comes_back_byte_for_byte() {
     assert_eq!(again.status, StatusCode::NOT_MODIFIED);
 }
 
+/// Fuzzy, empty and header keys, as web clients ask for them; a warning is an admission that is not needed any more.
+#[tokio::test]
+async fn clients_choose_how_their_keys_are_read() {
+    let face = Face::new();
+    let named = |study: &str, name: &str| {
+        let data = data_set(study, &format!("{study}.2"), name, 1);
+        [write_file_meta(CLASS, &format!("{study}.2"), EXPLICIT, None), data].concat()
+    };
+    let files = [named("1.2.3", "MEYER^JOSEF"), named("1.2.4", "DOE^JANE"), named("1.2.5", "")];
+    assert_eq!(face.store("/dicom-web/studies", &files).await.status, StatusCode::OK);
+    let found = async |query: &str| {
+        let answer = face.get(&format!("/dicom-web/studies?{query}"), &[]).await;
+        assert_eq!(answer.status, StatusCode::OK, "{query}: {:?}", answer.body);
+        let warned = answer.headers.get_all(header::WARNING).iter().count();
+        let rows = answer.json();
+        let uids = rows.as_array().unwrap().iter().map(|row| row["0020000D"]["Value"][0].as_str().unwrap().to_owned());
+        let mut uids: Vec<String> = uids.collect();
+        uids.sort();
+        (uids.join(" "), warned)
+    };
+    let answer = |uids: &str| (uids.to_owned(), 0);
+    assert_eq!(found("PatientName=maier&fuzzymatching=true").await, answer("1.2.3"));
+    assert_eq!(found("PatientName=jo+meir&fuzzymatching=true").await, answer("1.2.3"));
+    assert_eq!(found("PatientName=maier").await, answer(""));
+    assert_eq!(found("PatientName=%22%22&emptyvaluematching=true").await, answer("1.2.5"));
+    assert_eq!(found("PatientName=%22%22").await, answer(""));
+    // Not in the index: the header says it.
+    assert_eq!(found("SamplesPerPixel=1").await, answer("1.2.3 1.2.4 1.2.5"));
+    assert_eq!(found("SamplesPerPixel=3").await, answer(""));
+    assert_eq!(found("includefield=SamplesPerPixel&PatientID=7").await, answer("1.2.3 1.2.4 1.2.5"));
+    let row = face.get("/dicom-web/studies?SamplesPerPixel=1&limit=1", &[]).await.json();
+    assert_eq!((&row[0]["00280002"]["Value"][0], &row[0]["00080056"]["Value"][0]), (&1.into(), &"ONLINE".into()));
+    // Of a level below: neither matched nor returned, which is said.
+    assert_eq!(found("SeriesDescription=x").await, ("1.2.3 1.2.4 1.2.5".to_owned(), 1));
+}
+
 #[tokio::test]
 async fn metadata_names_bulk_values_that_can_be_fetched_whole_and_in_part() {
     let face = Face::new();

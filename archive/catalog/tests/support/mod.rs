@@ -6,7 +6,7 @@ use archive_catalog::{
     BlockPart, Catalog, CatalogOptions, Command, Find, Include, InstanceHead, Level, Outcome, Protocol, Search, Source,
     UploadId, instance_head, sabotage::Sabotage,
 };
-use archive_model::{DataSet, Element, Scanned, Tag, VR, Value, tags};
+use archive_model::{DataSet, Element, Scanned, Tag, VR, Value, matching::Meaning, tags};
 use raft_types::{Committed, CommittedEntry, GroupId, LogPosition, StateMachine, Versioned};
 use std::collections::BTreeMap;
 
@@ -24,8 +24,11 @@ impl Bench {
 
     /// One with a bug on purpose.
     pub(crate) fn with(sabotage: Option<Sabotage>) -> Self {
+        Self::of(CatalogOptions { sabotage, ..CatalogOptions::default() })
+    }
+
+    pub(crate) fn of(options: CatalogOptions) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let options = CatalogOptions { sabotage, ..CatalogOptions::default() };
         let catalog = Catalog::open(folder.path(), options).expect("a catalogue");
         Self { catalog, folder, ends: BTreeMap::new() }
     }
@@ -139,7 +142,8 @@ pub(crate) fn head(header: &DataSet, length_bytes: u64, content: u8) -> Instance
 
 /// Everything at `level` that matches `keys`.
 pub(crate) fn query(level: Level, keys: &[Element]) -> Find {
-    Find { level, keys: keys.iter().cloned().collect(), include: Include::Requested, limit: None, offset: 0 }
+    let meaning = Meaning { empty_values: true, ..Meaning::default() };
+    Find { level, keys: keys.iter().cloned().collect(), include: Include::Requested, limit: None, offset: 0, meaning }
 }
 
 /// A key that asks for an attribute.

@@ -175,10 +175,19 @@ async fn a_find_that_is_cancelled_ends_with_fe00() {
     }
     requestor.release().await;
     let class = sop_class::STUDY_ROOT_FIND;
+    let mut images = identifier("IMAGE");
+    images.put_text(tags::SERIES_INSTANCE_UID, VR::UI, SERIES);
+    // What only headers know, and none of them has: the cancel is heard while nothing is answered.
+    let mut headers = identifier("STUDY");
+    headers.put_text(tags::KVP, VR::DS, "80");
+    for keys in [images, headers] {
+        cancelled(&face, class, &keys).await;
+    }
+}
+
+async fn cancelled(face: &Face, class: &str, keys: &DataSet) {
     let mut requestor = face.connect(&[Proposal::new(class, &[IMPLICIT])]).await.unwrap();
-    let mut keys = identifier("IMAGE");
-    keys.put_text(tags::SERIES_INSTANCE_UID, VR::UI, SERIES);
-    let bytes = write_data_set(&keys, transfer_syntax(IMPLICIT).encoding);
+    let bytes = write_data_set(keys, transfer_syntax(IMPLICIT).encoding);
     // Both in one write: the cancel is there before the first answer is.
     let mut out = Vec::new();
     let set = archive_model::write_command_set(&command::query_request(field::FIND_RQ, 7, class));
