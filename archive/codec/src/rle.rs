@@ -37,7 +37,7 @@ impl Coder for Rle {
         for plane in 0..samples * bytes {
             let start = number(4 + plane * 4);
             let next = if plane + 1 < samples * bytes { number(8 + plane * 4) } else { stream.len() };
-            if start != end && (start < end || plane == 0) {
+            if start != end {
                 return Err(refused("the segments of the RLE header are out of order"));
             }
             let segment = stream.get(start..next).ok_or_else(|| refused("a segment lies outside of the RLE stream"))?;

@@ -1,9 +1,10 @@
-//! From one uncompressed encoding of a data set to another, element by element, while the bytes come.
+//! From one encoding of a data set to another uncompressed one, element by element, while the bytes come.
 //!
 //! ```text
 //!   bytes ─► (inflate) ─► header ─► header in the other encoding
-//!                         value  ─► the same bytes; from big endian the words are turned
+//!                         value  ─► the same bytes; between big and little endian the words are turned
 //!                         sequence, item ─► of undefined length: what is inside grows or shrinks
+//!                         encapsulated pixel data ─► a header of the native length; whoever drives gives the frames
 //! ```
 //!
 //! Nothing is decoded, so that text of any character set, odd numbers and unknown elements stay what they were. What
@@ -15,8 +16,9 @@ use crate::scanner::{
     Coding, Header, ITEM, ITEM_END, Parsed, SEQUENCE_END, UNDEFINED, dictionary_vr, is_long, is_plausible, is_text,
     number_bytes, parse_header, word_bytes,
 };
-use crate::{Encoding, Limits, Tag, VR, tags, transfer_syntax};
+use crate::{Encoding, Limits, PixelCoding, Tag, VR, tags, transfer_syntax};
 use flate2::{Decompress, FlushDecompress, Status};
+use std::collections::VecDeque;
 
 /// Implicit VR Little Endian: every peer knows it (PS3.5 §10.1).
 pub const IMPLICIT_LE: &str = "1.2.840.10008.1.2";
@@ -31,14 +33,57 @@ const WINDOW_BYTES: usize = 32 << 10;
 /// What a length of 2 bytes can say, rounded down to even.
 const SHORT_BYTES_MAX: u32 = 65_534;
 
+/// What can be written.
+const TARGETS: [&str; 3] = [IMPLICIT_LE, EXPLICIT_LE, EXPLICIT_BE];
+
 /// Whether what is in `from` can be written in `to`. A list of what is known to be right, not of what is known to be
 /// wrong: in a private syntax, in one that is no syntax of files, or where the pixels are elsewhere, the elements may
 /// be plain and the pixels something else.
 #[must_use]
 pub fn can_recode(from: &str, to: &str) -> bool {
     let from = transfer_syntax(from).uid;
-    [IMPLICIT_LE, EXPLICIT_LE, DEFLATED_LE, EXPLICIT_BE].contains(&from) && [IMPLICIT_LE, EXPLICIT_LE].contains(&to)
+    [IMPLICIT_LE, EXPLICIT_LE, DEFLATED_LE, EXPLICIT_BE].contains(&from) && TARGETS.contains(&to)
 }
+
+/// Whether what is in `from` can be written in `to` by who has a decoder for its frames. Of videos and of the extensions
+/// of JPEG 2000 Part 2 nobody has one.
+#[must_use]
+pub fn can_decode(from: &str, to: &str) -> bool {
+    let from = transfer_syntax(from);
+    let coded = match from.pixel {
+        PixelCoding::Rle
+        | PixelCoding::Jpeg
+        | PixelCoding::JpegLs
+        | PixelCoding::Htj2k
+        | PixelCoding::JpegXl
+        | PixelCoding::DeflatedFrame => true,
+        PixelCoding::Jpeg2000 => !["1.2.840.10008.1.2.4.92", "1.2.840.10008.1.2.4.93"].contains(&from.uid),
+        PixelCoding::Native => from.encapsulated,
+        PixelCoding::NativeSwapped
+        | PixelCoding::Jpip
+        | PixelCoding::Mpeg2
+        | PixelCoding::H264
+        | PixelCoding::H265
+        | PixelCoding::Unknown => false,
+    };
+    coded && TARGETS.contains(&to)
+}
+
+/// What becomes of encapsulated pixel data, once its frames are decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NativePixels {
+    /// Bytes of all frames, without a pad byte.
+    pub length: u32,
+    /// Bits Allocated (0028,0100): up to 8 the value is OB, else OW.
+    pub allocated: u8,
+    /// Photometric Interpretation (0028,0004), where it becomes another.
+    pub photometric: Option<&'static str>,
+    /// Planar Configuration (0028,0006), where there are several samples.
+    pub planar: Option<bool>,
+}
+
+/// Elements that only encapsulated pixel data has (PS3.5 §A.4): offsets, lengths, and the length of all.
+const OF_FRAGMENTS: [Tag; 3] = [Tag(0x7FE0, 0x0001), Tag(0x7FE0, 0x0002), Tag(0x7FE0, 0x0003)];
 
 /// Why a data set cannot be written in another encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +100,7 @@ pub struct RecodeError {
 /// Recodes one data set, in pieces of any size.
 #[derive(Debug)]
 pub struct Recoder {
-    explicit: bool,
+    to: Coding,
     inflate: Option<(Decompress, bool)>,
     levels: Vec<Level>,
     levels_max: usize,
@@ -66,6 +111,11 @@ pub struct Recoder {
     last: Option<Tag>,
     /// The value before had an odd length.
     odd: bool,
+    /// What the pixel data becomes, while it has not come.
+    native: Option<NativePixels>,
+    /// Values of the data set itself that become others, in order of their tags, and which they all are.
+    changes: VecDeque<(Tag, VR, Vec<u8>)>,
+    changed: Vec<Tag>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +133,10 @@ enum State {
     Header,
     Value { tag: Tag, left: u32, word: Word, pad: Option<u8> },
     Dropped { left: u32 },
+    /// The frames are to be given.
+    Frames { left: u32, word: Word, pad: Option<u8> },
+    /// Items of fragments are passed over, by whose headers; `left` of the one that is being passed.
+    Items { left: u32 },
 }
 
 /// A word that is being turned.
@@ -97,13 +151,33 @@ impl Recoder {
     /// From `from` to `to`; `None` where [`can_recode`] says no.
     #[must_use]
     pub fn new(from: &str, to: &str, limits: &Limits) -> Option<Self> {
-        if !can_recode(from, to) {
-            return None;
+        can_recode(from, to).then(|| Self::of(from, to, limits))
+    }
+
+    /// From `from` to `to`, where the frames are decoded by somebody else: then `pixels` says what they become. Without it
+    /// the data set is one that has no pixel data. `None` where [`can_decode`] says no.
+    #[must_use]
+    pub fn decoding(from: &str, to: &str, pixels: Option<NativePixels>, limits: &Limits) -> Option<Self> {
+        let mut recoder = can_decode(from, to).then(|| Self::of(from, to, limits))?;
+        if let Some(pixels) = pixels {
+            let photometric = pixels.photometric.map(|term| {
+                let mut value = term.as_bytes().to_vec();
+                value.extend((value.len() % 2 == 1).then_some(b' '));
+                (tags::PHOTOMETRIC_INTERPRETATION, VR::CS, value)
+            });
+            let planar = pixels.planar.map(|planar| (tags::PLANAR_CONFIGURATION, VR::US, vec![u8::from(planar), 0]));
+            recoder.changes = photometric.into_iter().chain(planar).collect();
+            recoder.changed = recoder.changes.iter().map(|(tag, ..)| *tag).collect();
+            recoder.native = Some(pixels);
         }
+        Some(recoder)
+    }
+
+    fn of(from: &str, to: &str, limits: &Limits) -> Self {
         let from = transfer_syntax(from);
         let coding = Coding::of(from.encoding);
-        Some(Self {
-            explicit: transfer_syntax(to).encoding == Encoding::ExplicitLe,
+        Self {
+            to: Coding::of(transfer_syntax(to).encoding),
             inflate: from.deflated.then(|| (Decompress::new(false), false)),
             levels: vec![Level { end: None, coding, sequence: false, signed: false }],
             levels_max: limits.depth_max.saturating_mul(2).saturating_add(1),
@@ -113,7 +187,54 @@ impl Recoder {
             held_bytes: 0,
             last: None,
             odd: false,
-        })
+            native: None,
+            changes: VecDeque::new(),
+            changed: Vec::new(),
+        }
+    }
+
+    /// Whether the header of the pixel data was written and the frames are to be given next, by [`Recoder::frame`]. What
+    /// was pushed after that header is disregarded: go on with the bytes from where [`Recoder::resume`] says.
+    #[must_use]
+    pub fn wants_frames(&self) -> bool {
+        matches!(self.state, State::Frames { .. })
+    }
+
+    /// Takes bytes of native frames, little endian.
+    ///
+    /// # Errors
+    /// When they are more than was said, or nobody asked for them.
+    pub fn frame(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), RecodeError> {
+        let State::Frames { left, mut word, pad } = self.state else {
+            return Err(self.error("frames where none were asked for"));
+        };
+        let rest = u32::try_from(bytes.len()).ok().and_then(|count| left.checked_sub(count));
+        let left = rest.ok_or_else(|| self.error("more frames than the pixel data has"))?;
+        word.put(bytes, out);
+        self.state = State::Frames { left, word, pad };
+        Ok(())
+    }
+
+    /// As if all frames had been given: for a trial that only wants to know what is before and behind them.
+    pub fn pass_frames(&mut self) {
+        if let State::Frames { left, .. } = &mut self.state {
+            *left = 0;
+        }
+    }
+
+    /// All frames were given; what is pushed next are the bytes of the data set from `position`, where the header of an
+    /// item or the delimiter of the pixel data stands.
+    ///
+    /// # Errors
+    /// When frames are missing.
+    pub fn resume(&mut self, position: u64, out: &mut Vec<u8>) -> Result<(), RecodeError> {
+        let State::Frames { left: 0, pad, .. } = self.state else {
+            return Err(self.error("fewer frames than the pixel data has"));
+        };
+        out.extend(pad);
+        self.state = State::Items { left: 0 };
+        self.position = position;
+        Ok(())
     }
 
     /// Takes the next bytes and appends what they become to `out`.
@@ -147,6 +268,9 @@ impl Recoder {
     /// When it is not.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), RecodeError> {
         self.settle(out)?;
+        if self.native.is_some() {
+            return Err(self.error("the data set has no pixel data"));
+        }
         let whole = self.inflate.as_ref().is_none_or(|(_, ended)| *ended);
         if !whole || self.levels.len() != 1 || self.held_bytes > 0 || !matches!(self.state, State::Header) {
             return Err(self.error("the data set ends inside of an element"));
@@ -166,10 +290,17 @@ impl Recoder {
     fn feed(&mut self, mut piece: &[u8], out: &mut Vec<u8>) -> Result<(), RecodeError> {
         loop {
             self.settle(out)?;
-            if piece.is_empty() {
+            if piece.is_empty() || self.wants_frames() {
                 return Ok(());
             }
             let taken = match self.state {
+                State::Frames { .. } => 0,
+                State::Items { left: 0 } => self.header(piece, out)?,
+                State::Items { left } => {
+                    let count = piece.len().min(left as usize);
+                    self.state = State::Items { left: left - count as u32 };
+                    count
+                }
                 State::Dropped { left } => {
                     let count = piece.len().min(left as usize);
                     self.state = State::Dropped { left: left - count as u32 };
@@ -201,7 +332,7 @@ impl Recoder {
                 self.state = State::Header;
             }
             State::Dropped { left: 0 } => self.state = State::Header,
-            State::Value { .. } | State::Dropped { .. } | State::Header => {}
+            State::Value { .. } | State::Dropped { .. } | State::Header | State::Frames { .. } | State::Items { .. } => {}
         }
         if !matches!(self.state, State::Header) || self.held_bytes > 0 {
             return Ok(());
@@ -221,7 +352,7 @@ impl Recoder {
     fn close(&mut self, out: &mut Vec<u8>) {
         let delimiter = if self.level().sequence { SEQUENCE_END } else { ITEM_END };
         self.levels.pop();
-        put(out, delimiter, None, 0);
+        self.put(out, delimiter, None, 0);
         self.odd = false;
     }
 
@@ -268,6 +399,14 @@ impl Recoder {
     }
 
     fn element(&mut self, header: Header, begins: u64, out: &mut Vec<u8>) -> Result<(), RecodeError> {
+        if matches!(self.state, State::Items { .. }) {
+            self.state = match header {
+                Header { tag: ITEM, length, .. } if length != UNDEFINED => State::Items { left: length },
+                Header { tag: SEQUENCE_END, .. } => State::Header,
+                _ => return Err(self.error("the fragments are out of order")),
+            };
+            return Ok(());
+        }
         let level = self.level();
         match (header.tag, level.sequence) {
             (ITEM, true) => return self.open(header, begins, Level { sequence: false, ..level }, out),
@@ -292,6 +431,9 @@ impl Recoder {
             self.state = State::Dropped { left: length };
             return Ok(());
         }
+        if self.levels.len() == 1 && self.replaced(tag, length, out) {
+            return Ok(());
+        }
         if written.is_none() && level.coding.big {
             return Err(self.error("without a VR the words of a big endian value are unknown"));
         }
@@ -299,6 +441,13 @@ impl Recoder {
         if length == UNDEFINED || vr == VR::SQ {
             // PS3.5 §6.2.2: UN of undefined length is a sequence in implicit little endian, whatever surrounds it.
             let coding = if written == Some(VR::UN) { Coding::IMPLICIT } else { level.coding };
+            if tag == tags::PIXEL_DATA
+                && self.levels.len() == 1
+                && let Some(pixels) = self.native.take()
+            {
+                self.begin_frames(&pixels, out);
+                return Ok(());
+            }
             let pixels = [tags::PIXEL_DATA, tags::FLOAT_PIXEL_DATA, tags::DOUBLE_FLOAT_PIXEL_DATA].contains(&tag);
             if pixels || (vr != VR::SQ && (vr != VR::UN && (written.is_some() || word_bytes(vr) > 1 || vr == VR::OB))) {
                 return Err(self.error("its pixel data is encapsulated"));
@@ -306,7 +455,7 @@ impl Recoder {
             return self.open(header, begins, Level { sequence: true, coding, ..level }, out);
         }
         let size = match vr {
-            _ if !level.coding.big => 1,
+            _ if level.coding.big == self.to.big => 1,
             // Two numbers of 2 bytes.
             VR::AT => 2,
             vr => number_bytes(vr).max(word_bytes(vr)),
@@ -317,8 +466,8 @@ impl Recoder {
         self.odd = length % 2 == 1;
         let pad = self.odd.then_some(if is_text(vr) && vr != VR::UI { b' ' } else { 0 });
         let vr = if length > SHORT_BYTES_MAX && !is_long(vr) { VR::UN } else { vr };
-        put(out, tag, self.explicit.then_some(vr), length + u32::from(self.odd));
-        self.state = State::Value { tag, left: length, word: Word { bytes: [0; 8], held: 0, size }, pad };
+        self.put(out, tag, Some(vr), length + u32::from(self.odd));
+        self.state = State::Value { tag, left: length, word: Word::of(size), pad };
         Ok(())
     }
 
@@ -328,12 +477,60 @@ impl Recoder {
         }
         let end = (header.length != UNDEFINED).then(|| begins + u64::from(header.length));
         self.levels.push(Level { end, ..level });
-        put(out, header.tag, (self.explicit && level.sequence).then_some(VR::SQ), UNDEFINED);
+        self.put(out, header.tag, level.sequence.then_some(VR::SQ), UNDEFINED);
         Ok(())
+    }
+
+    /// Writes the values that become others before `tag`, or in its place. Whether `tag` is one whose own value goes.
+    fn replaced(&mut self, tag: Tag, length: u32, out: &mut Vec<u8>) -> bool {
+        while let Some((changed, vr, value)) = self.changes.pop_front_if(|(changed, ..)| *changed <= tag) {
+            self.put(out, changed, Some(vr), value.len() as u32);
+            Word::of(if self.to.big { number_bytes(vr) } else { 1 }).put(&value, out);
+        }
+        let goes = self.changed.contains(&tag) || (!self.changed.is_empty() || self.native.is_some()) && OF_FRAGMENTS.contains(&tag);
+        if goes && length != UNDEFINED {
+            self.state = State::Dropped { left: length };
+            self.odd = length % 2 == 1;
+        }
+        goes && length != UNDEFINED
+    }
+
+    fn begin_frames(&mut self, pixels: &NativePixels, out: &mut Vec<u8>) {
+        let NativePixels { length, allocated, .. } = *pixels;
+        let (vr, size) = if allocated <= 8 { (VR::OB, 1) } else { (VR::OW, 2) };
+        let pad = (length % 2 == 1).then_some(0);
+        self.put(out, tags::PIXEL_DATA, Some(vr), length + length % 2);
+        self.state = State::Frames { left: length, word: Word::of(if self.to.big { size } else { 1 }), pad };
+    }
+
+    /// A header as the target has it.
+    fn put(&self, out: &mut Vec<u8>, Tag(group, element): Tag, vr: Option<VR>, length: u32) {
+        let big = self.to.big;
+        let short = |number: u16| if big { number.to_be_bytes() } else { number.to_le_bytes() };
+        let long = |number: u32| if big { number.to_be_bytes() } else { number.to_le_bytes() };
+        out.extend(short(group));
+        out.extend(short(element));
+        match vr.filter(|_| self.to.explicit) {
+            None => out.extend(long(length)),
+            Some(vr) => {
+                out.extend(vr.to_bytes());
+                match u16::try_from(length) {
+                    Ok(length) if !is_long(vr) => out.extend(short(length)),
+                    _ => {
+                        out.extend([0, 0]);
+                        out.extend(long(length));
+                    }
+                }
+            }
+        }
     }
 }
 
 impl Word {
+    fn of(size: usize) -> Self {
+        Self { bytes: [0; 8], held: 0, size }
+    }
+
     fn put(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         if self.size <= 1 {
             out.extend_from_slice(bytes);
@@ -345,25 +542,6 @@ impl Word {
             if self.held == self.size {
                 out.extend(self.bytes[..self.size].iter().rev());
                 self.held = 0;
-            }
-        }
-    }
-}
-
-/// A header in little endian.
-fn put(out: &mut Vec<u8>, Tag(group, element): Tag, vr: Option<VR>, length: u32) {
-    out.extend(group.to_le_bytes());
-    out.extend(element.to_le_bytes());
-    match vr {
-        None => out.extend(length.to_le_bytes()),
-        Some(vr) => {
-            out.extend(vr.to_bytes());
-            match u16::try_from(length) {
-                Ok(length) if !is_long(vr) => out.extend(length.to_le_bytes()),
-                _ => {
-                    out.extend([0, 0]);
-                    out.extend(length.to_le_bytes());
-                }
             }
         }
     }
@@ -428,7 +606,7 @@ mod tests {
             (DEFLATED_LE, deflated(&explicit)),
         ];
         for (from, bytes) in sources {
-            for to in [IMPLICIT_LE, EXPLICIT_LE] {
+            for to in TARGETS {
                 let whole = recode(&bytes, from, to, usize::MAX).unwrap();
                 assert_eq!(
                     read_data_set(&whole, &transfer_syntax(to), &Limits::default()).unwrap(),
@@ -447,7 +625,10 @@ mod tests {
         let plain = [IMPLICIT_LE, EXPLICIT_LE, DEFLATED_LE, EXPLICIT_BE];
         for row in TRANSFER_SYNTAXES {
             assert_eq!(can_recode(row.uid, EXPLICIT_LE), plain.contains(&row.uid), "{}", row.name);
-            assert_eq!(can_recode(EXPLICIT_LE, row.uid), plain[..2].contains(&row.uid), "{}", row.name);
+            assert_eq!(can_recode(EXPLICIT_LE, row.uid), TARGETS.contains(&row.uid), "{}", row.name);
+            let coded = row.encapsulated && !row.pixel.is_video() && !row.name.contains("Part 2");
+            assert_eq!(can_decode(row.uid, IMPLICIT_LE), coded, "{}", row.name);
+            assert!(!can_decode("1.2.840.10008.1.2.5", row.uid) || TARGETS.contains(&row.uid), "{}", row.name);
         }
         assert!(!can_recode("1.2.276.0.7230010.3.1.99", EXPLICIT_LE), "not in the table");
     }
@@ -498,6 +679,64 @@ mod tests {
         assert!(recode(b"\0\x28\0\x10US\0\x03abc", EXPLICIT_BE, EXPLICIT_LE, 99).is_err(), "half a word");
     }
 
+    /// Elements, encapsulated pixel data of two fragments, and an element behind it.
+    fn encapsulated() -> (Vec<u8>, usize) {
+        let mut bytes = b"\x08\0\x60\0CS\x02\0OT\x28\0\x02\0US\x02\0\x03\0\x28\0\x04\0CS\x0C\0YBR_FULL_422\x28\0\x10\0US\x02\0\x02\0\xE0\x7F\x01\0OV\0\0\x08\0\0\0\0\0\0\0\0\0\0\0\xE0\x7F\x02\0OV\0\0\x08\0\0\0\x02\0\0\0\0\0\0\0".to_vec();
+        bytes.extend(b"\xE0\x7F\x10\0OB\0\0\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\0\0\0\0\xFE\xFF\0\xE0\x04\0\0\0\xFE\xFF\xDD\xE0");
+        let last = bytes.len();
+        bytes.extend(b"\xFE\xFF\0\xE0\x02\0\0\0\xAA\xBB\xFE\xFF\xDD\xE0\0\0\0\0\xFC\xFF\xFC\xFFOB\0\0\x02\0\0\0\0\0");
+        (bytes, last)
+    }
+
+    fn decoded(to: &str, pixels: NativePixels, frames: &[u8], step: usize) -> Result<Vec<u8>, RecodeError> {
+        let (bytes, last) = encapsulated();
+        let from = "1.2.840.10008.1.2.4.50";
+        let mut recoder = Recoder::decoding(from, to, Some(pixels), &Limits::default()).unwrap();
+        let mut out = Vec::new();
+        for piece in bytes[..last].chunks(step) {
+            recoder.push(piece, &mut out)?;
+        }
+        assert!(recoder.wants_frames());
+        for piece in frames.chunks(3) {
+            recoder.frame(piece, &mut out)?;
+        }
+        recoder.resume(last as u64, &mut out)?;
+        for piece in bytes[last..].chunks(step) {
+            recoder.push(piece, &mut out)?;
+        }
+        recoder.finish(&mut out)?;
+        Ok(out)
+    }
+
+    #[test]
+    fn encapsulated_pixel_data_becomes_native_and_the_attributes_follow() {
+        let pixels = NativePixels { length: 5, allocated: 8, photometric: Some("RGB"), planar: Some(false) };
+        let explicit = b"\x08\0\x60\0CS\x02\0OT\x28\0\x02\0US\x02\0\x03\0\x28\0\x04\0CS\x04\0RGB \x28\0\x06\0US\x02\0\0\0\x28\0\x10\0US\x02\0\x02\0\xE0\x7F\x10\0OB\0\0\x06\0\0\0\x01\x02\x03\x04\x05\0\xFC\xFF\xFC\xFFOB\0\0\x02\0\0\0\0\0";
+        for step in [1, 7, 1000] {
+            assert_eq!(decoded(EXPLICIT_LE, pixels.clone(), &[1, 2, 3, 4, 5], step).unwrap(), explicit);
+        }
+        assert!(decoded(EXPLICIT_LE, pixels.clone(), &[1, 2, 3, 4], 9).is_err(), "too few");
+        assert!(decoded(EXPLICIT_LE, pixels.clone(), &[1; 6], 9).is_err(), "too many");
+        // Words are turned for big endian, bytes are not.
+        let big = decoded(EXPLICIT_BE, pixels.clone(), &[1, 2, 3, 4, 5], 9).unwrap();
+        assert!(big.starts_with(b"\0\x08\0\x60CS\0\x02OT\0\x28\0\x02US\0\x02\0\x03\0\x28\0\x04CS\0\x04RGB \0\x28\0\x06US\0\x02\0\0\0\x28\0\x10US\0\x02\0\x02\x7F\xE0\0\x10OB\0\0\0\0\0\x06\x01\x02\x03\x04\x05\0"));
+        let words = NativePixels { length: 4, allocated: 16, photometric: None, planar: None };
+        let big = decoded(EXPLICIT_BE, words.clone(), &[1, 2, 3, 4], 9).unwrap();
+        assert!(big.windows(16).any(|bytes| bytes == b"\x7F\xE0\0\x10OW\0\0\0\0\0\x04\x02\x01\x04\x03"));
+        let implicit = decoded(IMPLICIT_LE, words, &[1, 2, 3, 4], 9).unwrap();
+        assert!(implicit.windows(12).any(|bytes| bytes == b"\xE0\x7F\x10\0\x04\0\0\0\x01\x02\x03\x04"));
+        assert!(!implicit.windows(4).any(|bytes| bytes == b"\xE0\x7F\x01\0"), "offsets of fragments that are gone");
+    }
+
+    #[test]
+    fn a_data_set_without_the_pixel_data_that_was_promised_is_an_error() {
+        let pixels = NativePixels { length: 4, allocated: 8, photometric: None, planar: None };
+        let mut recoder = Recoder::decoding("1.2.840.10008.1.2.5", EXPLICIT_LE, Some(pixels), &Limits::default()).unwrap();
+        let mut out = Vec::new();
+        recoder.push(b"\x08\0\x60\0CS\x02\0OT", &mut out).unwrap();
+        assert!(recoder.finish(&mut out).is_err());
+    }
+
     #[test]
     fn an_unknown_sequence_is_written_as_one() {
         let bytes = b"\x29\0\x10\x10UN\0\0\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\x0A\0\0\0\x08\0\x60\0\x02\0\0\0MR\xFE\xFF\xDD\xE0\0\0\0\0";
@@ -510,6 +749,7 @@ mod tests {
         fn no_bytes_break_it(bytes in proptest::collection::vec(any::<u8>(), 0..200), step in 1_usize..50) {
             for from in [IMPLICIT_LE, EXPLICIT_LE, DEFLATED_LE, EXPLICIT_BE] {
                 let _ = recode(&bytes, from, EXPLICIT_LE, step);
+                let _ = recode(&bytes, from, EXPLICIT_BE, step);
             }
         }
     }

@@ -109,6 +109,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
         ingest_bytes_max: settings.ingest_bytes,
         read_bytes_max: settings.read_bytes,
         queries_max: size(settings.queries),
+        codec: settings.codec.clone(),
         limits: settings.limits.clone(),
         ..ServiceSettings::default()
     };

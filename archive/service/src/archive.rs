@@ -2,7 +2,7 @@
 
 use crate::{
     ClusterStatus, Ingest, InstanceRow, Offer, Reading, RemoteAe, ServiceSettings, StoreError, Stored,
-    memory::IngestMemory, metrics::Metrics,
+    codec::Codec, memory::IngestMemory, metrics::Metrics,
 };
 use archive_catalog::{Admission, Catalog};
 use archive_model::{AeTitle, Limits, Uid};
@@ -30,6 +30,7 @@ struct Inner {
     settings: ServiceSettings,
     ingest_memory: IngestMemory,
     read_budget: ByteBudget,
+    codec: Codec,
     queries: Arc<Semaphore>,
     look_ups: Arc<Semaphore>,
     metrics: Metrics,
@@ -47,6 +48,7 @@ impl Archive {
         settings: ServiceSettings,
         registry: &prometheus::Registry,
     ) -> Self {
+        let metrics = Metrics::new(registry);
         let inner = Inner {
             catalog,
             log,
@@ -55,8 +57,9 @@ impl Archive {
             read_budget: ByteBudget::new(settings.read_bytes_max),
             queries: Arc::new(Semaphore::new(settings.queries_max.max(1))),
             look_ups: Arc::new(Semaphore::new(settings.queries_max.max(1))),
+            codec: Codec::new(settings.codec.clone(), metrics.clone()),
             settings,
-            metrics: Metrics::new(registry),
+            metrics,
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
         };
@@ -136,6 +139,7 @@ impl Archive {
         self.inner.look_ups.close();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+        self.inner.codec.close();
     }
 
     pub(crate) fn catalog(&self) -> &Arc<Catalog> {
@@ -156,6 +160,10 @@ impl Archive {
 
     pub(crate) fn ingest_memory(&self) -> &IngestMemory {
         &self.inner.ingest_memory
+    }
+
+    pub(crate) fn codec(&self) -> &Codec {
+        &self.inner.codec
     }
 
     pub(crate) fn queries(&self) -> &Arc<Semaphore> {

@@ -20,7 +20,9 @@
 //! - S-4 An outcome that is not known is `StoreError::Unknown`, never success and never "refused".
 
 mod archive;
+mod codec;
 mod convert;
+mod decode;
 mod delete;
 mod error;
 mod ingest;
@@ -39,6 +41,7 @@ pub use archive::Archive;
 pub use archive_catalog::{
     Admission, CatalogError, Find, Include, InstanceRow, Level, Protocol, Selection, Source, Target, Tombstone, Totals,
 };
+pub use codec::{CodecError, CodecSettings};
 pub use convert::{ConvertError, Converting};
 pub use delete::Deleted;
 pub use error::{QueryError, StoreError};

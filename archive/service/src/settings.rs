@@ -1,5 +1,6 @@
 //! What an operator may set for the use cases.
 
+use crate::CodecSettings;
 use archive_model::{AeTitle, Limits};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -32,6 +33,8 @@ pub struct ServiceSettings {
     pub propose_deadline: Duration,
     /// Pages of queries that are read at the same time, and beside them as many look-ups; more wait. Default 16.
     pub queries_max: usize,
+    /// How compressed frames are decoded.
+    pub codec: CodecSettings,
 }
 
 impl ServiceSettings {
@@ -50,6 +53,7 @@ impl Default for ServiceSettings {
             blocks_in_flight_max: 4,
             propose_deadline: Duration::from_secs(10),
             queries_max: 16,
+            codec: CodecSettings::default(),
         }
     }
 }

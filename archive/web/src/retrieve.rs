@@ -2,7 +2,8 @@
 //!
 //! A part is a file: the meta group written anew, then the stored bytes of the data set, streamed piece by piece. Two
 //! encodings may not leave on the web (PS3.18 §8.7.3): they are recoded to Explicit VR Little Endian on their way. An
-//! extension gives them all the same, to who asks for it by name: `?as=received`.
+//! extension gives them all the same, to who asks for it by name: `?as=received`. Who demands Explicit VR Little Endian has
+//! compressed images decoded.
 
 use crate::{
     accept::{Accept, Form},
@@ -13,7 +14,7 @@ use crate::{
     status::Problem,
     value::{Inflating, Turn},
 };
-use archive_model::{EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, can_recode, transfer_syntax, write_file_meta};
+use archive_model::{EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, transfer_syntax, write_file_meta};
 use archive_service::{Archive, Converting, Freshness, InstanceRow, Reading};
 use axum::{
     body::Body,
@@ -41,9 +42,10 @@ pub(crate) async fn get(
     let rows = rows(&shared, &target).await?;
     let received = as_received(&parameters)?;
     let stored = |row: &InstanceRow| if received { row.transfer_syntax.clone() } else { on_the_web(row).to_owned() };
-    // Second choice: all that can be Explicit VR Little Endian is that.
+    // Second choice, for who demands it: all that can be Explicit VR Little Endian is that, decoded if need be.
     let plain = |row: &InstanceRow| {
-        if can_recode(&row.transfer_syntax, EXPLICIT_LE) { EXPLICIT_LE.to_owned() } else { row.transfer_syntax.clone() }
+        let to = if shared.archive.may_convert(row, EXPLICIT_LE) { EXPLICIT_LE } else { &row.transfer_syntax };
+        to.to_owned()
     };
     let mut targets: Vec<String> = rows.iter().map(stored).collect();
     // A file alone only where there can be only one.
@@ -127,7 +129,7 @@ pub(crate) async fn rows(shared: &Shared, target: &Target) -> Result<Vec<Instanc
 pub(crate) fn not_acceptable(syntaxes: &[&str]) -> Problem {
     let stored = syntaxes.iter().take(8).copied().collect::<Vec<_>>().join(", ");
     Problem::not_acceptable(&format!(
-        "multipart/related; type=\"application/dicom\"; transfer-syntax=* — which here is {stored}; nothing is transcoded"
+        "multipart/related; type=\"application/dicom\"; transfer-syntax=* — which here is {stored}; or, but for videos, transfer-syntax={EXPLICIT_LE}"
     ))
 }
 
