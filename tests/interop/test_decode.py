@@ -94,3 +94,25 @@ def test_what_no_decoder_here_knows_is_a_failure_and_never_a_wrong_image(server,
     assert answer.status_code == 406 and "JPEG-LS of several components" in answer.text
     final, ((_, body),) = c_get(server, image, [image.syntax])
     assert final.Status == 0x0000 and body == image.bytes
+
+
+@pytest.mark.parametrize("name", ["MR_small_RLE.dcm", "SC_rgb_rle_2frame.dcm", "693_J2KI.dcm", "examples_ybr_color.dcm"])
+def test_frames_are_decoded_for_who_demands_it_if_the_metadata_still_fit(server, name):
+    (path,) = [path for path in FILES if path.name == name]
+    image = image_of(path)
+    image.send(server)
+    frames = int(image.header.get("NumberOfFrames", 1) or 1)
+    url = f"{server.instance_url(image.header)}/frames/{frames}"
+    demanded = {"Accept": f"application/octet-stream; transfer-syntax={EXPLICIT}"}
+    answer = requests.get(url, headers=demanded, timeout=60)
+    if name == "examples_ybr_color.dcm":  # decoded it is RGB, which its metadata do not say
+        assert answer.status_code == 406 and "metadata" in answer.text
+        return
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["Content-Type"] == demanded["Accept"]
+    shown = theirs(image.header)
+    frame = shown[-1] if frames > 1 else shown
+    got = numpy.frombuffer(answer.content, frame.dtype.newbyteorder("<")).reshape(frame.shape)
+    assert difference(got, frame) <= allowed(image.header)
+    stored = requests.get(url, headers={"Accept": "*/*"}, timeout=60)
+    assert f"transfer-syntax={image.syntax}".encode() in stored.content + stored.headers["Content-Type"].encode()

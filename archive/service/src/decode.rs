@@ -21,7 +21,9 @@ use crate::{
 };
 use archive_catalog::InstanceRow;
 use archive_codec_wire::{Coding, Image, Photometric};
-use archive_model::{DataSet, FrameMap, NativePixels, Recoder, Scanner, tags, transfer_syntax};
+use archive_model::{
+    DataSet, EXPLICIT_LE, FrameMap, NativePixels, Recoder, Scanner, can_decode, tags, transfer_syntax,
+};
 use bytes::Bytes;
 use raft_types::BytePermit;
 use std::{collections::VecDeque, ops::Range, sync::Arc};
@@ -72,23 +74,17 @@ impl Decoding {
         to: &str,
         map: FrameMap,
     ) -> Result<(Self, u64), ConvertError> {
-        let syntax = transfer_syntax(&row.transfer_syntax);
         let never = || ConvertError::Never { from: row.transfer_syntax.clone(), to: to.to_owned() };
-        let coding = coding(&syntax).ok_or_else(never)?;
         let (first, last) = ends(&map)?;
-        let header = header(archive, row, first).await?;
-        let image = image(&header)?;
-        if header.integer(tags::NUMBER_OF_FRAMES).unwrap_or(1) != i128::from(map.frames()) {
-            return Err(ConvertError::Image("its fragments are not as many frames as Number of Frames says"));
-        }
-        if !image.native_bits().is_multiple_of(8) && map.frames() > 1 {
+        let source = Source::open(archive, row, map, first).await?.ok_or_else(never)?;
+        let image = source.image;
+        if !image.native_bits().is_multiple_of(8) && source.map.frames() > 1 {
             return Err(ConvertError::Image("its frames of single bits do not fill whole bytes"));
         }
         let frame_bytes = u64::try_from(image.native_bytes()).unwrap_or(u64::MAX);
-        let length_bytes = frame_bytes.saturating_mul(u64::from(map.frames()));
+        let length_bytes = frame_bytes.saturating_mul(u64::from(source.map.frames()));
         let length = u32::try_from(length_bytes).ok().filter(|_| length_bytes <= NATIVE_BYTES_MAX);
         let length = length.ok_or(ConvertError::Image("its native pixel data is larger than 4 GiB"))?;
-        let source = Source { archive: archive.clone(), row: row.clone(), map, image, coding };
         let frames = if length_bytes <= EAGER_BYTES_MAX { source.map.frames() } else { 1 };
         let (ready, became) = source.eager(frames).await?;
         let pixels = NativePixels {
@@ -158,6 +154,22 @@ impl Decoding {
 }
 
 impl Source {
+    /// What is known before the first frame, which begins at `first`; `None` where nothing decodes the syntax.
+    async fn open(
+        archive: &Archive,
+        row: &InstanceRow,
+        map: FrameMap,
+        first: u64,
+    ) -> Result<Option<Self>, ConvertError> {
+        let Some(coding) = coding(&transfer_syntax(&row.transfer_syntax)) else { return Ok(None) };
+        let header = header(archive, row, first).await?;
+        let image = image(&header)?;
+        if header.integer(tags::NUMBER_OF_FRAMES).unwrap_or(1) != i128::from(map.frames()) {
+            return Err(ConvertError::Image("its fragments are not as many frames as Number of Frames says"));
+        }
+        Ok(Some(Self { archive: archive.clone(), row: row.clone(), map, image, coding }))
+    }
+
     /// The first `frames`, under one permit: who holds frames never waits for the permit of others.
     async fn eager(&self, frames: u32) -> Result<(VecDeque<Bytes>, (Photometric, bool)), ConvertError> {
         let coded = (1..=frames).map(|frame| self.coded_bytes(frame)).max().unwrap_or(0);
@@ -230,6 +242,40 @@ impl Source {
 
 fn same(one: (Photometric, bool), other: (Photometric, bool)) -> Result<(), ConvertError> {
     if one == other { Ok(()) } else { Err(ConvertError::Image("its frames are of different colours")) }
+}
+
+/// Frames of an instance with encapsulated pixel data, each decoded when it is asked for.
+pub struct NativeFrames {
+    source: Source,
+}
+
+impl NativeFrames {
+    /// Frame `number`, counted from 1, native and little endian.
+    ///
+    /// # Errors
+    /// When it cannot be decoded; when decoded it is of other colours than the metadata of the instance say: whoever shows it
+    /// by them would show something else.
+    pub async fn frame(&self, number: u32) -> Result<Bytes, ConvertError> {
+        let (bytes, became) = self.source.frame(number).await?;
+        if became == (self.source.image.photometric, self.source.image.planar) {
+            Ok(bytes)
+        } else {
+            Err(ConvertError::Image("decoded its colours are others than its metadata say: retrieve the whole instance"))
+        }
+    }
+}
+
+impl Archive {
+    /// The frames of an instance with encapsulated pixel data, in native form.
+    ///
+    /// # Errors
+    /// [`ConvertError`], when they cannot be had.
+    pub async fn native_frames(&self, row: &InstanceRow) -> Result<NativeFrames, ConvertError> {
+        let never = || ConvertError::Never { from: row.transfer_syntax.clone(), to: EXPLICIT_LE.to_owned() };
+        let map = self.frames(row).await?.filter(|_| can_decode(&row.transfer_syntax, EXPLICIT_LE)).ok_or_else(never)?;
+        let (first, _) = ends(&map)?;
+        Ok(NativeFrames { source: Source::open(self, row, map, first).await?.ok_or_else(never)? })
+    }
 }
 
 /// Where the first fragment with bytes begins, and the header of the last one.

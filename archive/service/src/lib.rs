@@ -43,6 +43,7 @@ pub use archive_catalog::{
 };
 pub use codec::{CodecError, CodecSettings};
 pub use convert::{ConvertError, Converting};
+pub use decode::NativeFrames;
 pub use delete::Deleted;
 pub use error::{QueryError, StoreError};
 pub use ingest::{Ingest, Offer, Stored};

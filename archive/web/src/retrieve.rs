@@ -15,7 +15,7 @@ use crate::{
     value::{Inflating, Turn},
 };
 use archive_model::{EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, transfer_syntax, write_file_meta};
-use archive_service::{Archive, Converting, Freshness, InstanceRow, Reading};
+use archive_service::{Archive, Converting, Freshness, InstanceRow, NativeFrames, Reading};
 use axum::{
     body::Body,
     extract::{Path, State},
@@ -28,6 +28,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
     ops::Range,
+    sync::Arc,
 };
 
 const DICOM: &str = "application/dicom";
@@ -172,6 +173,8 @@ pub(crate) enum Piece {
     Convert(InstanceRow, String),
     /// An instance that is being converted.
     Converting(Box<Converting>),
+    /// A frame that is decoded.
+    Frame(Arc<NativeFrames>, u32),
     /// A part of an instance's stored bytes.
     Part(InstanceRow, Range<u64>),
     /// A part of its data set, as the web has it.
@@ -248,6 +251,7 @@ async fn next(source: &mut Source) -> Result<Option<(Bytes, bool)>, Problem> {
                     return Ok(Some((bytes, true)));
                 }
             }
+            Piece::Frame(frames, number) => return Ok(Some((frames.frame(number).await?, true))),
             Piece::Part(row, range) => {
                 pieces.push_front(Piece::Reading(Box::new(archive.read(&row, range)), Turn::Nothing));
             }
