@@ -85,7 +85,12 @@ pub(crate) fn encode(coding: Coding, image: &Image, native: &[u8]) -> Result<Fra
             why: "what was encoded does not decode to the same frame: nothing is answered".into(),
         });
     }
-    Ok((coded, image.photometric, false))
+    // What is in the stream: RGB is coded through the reversible transform.
+    let photometric = match (coding, image.samples) {
+        (Coding::Htj2k, 3) => Photometric::YbrRct,
+        _ => image.photometric,
+    };
+    Ok((coded, photometric, false))
 }
 
 fn sensible(image: &Image) -> Result<(), Refusal> {

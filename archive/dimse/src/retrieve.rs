@@ -13,7 +13,7 @@ use crate::{
     status::{self, Status},
 };
 use archive_model::{
-    DataSet, EXPLICIT_BE, EXPLICIT_LE, Element, IMPLICIT_LE, Uid, VR, Value, tags, transfer_syntax, write_data_set,
+    COMPRESSED, DataSet, EXPLICIT_BE, EXPLICIT_LE, Element, IMPLICIT_LE, Uid, VR, Value, tags, transfer_syntax, write_data_set,
 };
 use archive_service::{
     Archive, ConvertError, Converting, Freshness, InstanceRow, Level, ReadError, Reading, Selection,
@@ -323,10 +323,13 @@ fn selection(identifier: &DataSet, level: Level) -> Result<Selection, Status> {
     }
 }
 
-/// What an instance may be converted to, the best first.
-const PLAIN: [&str; 3] = [EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE];
+/// What an instance may be converted to, the best first: plain, and for who takes nothing plain compressed without loss.
+const TARGETS: [&str; 7] = {
+    let [rle, jpeg_ls, rpcl, htj2k] = COMPRESSED;
+    [EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE, rle, jpeg_ls, rpcl, htj2k]
+};
 
-/// How an instance can be sent: as it is stored, or in an uncompressed encoding.
+/// How an instance can be sent: as it is stored, or converted.
 fn fitting<'a>(
     archive: &Archive,
     row: &InstanceRow,
@@ -337,10 +340,10 @@ fn fitting<'a>(
         if syntax == row.transfer_syntax {
             return Some((context, None));
         }
-        let rank = PLAIN.iter().position(|plain| *plain == syntax && archive.may_convert(row, plain));
+        let rank = TARGETS.iter().position(|target| *target == syntax && archive.may_convert(row, target));
         best = best.into_iter().chain(rank.map(|rank| (rank, context))).min();
     }
-    best.map(|(rank, context)| (context, Some(PLAIN[rank].to_owned())))
+    best.map(|(rank, context)| (context, Some(TARGETS[rank].to_owned())))
 }
 
 /// The bytes of an object on their way to a peer.

@@ -69,6 +69,17 @@ pub fn can_decode(from: &str, to: &str) -> bool {
     coded && TARGETS.contains(&to)
 }
 
+/// What frames are compressed to, without loss, for who asks for it: RLE, JPEG-LS, HTJ2K with RPCL, HTJ2K. In the order in
+/// which one is taken where several are: RLE codes every kind of image, and everybody decodes it.
+pub const COMPRESSED: [&str; 4] =
+    ["1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.201"];
+
+/// Whether what is in `from` can be written in `to` by who has an encoder for its frames.
+#[must_use]
+pub fn can_encode(from: &str, to: &str) -> bool {
+    [IMPLICIT_LE, EXPLICIT_LE].contains(&transfer_syntax(from).uid) && COMPRESSED.contains(&to)
+}
+
 /// What becomes of encapsulated pixel data, once its frames are decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NativePixels {
@@ -113,6 +124,8 @@ pub struct Recoder {
     odd: bool,
     /// What the pixel data becomes, while it has not come.
     native: Option<NativePixels>,
+    /// The pixel data becomes fragments, while it has not come.
+    coded: bool,
     /// Values of the data set itself that become others, in order of their tags, and which they all are.
     changes: VecDeque<(Tag, VR, Vec<u8>)>,
     changed: Vec<Tag>,
@@ -135,6 +148,8 @@ enum State {
     Dropped { left: u32 },
     /// The frames are to be given.
     Frames { left: u32, word: Word, pad: Option<u8> },
+    /// The fragments are to be given; of the native value, where it begins and its length.
+    Fragments { begins: u64, length: u32 },
     /// Items of fragments are passed over, by whose headers; `left` of the one that is being passed.
     Items { left: u32 },
 }
@@ -160,17 +175,31 @@ impl Recoder {
     pub fn decoding(from: &str, to: &str, pixels: Option<NativePixels>, limits: &Limits) -> Option<Self> {
         let mut recoder = can_decode(from, to).then(|| Self::of(from, to, limits))?;
         if let Some(pixels) = pixels {
-            let photometric = pixels.photometric.map(|term| {
-                let mut value = term.as_bytes().to_vec();
-                value.extend((value.len() % 2 == 1).then_some(b' '));
-                (tags::PHOTOMETRIC_INTERPRETATION, VR::CS, value)
-            });
-            let planar = pixels.planar.map(|planar| (tags::PLANAR_CONFIGURATION, VR::US, vec![u8::from(planar), 0]));
-            recoder.changes = photometric.into_iter().chain(planar).collect();
-            recoder.changed = recoder.changes.iter().map(|(tag, ..)| *tag).collect();
+            recoder.change(pixels.photometric, pixels.planar);
             recoder.native = Some(pixels);
         }
         Some(recoder)
+    }
+
+    /// From `from` to `to`, where the frames are encoded by somebody else, and Photometric Interpretation may become another.
+    /// `None` where [`can_encode`] says no.
+    #[must_use]
+    pub fn encoding(from: &str, to: &str, photometric: Option<&'static str>, limits: &Limits) -> Option<Self> {
+        let mut recoder = can_encode(from, to).then(|| Self::of(from, to, limits))?;
+        recoder.change(photometric, None);
+        recoder.coded = true;
+        Some(recoder)
+    }
+
+    fn change(&mut self, photometric: Option<&'static str>, planar: Option<bool>) {
+        let photometric = photometric.map(|term| {
+            let mut value = term.as_bytes().to_vec();
+            value.extend((value.len() % 2 == 1).then_some(b' '));
+            (tags::PHOTOMETRIC_INTERPRETATION, VR::CS, value)
+        });
+        let planar = planar.map(|planar| (tags::PLANAR_CONFIGURATION, VR::US, vec![u8::from(planar), 0]));
+        self.changes = photometric.into_iter().chain(planar).collect();
+        self.changed = self.changes.iter().map(|(tag, ..)| *tag).collect();
     }
 
     fn of(from: &str, to: &str, limits: &Limits) -> Self {
@@ -188,16 +217,42 @@ impl Recoder {
             last: None,
             odd: false,
             native: None,
+            coded: false,
             changes: VecDeque::new(),
             changed: Vec::new(),
         }
     }
 
-    /// Whether the header of the pixel data was written and the frames are to be given next, by [`Recoder::frame`]. What
-    /// was pushed after that header is disregarded: go on with the bytes from where [`Recoder::resume`] says.
+    /// Whether the header of the pixel data was written and the frames are to be given next, by [`Recoder::frame`] or
+    /// [`Recoder::fragment`]. What was pushed after that header is disregarded: go on with the bytes from where
+    /// [`Recoder::resume`] says.
     #[must_use]
     pub fn wants_frames(&self) -> bool {
-        matches!(self.state, State::Frames { .. })
+        matches!(self.state, State::Frames { .. } | State::Fragments { .. })
+    }
+
+    /// Of native pixel data that becomes fragments, where its value lies.
+    #[must_use]
+    pub fn native_value(&self) -> Option<std::ops::Range<u64>> {
+        match self.state {
+            State::Fragments { begins, length } => Some(begins..begins + u64::from(length)),
+            _ => None,
+        }
+    }
+
+    /// Takes a fragment: first of all the Basic Offset Table, then the frames.
+    ///
+    /// # Errors
+    /// When nobody asked for fragments, or it is larger than one can be.
+    pub fn fragment(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), RecodeError> {
+        let length = u32::try_from(bytes.len()).ok().filter(|length| *length < UNDEFINED - 1);
+        let (State::Fragments { .. }, Some(length)) = (self.state, length) else {
+            return Err(self.error("a fragment where none can be"));
+        };
+        self.put(out, ITEM, None, length + length % 2);
+        out.extend_from_slice(bytes);
+        out.extend((length % 2 == 1).then_some(0));
+        Ok(())
     }
 
     /// Takes bytes of native frames, little endian.
@@ -223,11 +278,18 @@ impl Recoder {
     }
 
     /// All frames were given; what is pushed next are the bytes of the data set from `position`, where the header of an
-    /// item or the delimiter of the pixel data stands.
+    /// item or the delimiter of the pixel data stands; where fragments were given, the end of [`Recoder::native_value`].
     ///
     /// # Errors
     /// When frames are missing.
     pub fn resume(&mut self, position: u64, out: &mut Vec<u8>) -> Result<(), RecodeError> {
+        if let State::Fragments { length, .. } = self.state {
+            self.put(out, SEQUENCE_END, None, 0);
+            self.state = State::Header;
+            self.odd = length % 2 == 1;
+            self.position = position;
+            return Ok(());
+        }
         let State::Frames { left: 0, pad, .. } = self.state else {
             return Err(self.error("fewer frames than the pixel data has"));
         };
@@ -268,7 +330,7 @@ impl Recoder {
     /// When it is not.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), RecodeError> {
         self.settle(out)?;
-        if self.native.is_some() {
+        if self.native.is_some() || self.coded {
             return Err(self.error("the data set has no pixel data"));
         }
         let whole = self.inflate.as_ref().is_none_or(|(_, ended)| *ended);
@@ -294,7 +356,7 @@ impl Recoder {
                 return Ok(());
             }
             let taken = match self.state {
-                State::Frames { .. } => 0,
+                State::Frames { .. } | State::Fragments { .. } => 0,
                 State::Items { left: 0 } => self.header(piece, out)?,
                 State::Items { left } => {
                     let count = piece.len().min(left as usize);
@@ -332,7 +394,12 @@ impl Recoder {
                 self.state = State::Header;
             }
             State::Dropped { left: 0 } => self.state = State::Header,
-            State::Value { .. } | State::Dropped { .. } | State::Header | State::Frames { .. } | State::Items { .. } => {}
+            State::Value { .. }
+            | State::Dropped { .. }
+            | State::Header
+            | State::Frames { .. }
+            | State::Fragments { .. }
+            | State::Items { .. } => {}
         }
         if !matches!(self.state, State::Header) || self.held_bytes > 0 {
             return Ok(());
@@ -453,6 +520,11 @@ impl Recoder {
                 return Err(self.error("its pixel data is encapsulated"));
             }
             return self.open(header, begins, Level { sequence: true, coding, ..level }, out);
+        }
+        if tag == tags::PIXEL_DATA && self.levels.len() == 1 && std::mem::take(&mut self.coded) {
+            self.put(out, tag, Some(VR::OB), UNDEFINED);
+            self.state = State::Fragments { begins, length };
+            return Ok(());
         }
         let size = match vr {
             _ if level.coding.big == self.to.big => 1,
@@ -726,6 +798,24 @@ mod tests {
         let implicit = decoded(IMPLICIT_LE, words, &[1, 2, 3, 4], 9).unwrap();
         assert!(implicit.windows(12).any(|bytes| bytes == b"\xE0\x7F\x10\0\x04\0\0\0\x01\x02\x03\x04"));
         assert!(!implicit.windows(4).any(|bytes| bytes == b"\xE0\x7F\x01\0"), "offsets of fragments that are gone");
+    }
+
+    #[test]
+    fn native_pixel_data_becomes_fragments() {
+        let implicit = b"\x28\0\x04\0\x04\0\0\0RGB \xE0\x7F\x10\0\x04\0\0\0abcd\xFC\xFF\xFC\xFF\x02\0\0\0\0\0";
+        let to = "1.2.840.10008.1.2.4.201";
+        let mut recoder = Recoder::encoding(IMPLICIT_LE, to, Some("YBR_RCT"), &Limits::default()).unwrap();
+        let mut out = Vec::new();
+        recoder.push(implicit, &mut out).unwrap();
+        assert!(recoder.wants_frames());
+        assert_eq!(recoder.native_value(), Some(20..24));
+        recoder.fragment(b"", &mut out).unwrap();
+        recoder.fragment(b"xyz", &mut out).unwrap();
+        recoder.resume(24, &mut out).unwrap();
+        recoder.push(&implicit[24..], &mut out).unwrap();
+        recoder.finish(&mut out).unwrap();
+        assert_eq!(out, b"\x28\0\x04\0CS\x08\0YBR_RCT \xE0\x7F\x10\0OB\0\0\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\0\0\0\0\xFE\xFF\0\xE0\x04\0\0\0xyz\0\xFE\xFF\xDD\xE0\0\0\0\0\xFC\xFF\xFC\xFFOB\0\0\x02\0\0\0\0\0");
+        assert!(!can_encode(EXPLICIT_BE, to) && !can_encode(EXPLICIT_LE, "1.2.840.10008.1.2.4.50"));
     }
 
     #[test]

@@ -138,8 +138,17 @@ impl Codec {
 
     /// The native frame of `stream`. A permit of [`Codec::reserve`] covers both.
     pub(crate) async fn decode(&self, coding: Coding, image: Image, stream: &[u8]) -> Result<Frame, CodecError> {
+        self.timed(Verb::Decode, coding, image, stream).await
+    }
+
+    /// The coded frame of `native`, which the worker has decoded again and compared.
+    pub(crate) async fn encode(&self, coding: Coding, image: Image, native: &[u8]) -> Result<Frame, CodecError> {
+        self.timed(Verb::Encode, coding, image, native).await
+    }
+
+    async fn timed(&self, verb: Verb, coding: Coding, image: Image, stream: &[u8]) -> Result<Frame, CodecError> {
         let began = tokio::time::Instant::now();
-        let result = self.ask(Verb::Decode, coding, image, stream).await;
+        let result = self.ask(verb, coding, image, stream).await;
         let outcome = match &result {
             Ok(_) => "done",
             Err(CodecError::Missing | CodecError::Start { .. }) => "missing",

@@ -1,9 +1,10 @@
-//! An instance in an uncompressed encoding other than the stored one, for who does not take that. Nothing stored is
-//! changed, and little is held: the bytes are recoded while they are sent, and frames decoded one by one.
+//! An instance in another encoding than the stored one, for who does not take that. Nothing stored is changed, and little is
+//! held: the bytes are recoded while they are sent, and frames decoded one by one. Who takes nothing but a lossless coding,
+//! or demands one, has plain images encoded.
 
-use crate::{Archive, CodecError, QueryError, Reading, decode::Decoding};
+use crate::{Archive, CodecError, QueryError, Reading, decode::Decoding, encode::Encoding};
 use archive_catalog::InstanceRow;
-use archive_model::{Limits, RecodeError, Recoder, can_decode, can_recode, transfer_syntax};
+use archive_model::{Limits, RecodeError, Recoder, can_decode, can_encode, can_recode, transfer_syntax};
 use bytes::Bytes;
 use raft_types::ReadError;
 
@@ -54,6 +55,7 @@ pub struct Converting {
 enum Way {
     Plain(Plain),
     Decoded(Box<Decoding>),
+    Encoded(Box<Encoding>),
 }
 
 /// From one plain encoding to another.
@@ -79,6 +81,12 @@ impl Archive {
             let (decoding, length_bytes) = Decoding::prepare(self, row, to, frames).await?;
             return Ok(Converting { way: Way::Decoded(Box::new(decoding)), length_bytes, ended: false });
         }
+        if can_encode(&row.transfer_syntax, to)
+            && let Some(frames) = self.frames(row).await?
+        {
+            let (encoding, length_bytes) = Encoding::prepare(self, row, to, frames).await?;
+            return Ok(Converting { way: Way::Encoded(Box::new(encoding)), length_bytes, ended: false });
+        }
         let mut trial = Converting { way: Way::Plain(self.plain(row, to)?), length_bytes: 0, ended: false };
         let mut length_bytes = 0;
         while let Some(piece) = trial.next().await {
@@ -90,7 +98,8 @@ impl Archive {
     /// Whether [`Archive::convert`] may succeed.
     #[must_use]
     pub fn may_convert(&self, row: &InstanceRow, to: &str) -> bool {
-        can_recode(&row.transfer_syntax, to) || can_decode(&row.transfer_syntax, to)
+        let from = &row.transfer_syntax;
+        can_recode(from, to) || can_decode(from, to) || can_encode(from, to)
     }
 
     fn plain(&self, row: &InstanceRow, to: &str) -> Result<Plain, ConvertError> {
@@ -125,6 +134,7 @@ impl Converting {
             let next = match &mut self.way {
                 Way::Plain(plain) => plain.step(&mut self.ended).await.transpose(),
                 Way::Decoded(decoding) => decoding.step().await.transpose(),
+                Way::Encoded(encoding) => encoding.step().await.transpose(),
             };
             self.ended |= !matches!(next, Some(Ok(_)));
             match next {

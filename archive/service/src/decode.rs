@@ -286,7 +286,7 @@ fn ends(map: &FrameMap) -> Result<(u64, u64), ConvertError> {
 }
 
 /// The elements before the frames.
-async fn header(archive: &Archive, row: &InstanceRow, end: u64) -> Result<DataSet, ConvertError> {
+pub(crate) async fn header(archive: &Archive, row: &InstanceRow, end: u64) -> Result<DataSet, ConvertError> {
     let mut scanner = Scanner::new(&transfer_syntax(&row.transfer_syntax), &lenient());
     let mut reading = archive.read(row, 0..end);
     while let Some(piece) = reading.next().await {
@@ -296,7 +296,7 @@ async fn header(archive: &Archive, row: &InstanceRow, end: u64) -> Result<DataSe
 }
 
 /// What the attributes say of each frame (PS3.3 §C.7.6.3).
-fn image(header: &DataSet) -> Result<Image, ConvertError> {
+pub(crate) fn image(header: &DataSet) -> Result<Image, ConvertError> {
     let number = |tag| header.integer(tag);
     let or = |value: Option<i128>, default: i128| value.unwrap_or(default);
     let nonsense = ConvertError::Image("rows, columns, samples, bits or colours of the image are missing or impossible");
@@ -321,9 +321,9 @@ fn image(header: &DataSet) -> Result<Image, ConvertError> {
 }
 
 /// A frame with its permit.
-struct Held {
-    bytes: Vec<u8>,
-    _permit: Arc<BytePermit>,
+pub(crate) struct Held {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) _permit: Arc<BytePermit>,
 }
 
 impl AsRef<[u8]> for Held {

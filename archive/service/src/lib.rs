@@ -24,6 +24,7 @@ mod codec;
 mod convert;
 mod decode;
 mod delete;
+mod encode;
 mod error;
 mod ingest;
 mod memory;

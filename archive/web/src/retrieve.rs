@@ -3,7 +3,7 @@
 //! A part is a file: the meta group written anew, then the stored bytes of the data set, streamed piece by piece. Two
 //! encodings may not leave on the web (PS3.18 §8.7.3): they are recoded to Explicit VR Little Endian on their way. An
 //! extension gives them all the same, to who asks for it by name: `?as=received`. Who demands Explicit VR Little Endian has
-//! compressed images decoded.
+//! compressed images decoded; who demands RLE, JPEG-LS or HTJ2K has plain ones compressed, without loss.
 
 use crate::{
     accept::{Accept, Form},
@@ -14,7 +14,7 @@ use crate::{
     status::Problem,
     value::{Inflating, Turn},
 };
-use archive_model::{EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, transfer_syntax, write_file_meta};
+use archive_model::{COMPRESSED, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, transfer_syntax, write_file_meta};
 use archive_service::{Archive, Converting, Freshness, InstanceRow, NativeFrames, Reading};
 use axum::{
     body::Body,
@@ -43,10 +43,11 @@ pub(crate) async fn get(
     let rows = rows(&shared, &target).await?;
     let received = as_received(&parameters)?;
     let stored = |row: &InstanceRow| if received { row.transfer_syntax.clone() } else { on_the_web(row).to_owned() };
-    // Second choice, for who demands it: all that can be Explicit VR Little Endian is that, decoded if need be.
-    let plain = |row: &InstanceRow| {
-        let to = if shared.archive.may_convert(row, EXPLICIT_LE) { EXPLICIT_LE } else { &row.transfer_syntax };
-        to.to_owned()
+    // Second choices, for who demands them: all that can be Explicit VR Little Endian is that, decoded if need be; or all that
+    // can be compressed is.
+    let second = |target: &str, row: &InstanceRow| {
+        let as_it_is = target == row.transfer_syntax || !shared.archive.may_convert(row, target);
+        if as_it_is { on_the_web(row).to_owned() } else { target.to_owned() }
     };
     let mut targets: Vec<String> = rows.iter().map(stored).collect();
     // A file alone only where there can be only one.
@@ -56,11 +57,13 @@ pub(crate) async fn get(
     };
     let accept = Accept::of(&headers, &parameters);
     let mut form = accept.choose(forms, &distinct(&targets));
-    if form.is_none() && !received {
-        let offered = std::mem::replace(&mut targets, rows.iter().map(plain).collect());
-        form = accept.choose(forms, &distinct(&targets));
+    for target in std::iter::once(EXPLICIT_LE).chain(COMPRESSED).filter(|_| !received) {
         if form.is_none() {
-            targets = offered;
+            let others: Vec<String> = rows.iter().map(|row| second(target, row)).collect();
+            form = accept.choose(forms, &distinct(&others));
+            if form.is_some() {
+                targets = others;
+            }
         }
     }
     let form = form.ok_or_else(|| not_acceptable(&distinct(&targets)))?;
