@@ -229,7 +229,9 @@ pub struct Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// Another release.
-    #[error("version {found} of the codec's protocol, where {VERSION} is spoken: install server and codec of one release")]
+    #[error(
+        "version {found} of the codec's protocol, where {VERSION} is spoken: install server and codec of one release"
+    )]
     Version {
         /// The version found.
         found: u8,
@@ -321,7 +323,9 @@ impl Answer {
         bounded(length)?;
         let outcome = match (outcome, Failure::of_byte(outcome)) {
             (0, _) => Ok((Photometric::of_byte(photometric).ok_or(WireError::Damaged)?, flag(planar)?)),
-            (_, Some(failure)) if photometric == 0 && planar == 0 && length as usize <= SENTENCE_BYTES_MAX => Err(failure),
+            (_, Some(failure)) if photometric == 0 && planar == 0 && length as usize <= SENTENCE_BYTES_MAX => {
+                Err(failure)
+            }
             _ => return Err(WireError::Damaged),
         };
         if [z0, z1] == [0, 0] { Ok(Self { outcome, length }) } else { Err(WireError::Damaged) }
@@ -371,9 +375,8 @@ mod tests {
 
     #[test]
     fn version_1_bytes_are_these() {
-        let golden = [
-            b'T', b'Q', 1, 1, 4, 6, 0, 1, 0, 2, 0, 0, 4, 3, 2, 1, 3, 0, 16, 12, 11, 0, 0, 0, 0x0B, 0x0A, 0, 0,
-        ];
+        let golden =
+            [b'T', b'Q', 1, 1, 4, 6, 0, 1, 0, 2, 0, 0, 4, 3, 2, 1, 3, 0, 16, 12, 11, 0, 0, 0, 0x0B, 0x0A, 0, 0];
         assert_eq!(request().encode(), golden);
         assert_eq!(Request::decode(&golden), Ok(request()));
         let done = Answer { outcome: Ok((Photometric::Rgb, true)), length: 258 };

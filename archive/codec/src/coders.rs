@@ -129,7 +129,9 @@ pub(crate) fn as_put_in(image: &Image) -> Result<Photometric, Refusal> {
         Photometric::YbrIct | Photometric::YbrRct | Photometric::Xyb | Photometric::YbrPartial420 => {
             Err(refused("Photometric Interpretation is one that this coding cannot have"))
         }
-        same @ (Photometric::Rgb | Photometric::Monochrome1 | Photometric::Monochrome2 | Photometric::Palette) => Ok(same),
+        same @ (Photometric::Rgb | Photometric::Monochrome1 | Photometric::Monochrome2 | Photometric::Palette) => {
+            Ok(same)
+        }
     }
 }
 
@@ -183,7 +185,11 @@ pub(crate) mod tests {
                 Image { allocated: 8, stored: 8, high: 7, ..image },
                 Image { samples: 3, photometric: Photometric::Rgb, ..image },
             ] {
-                assert_eq!(decode(coding, &other, &coded).unwrap_err().failure, Failure::Refused, "{coding:?} {other:?}");
+                assert_eq!(
+                    decode(coding, &other, &coded).unwrap_err().failure,
+                    Failure::Refused,
+                    "{coding:?} {other:?}"
+                );
             }
         }
     }

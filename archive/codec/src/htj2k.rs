@@ -63,7 +63,8 @@ mod tests {
     #[test]
     fn each_resolution_has_a_tile_part_and_the_tlm_knows_it() {
         let image = grey(200, 300, 16, 12, false);
-        let native: Vec<u8> = (0..60_000_u32).flat_map(|at| ((at % 300 * 7 + at / 300) as u16 & 0xFFF).to_le_bytes()).collect();
+        let native: Vec<u8> =
+            (0..60_000_u32).flat_map(|at| ((at % 300 * 7 + at / 300) as u16 & 0xFFF).to_le_bytes()).collect();
         let (coded, ..) = coders::encode(Coding::Htj2k, &image, &native).unwrap();
         let parts = coded.windows(4).filter(|bytes| *bytes == [0xFF, 0x90, 0, 10]).count();
         // 200 → 100 → 50: two decompositions, three resolutions.

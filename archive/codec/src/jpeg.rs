@@ -1,9 +1,9 @@
 //! ISO/IEC 10918-1: baseline, extended and progressive with 8 bits and lossless with 2 to 16 by `jpeg-decoder`, extended
 //! with 12 bits by `libjpeg-turbo-rs`.
 //!
-//! Colours: DCT coded colour becomes RGB. Whether it was YCbCr the stream says first (Adobe's APP14, components named R, G,
-//! B), then Photometric Interpretation; JFIF is not asked, since scanners write it around RGB. Lossless colour stays what it
-//! was.
+//! Colours: DCT coded colour becomes RGB. Whether it was YCbCr the stream says first (components named R, G, B; JFIF, which is
+//! always YCbCr; Adobe's APP14), since writers forget to change the data set; then Photometric Interpretation. Lossless colour
+//! stays what it was.
 //!
 //! Read in `jpeg-decoder` 0.3.2, and hence refused: lossless with restarts (it predicts across them), with a point transform
 //! (it shifts what it predicts from), with subsampled components or several scans (it takes the first for all).
@@ -74,7 +74,8 @@ fn lossless(header: &Header) -> Result<(), Refusal> {
     if header.restarts || shifts & 0x0F != 0 {
         return Err(unsupported("lossless JPEG with restarts or a point transform"));
     }
-    if usize::from(count) != header.components.len() || header.components.iter().any(|(_, sampling)| *sampling != 0x11) {
+    if usize::from(count) != header.components.len() || header.components.iter().any(|(_, sampling)| *sampling != 0x11)
+    {
         // One component may call its sampling what it likes.
         if header.components.len() > 1 {
             return Err(unsupported("lossless JPEG with subsampled components or several scans"));
@@ -87,7 +88,9 @@ fn lossless(header: &Header) -> Result<(), Refusal> {
 fn transform(header: &Header, image: &Image) -> Result<ColorTransform, Refusal> {
     let ids: Vec<u8> = header.components.iter().map(|(id, _)| *id).collect();
     match (header.adobe, &ids[..], image.photometric) {
-        (Some(0), ..) | (None, b"RGB", _) => Ok(ColorTransform::RGB),
+        (_, b"RGB", _) => Ok(ColorTransform::RGB),
+        _ if header.jfif => Ok(ColorTransform::YCbCr),
+        (Some(0), ..) => Ok(ColorTransform::RGB),
         (Some(1), ..) => Ok(ColorTransform::YCbCr),
         (Some(_), ..) => Err(refused("a colour transform that three components cannot have")),
         (None, _, Photometric::Rgb) => Ok(ColorTransform::RGB),
@@ -113,12 +116,17 @@ fn twelve_bits(image: &Image, header: &Header, stream: &[u8]) -> Result<Decoded,
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::coders::{decode, tests::{colour, grey}};
+    use crate::coders::{
+        decode,
+        tests::{colour, grey},
+    };
     use archive_codec_wire::{Coding, Failure};
     use libjpeg_turbo_rs::{PixelFormat, Subsampling, compress};
 
     fn gradient(rows: u32, columns: u32, samples: u32) -> Vec<u8> {
-        (0..rows * columns).flat_map(|at| (0..samples).map(move |sample| (at / columns * 3 + at % columns * 2 + sample * 40) as u8)).collect()
+        (0..rows * columns)
+            .flat_map(|at| (0..samples).map(move |sample| (at / columns * 3 + at % columns * 2 + sample * 40) as u8))
+            .collect()
     }
 
     /// Apart by at most `most` levels.
@@ -153,6 +161,8 @@ mod tests {
         assert_eq!(transform(&header(Some(0), [1, 2, 3]), &ybr), Ok(ColorTransform::RGB));
         assert_eq!(transform(&header(Some(1), [1, 2, 3]), &rgb), Ok(ColorTransform::YCbCr));
         assert_eq!(transform(&header(None, *b"RGB"), &ybr), Ok(ColorTransform::RGB));
+        let jfif = Header { jfif: true, ..header(None, [1, 2, 3]) };
+        assert_eq!(transform(&jfif, &rgb), Ok(ColorTransform::YCbCr));
         assert_eq!(transform(&header(None, [1, 2, 3]), &rgb), Ok(ColorTransform::RGB));
         assert_eq!(transform(&header(None, [0, 1, 2]), &ybr), Ok(ColorTransform::YCbCr));
         assert!(transform(&header(None, [1, 2, 3]), &Image { photometric: Photometric::YbrRct, ..rgb }).is_err());
@@ -170,12 +180,7 @@ mod tests {
 
     #[test]
     fn lossless_streams_that_the_decoder_gets_wrong_are_not_given_to_it() {
-        let good = Header {
-            process: LOSSLESS,
-            components: vec![(1, 0x11)],
-            scan: (1, 1, 0, 0),
-            ..Header::default()
-        };
+        let good = Header { process: LOSSLESS, components: vec![(1, 0x11)], scan: (1, 1, 0, 0), ..Header::default() };
         assert!(lossless(&good).is_ok());
         assert!(lossless(&Header { restarts: true, ..good.clone() }).is_err());
         assert!(lossless(&Header { scan: (1, 1, 0, 2), ..good.clone() }).is_err());

@@ -113,7 +113,8 @@ fn codestream(stream: &[u8]) -> Result<&[u8], Refusal> {
 
 fn main(stream: &[u8]) -> Result<Main, Refusal> {
     let cut = || refused("the main header is cut off");
-    let mut rest = stream.strip_prefix(&[0xFF, 0x4F]).ok_or_else(|| refused("the codestream does not begin with SOC"))?;
+    let mut rest =
+        stream.strip_prefix(&[0xFF, 0x4F]).ok_or_else(|| refused("the codestream does not begin with SOC"))?;
     let (mut shape, mut transformed) = (None, None);
     loop {
         let [0xFF, marker, l0, l1, ..] = *rest else { return Err(cut()) };
@@ -154,7 +155,10 @@ fn size(body: &[u8]) -> Result<Shape, Refusal> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::coders::{self, tests::{colour, grey}};
+    use crate::coders::{
+        self,
+        tests::{colour, grey},
+    };
     use archive_codec_wire::Coding;
 
     fn coded() -> (Image, Vec<u8>, Vec<u8>) {
@@ -178,7 +182,8 @@ mod tests {
     fn a_codestream_in_a_jp2_file_is_found() {
         let (image, native, coded) = coded();
         let signature = b"\0\0\0\x0CjP  \x0D\x0A\x87\x0A";
-        let long = [b"\0\0\0\x01jp2c".to_vec(), (coded.len() as u64 + 16).to_be_bytes().to_vec(), coded.clone()].concat();
+        let long =
+            [b"\0\0\0\x01jp2c".to_vec(), (coded.len() as u64 + 16).to_be_bytes().to_vec(), coded.clone()].concat();
         let open = [b"\0\0\0\0jp2c".to_vec(), coded].concat();
         for boxed in [long, open] {
             let file = [&signature[..], &boxed].concat();

@@ -65,7 +65,11 @@ pub(crate) fn precision(image: &Image, samples: &[u16]) -> u8 {
         let whole = if image.signed { (low as i16 >> above) as u16 } else { low >> above };
         if image.allocated == 8 { whole & 0xFF == sample } else { whole == sample }
     };
-    if image.high + 1 == image.stored && samples.iter().all(|&sample| extended(sample)) { image.stored } else { image.allocated }
+    if image.high + 1 == image.stored && samples.iter().all(|&sample| extended(sample)) {
+        image.stored
+    } else {
+        image.allocated
+    }
 }
 
 #[cfg(test)]

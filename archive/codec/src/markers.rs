@@ -16,6 +16,8 @@ pub(crate) struct Header {
     pub(crate) columns: u32,
     /// Identifier and sampling of each component.
     pub(crate) components: Vec<(u8, u8)>,
+    /// Whether it is JFIF, by APP0.
+    pub(crate) jfif: bool,
     /// The colour transform of Adobe's APP14.
     pub(crate) adobe: Option<u8>,
     pub(crate) restarts: bool,
@@ -27,11 +29,14 @@ impl Header {
     /// Reads up to the first scan.
     pub(crate) fn of(stream: &[u8]) -> Result<Self, Refusal> {
         let cut = || refused("the stream ends before its first scan");
-        let mut rest = stream.strip_prefix(&[0xFF, 0xD8]).ok_or_else(|| refused("the stream does not begin with SOI"))?;
+        let mut rest =
+            stream.strip_prefix(&[0xFF, 0xD8]).ok_or_else(|| refused("the stream does not begin with SOI"))?;
         let mut header = Self::default();
         loop {
             // Any number of FF may fill up before a marker.
-            let [0xFF, marker, after @ ..] = rest else { return Err(refused("a marker was expected before the first scan")) };
+            let [0xFF, marker, after @ ..] = rest else {
+                return Err(refused("a marker was expected before the first scan"));
+            };
             if *marker == 0xFF {
                 rest = &rest[1..];
                 continue;
@@ -46,6 +51,7 @@ impl Header {
             match marker {
                 0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF | 0xF7 => header.frame(*marker, body)?,
                 0xDD => header.restarts = body.iter().any(|&byte| byte != 0),
+                0xE0 if body.starts_with(b"JFIF\0") => header.jfif = true,
                 0xEE if body.starts_with(b"Adobe") => header.adobe = body.get(11).copied(),
                 0xDA => {
                     let [count, ..] = body else { return Err(cut()) };
@@ -81,7 +87,11 @@ impl Header {
 pub(crate) fn whole(stream: &[u8]) -> Result<&[u8], Refusal> {
     let zeros = stream.iter().rev().take_while(|&&byte| byte == 0).count();
     let stream = &stream[..stream.len() - zeros];
-    if stream.ends_with(&[0xFF, 0xD9]) { Ok(stream) } else { Err(refused("the stream does not end with EOI (FFD9): it was cut off")) }
+    if stream.ends_with(&[0xFF, 0xD9]) {
+        Ok(stream)
+    } else {
+        Err(refused("the stream does not end with EOI (FFD9): it was cut off"))
+    }
 }
 
 #[cfg(test)]

@@ -136,7 +136,10 @@ fn pack(mut row: &[u8], out: &mut Vec<u8>) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::coders::{self, tests::{colour, grey}};
+    use crate::coders::{
+        self,
+        tests::{colour, grey},
+    };
     use archive_codec_wire::{Coding, Photometric};
     use proptest::prelude::*;
 

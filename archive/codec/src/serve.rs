@@ -2,7 +2,7 @@
 
 use crate::{coders, refusal::Refusal};
 use archive_codec_wire::{
-    Answer, Failure, Image, REQUEST_HEAD_BYTES, Request, SENTENCE_BYTES_MAX, Verb, WireError, Photometric,
+    Answer, Failure, Image, Photometric, REQUEST_HEAD_BYTES, Request, SENTENCE_BYTES_MAX, Verb, WireError,
 };
 use std::{
     io::{self, Read, Write},
@@ -44,9 +44,7 @@ fn work(verb: Verb, request: &Request, stream: Vec<u8>) -> Result<Frame, Refusal
         Verb::Decode => coders::decode(request.coding, image, &stream),
         Verb::Encode => coders::encode(request.coding, image, &stream),
     }));
-    done.unwrap_or_else(|_| {
-        Err(Refusal { failure: Failure::Failed, why: "the decoder panicked on this frame".into() })
-    })
+    done.unwrap_or_else(|_| Err(Refusal { failure: Failure::Failed, why: "the decoder panicked on this frame".into() }))
 }
 
 fn answer(output: &mut dyn Write, done: Result<Frame, Refusal>) -> io::Result<()> {

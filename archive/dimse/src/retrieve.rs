@@ -13,7 +13,8 @@ use crate::{
     status::{self, Status},
 };
 use archive_model::{
-    COMPRESSED, DataSet, EXPLICIT_BE, EXPLICIT_LE, Element, IMPLICIT_LE, Uid, VR, Value, tags, transfer_syntax, write_data_set,
+    COMPRESSED, DataSet, EXPLICIT_BE, EXPLICIT_LE, Element, IMPLICIT_LE, Uid, VR, Value, tags, transfer_syntax,
+    write_data_set,
 };
 use archive_service::{
     Archive, ConvertError, Converting, Freshness, InstanceRow, Level, ReadError, Reading, Selection,

@@ -144,14 +144,30 @@ struct Level {
 #[derive(Debug, Clone, Copy)]
 enum State {
     Header,
-    Value { tag: Tag, left: u32, word: Word, pad: Option<u8> },
-    Dropped { left: u32 },
+    Value {
+        tag: Tag,
+        left: u32,
+        word: Word,
+        pad: Option<u8>,
+    },
+    Dropped {
+        left: u32,
+    },
     /// The frames are to be given.
-    Frames { left: u32, word: Word, pad: Option<u8> },
+    Frames {
+        left: u32,
+        word: Word,
+        pad: Option<u8>,
+    },
     /// The fragments are to be given; of the native value, where it begins and its length.
-    Fragments { begins: u64, length: u32 },
+    Fragments {
+        begins: u64,
+        length: u32,
+    },
     /// Items of fragments are passed over, by whose headers; `left` of the one that is being passed.
-    Items { left: u32 },
+    Items {
+        left: u32,
+    },
 }
 
 /// A word that is being turned.
@@ -559,7 +575,8 @@ impl Recoder {
             self.put(out, changed, Some(vr), value.len() as u32);
             Word::of(if self.to.big { number_bytes(vr) } else { 1 }).put(&value, out);
         }
-        let goes = self.changed.contains(&tag) || (!self.changed.is_empty() || self.native.is_some()) && OF_FRAGMENTS.contains(&tag);
+        let goes = self.changed.contains(&tag)
+            || (!self.changed.is_empty() || self.native.is_some()) && OF_FRAGMENTS.contains(&tag);
         if goes && length != UNDEFINED {
             self.state = State::Dropped { left: length };
             self.odd = length % 2 == 1;
@@ -754,7 +771,9 @@ mod tests {
     /// Elements, encapsulated pixel data of two fragments, and an element behind it.
     fn encapsulated() -> (Vec<u8>, usize) {
         let mut bytes = b"\x08\0\x60\0CS\x02\0OT\x28\0\x02\0US\x02\0\x03\0\x28\0\x04\0CS\x0C\0YBR_FULL_422\x28\0\x10\0US\x02\0\x02\0\xE0\x7F\x01\0OV\0\0\x08\0\0\0\0\0\0\0\0\0\0\0\xE0\x7F\x02\0OV\0\0\x08\0\0\0\x02\0\0\0\0\0\0\0".to_vec();
-        bytes.extend(b"\xE0\x7F\x10\0OB\0\0\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\0\0\0\0\xFE\xFF\0\xE0\x04\0\0\0\xFE\xFF\xDD\xE0");
+        bytes.extend(
+            b"\xE0\x7F\x10\0OB\0\0\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\0\0\0\0\xFE\xFF\0\xE0\x04\0\0\0\xFE\xFF\xDD\xE0",
+        );
         let last = bytes.len();
         bytes.extend(b"\xFE\xFF\0\xE0\x02\0\0\0\xAA\xBB\xFE\xFF\xDD\xE0\0\0\0\0\xFC\xFF\xFC\xFFOB\0\0\x02\0\0\0\0\0");
         (bytes, last)
@@ -821,7 +840,8 @@ mod tests {
     #[test]
     fn a_data_set_without_the_pixel_data_that_was_promised_is_an_error() {
         let pixels = NativePixels { length: 4, allocated: 8, photometric: None, planar: None };
-        let mut recoder = Recoder::decoding("1.2.840.10008.1.2.5", EXPLICIT_LE, Some(pixels), &Limits::default()).unwrap();
+        let mut recoder =
+            Recoder::decoding("1.2.840.10008.1.2.5", EXPLICIT_LE, Some(pixels), &Limits::default()).unwrap();
         let mut out = Vec::new();
         recoder.push(b"\x08\0\x60\0CS\x02\0OT", &mut out).unwrap();
         assert!(recoder.finish(&mut out).is_err());

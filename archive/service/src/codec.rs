@@ -53,10 +53,14 @@ impl Default for CodecSettings {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     /// There is no program that could.
-    #[error("compressed frames are decoded by the program triptych-codec: install it beside triptych, or name it with --codec")]
+    #[error(
+        "compressed frames are decoded by the program triptych-codec: install it beside triptych, or name it with --codec"
+    )]
     Missing,
     /// It cannot be started.
-    #[error("{program} cannot be started ({why}): install the triptych-codec of this release there, or name it with --codec")]
+    #[error(
+        "{program} cannot be started ({why}): install the triptych-codec of this release there, or name it with --codec"
+    )]
     Start {
         /// The program.
         program: String,

@@ -93,9 +93,8 @@ impl Decoding {
             photometric: (became.0 != image.photometric).then(|| became.0.term()),
             planar: (image.samples > 1).then_some(became.1),
         };
-        let recoder = || {
-            Recoder::decoding(&row.transfer_syntax, to, Some(pixels.clone()), &lenient()).ok_or_else(never)
-        };
+        let recoder =
+            || Recoder::decoding(&row.transfer_syntax, to, Some(pixels.clone()), &lenient()).ok_or_else(never);
         let around_bytes = source.trial(recoder()?, first, last).await?;
         let decoding = Self {
             phase: Phase::Around(source.archive.read(row, 0..first)),
@@ -260,7 +259,9 @@ impl NativeFrames {
         if became == (self.source.image.photometric, self.source.image.planar) {
             Ok(bytes)
         } else {
-            Err(ConvertError::Image("decoded its colours are others than its metadata say: retrieve the whole instance"))
+            Err(ConvertError::Image(
+                "decoded its colours are others than its metadata say: retrieve the whole instance",
+            ))
         }
     }
 }
@@ -272,7 +273,8 @@ impl Archive {
     /// [`ConvertError`], when they cannot be had.
     pub async fn native_frames(&self, row: &InstanceRow) -> Result<NativeFrames, ConvertError> {
         let never = || ConvertError::Never { from: row.transfer_syntax.clone(), to: EXPLICIT_LE.to_owned() };
-        let map = self.frames(row).await?.filter(|_| can_decode(&row.transfer_syntax, EXPLICIT_LE)).ok_or_else(never)?;
+        let map =
+            self.frames(row).await?.filter(|_| can_decode(&row.transfer_syntax, EXPLICIT_LE)).ok_or_else(never)?;
         let (first, _) = ends(&map)?;
         Ok(NativeFrames { source: Source::open(self, row, map, first).await?.ok_or_else(never)? })
     }
@@ -281,7 +283,8 @@ impl Archive {
 /// Where the first fragment with bytes begins, and the header of the last one.
 fn ends(map: &FrameMap) -> Result<(u64, u64), ConvertError> {
     let (first, last) = (map.ranges(1).unwrap_or_default(), map.ranges(map.frames()).unwrap_or_default());
-    let found = first.first().zip(last.last()).and_then(|(first, last)| Some((first.start, last.start.checked_sub(8)?)));
+    let found =
+        first.first().zip(last.last()).and_then(|(first, last)| Some((first.start, last.start.checked_sub(8)?)));
     found.ok_or(ConvertError::Image("its first or last frame has no bytes"))
 }
 
@@ -299,7 +302,8 @@ pub(crate) async fn header(archive: &Archive, row: &InstanceRow, end: u64) -> Re
 pub(crate) fn image(header: &DataSet) -> Result<Image, ConvertError> {
     let number = |tag| header.integer(tag);
     let or = |value: Option<i128>, default: i128| value.unwrap_or(default);
-    let nonsense = ConvertError::Image("rows, columns, samples, bits or colours of the image are missing or impossible");
+    let nonsense =
+        ConvertError::Image("rows, columns, samples, bits or colours of the image are missing or impossible");
     let samples = or(number(tags::SAMPLES_PER_PIXEL), 1);
     let allocated = or(number(tags::BITS_ALLOCATED), 0);
     let stored = or(number(tags::BITS_STORED), allocated);

@@ -48,19 +48,24 @@ impl Encoding {
     ) -> Result<(Self, u64), ConvertError> {
         let never = || ConvertError::Never { from: row.transfer_syntax.clone(), to: to.to_owned() };
         let coding = coding(&transfer_syntax(to)).ok_or_else(never)?;
-        let places: Option<Vec<Range<u64>>> =
-            (1..=map.frames()).map(|frame| map.bits(frame).filter(|(_, bit, _)| *bit == 0).map(|place| place.0)).collect();
+        let places: Option<Vec<Range<u64>>> = (1..=map.frames())
+            .map(|frame| map.bits(frame).filter(|(_, bit, _)| *bit == 0).map(|place| place.0))
+            .collect();
         let places = places.filter(|places| !places.is_empty());
         let places = places.ok_or(ConvertError::Image("its frames do not begin on whole bytes"))?;
         let header = decode::header(archive, row, places[0].start).await?;
         let image = decode::image(&header)?;
         let frame_bytes = u64::try_from(image.native_bytes()).unwrap_or(u64::MAX);
         if places.iter().any(|place| place.end - place.start != frame_bytes) {
-            return Err(ConvertError::Image("its frames have not the bytes that rows, columns, samples and bits promise"));
+            return Err(ConvertError::Image(
+                "its frames have not the bytes that rows, columns, samples and bits promise",
+            ));
         }
         let native_bytes = frame_bytes.saturating_mul(places.len() as u64);
         if native_bytes > NATIVE_BYTES_MAX {
-            return Err(ConvertError::Image("more than 256 MiB of pixels are not compressed on their way: take them as they are stored"));
+            return Err(ConvertError::Image(
+                "more than 256 MiB of pixels are not compressed on their way: take them as they are stored",
+            ));
         }
         let mut permit = archive.codec().reserve(native_bytes.saturating_add(frame_bytes)).await;
         let (mut frames, mut table, mut offset, mut became) = (Vec::new(), Vec::new(), 0_u32, image.photometric);

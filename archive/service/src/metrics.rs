@@ -40,8 +40,11 @@ impl Metrics {
             IntGauge::new(name, help).unwrap_or_else(|error| unreachable!("literal metric options: {error}"))
         };
         let codec_seconds = Histogram::with_opts(
-            HistogramOpts::new("archive_service_codec_seconds", "Seconds a frame took to be decoded, waiting included.")
-                .buckets(STAGE_BOUNDS_SECONDS.to_vec()),
+            HistogramOpts::new(
+                "archive_service_codec_seconds",
+                "Seconds a frame took to be decoded, waiting included.",
+            )
+            .buckets(STAGE_BOUNDS_SECONDS.to_vec()),
         );
         let metrics = Self {
             receive: stages.with_label_values(&["receive"]),

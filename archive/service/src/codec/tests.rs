@@ -23,7 +23,8 @@ fn codec(folder: &Path, script: &str, deadline: Duration) -> (Codec, PathBuf) {
     let (program, starts) = (folder.join("worker"), folder.join("starts"));
     fs::write(&program, format!("#!/bin/sh\necho started >> {}\n{script}\n", starts.display())).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let settings = CodecSettings { program: Some(program), workers: 1, frame_deadline: deadline, ..CodecSettings::default() };
+    let settings =
+        CodecSettings { program: Some(program), workers: 1, frame_deadline: deadline, ..CodecSettings::default() };
     (Codec::new(settings, Metrics::new(&prometheus::Registry::new())), starts)
 }
 
@@ -45,7 +46,10 @@ async fn a_worker_is_kept_and_serves_again() {
     let (codec, log) = codec(folder.path(), &format!("while true; do {GOOD}; done"), LONG);
     for _ in 0..3 {
         let frame = ask(&codec).await.unwrap();
-        assert_eq!((&frame.bytes[..], frame.photometric, frame.planar), (&b"ABCDEF"[..], Photometric::Monochrome2, false));
+        assert_eq!(
+            (&frame.bytes[..], frame.photometric, frame.planar),
+            (&b"ABCDEF"[..], Photometric::Monochrome2, false)
+        );
     }
     assert_eq!(starts(&log), 1);
 }
@@ -53,7 +57,10 @@ async fn a_worker_is_kept_and_serves_again() {
 #[tokio::test]
 async fn a_worker_that_ends_fails_one_frame_and_the_next_one_has_another() {
     let folder = tempfile::tempdir().unwrap();
-    let script = format!("if [ $(wc -l < {}/starts) = 1 ]; then head -c 32 >/dev/null; exit 1; fi; {GOOD}", folder.path().display());
+    let script = format!(
+        "if [ $(wc -l < {}/starts) = 1 ]; then head -c 32 >/dev/null; exit 1; fi; {GOOD}",
+        folder.path().display()
+    );
     let (codec, log) = codec(folder.path(), &script, LONG);
     assert!(matches!(ask(&codec).await, Err(CodecError::Lost(_))));
     assert_eq!(ask(&codec).await.map(|frame| frame.bytes), Ok(b"ABCDEF".to_vec()));

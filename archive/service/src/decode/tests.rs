@@ -3,13 +3,17 @@
 
 use super::*;
 use crate::{
-    CodecError, CodecSettings, Converting, Freshness, Offer, Protocol, Selection, ServiceSettings, Source as Sender, testing,
+    CodecError, CodecSettings, Converting, Freshness, Offer, Protocol, Selection, ServiceSettings, Source as Sender,
+    testing,
 };
-use archive_model::{EXPLICIT_BE, EXPLICIT_LE, Element, Encoding, IMPLICIT_LE, Limits, VR, Value, read_data_set, write_data_set};
+use archive_model::{
+    EXPLICIT_BE, EXPLICIT_LE, Element, Encoding, IMPLICIT_LE, Limits, VR, Value, read_data_set, write_data_set,
+};
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 const NATIVE: &str = "1.2.840.10008.1.2.1.98";
-const ECHO: &str = r"while true; do head -c 28 >/dev/null; printf 'TA\001\000\004\000\000\000\006\000\000\000'; head -c 6; done";
+const ECHO: &str =
+    r"while true; do head -c 28 >/dev/null; printf 'TA\001\000\004\000\000\000\006\000\000\000'; head -c 6; done";
 
 fn settings(folder: &Path, script: Option<&str>) -> ServiceSettings {
     let program = script.map(|script| {
