@@ -53,7 +53,7 @@ pub struct Converting {
 }
 
 enum Way {
-    Plain(Plain),
+    Plain(Box<Plain>),
     Decoded(Box<Decoding>),
     Encoded(Box<Encoding>),
 }
@@ -102,17 +102,17 @@ impl Archive {
         can_recode(from, to) || can_decode(from, to) || can_encode(from, to)
     }
 
-    fn plain(&self, row: &InstanceRow, to: &str) -> Result<Plain, ConvertError> {
+    fn plain(&self, row: &InstanceRow, to: &str) -> Result<Box<Plain>, ConvertError> {
         let from = &row.transfer_syntax;
         // A compressed syntax of what has no frames (a report): all of it is plain.
         let recoder = Recoder::new(from, to, &lenient()).or_else(|| Recoder::decoding(from, to, None, &lenient()));
         let step_bytes = if transfer_syntax(from).deflated { DEFLATED_STEP_BYTES } else { usize::MAX };
-        Ok(Plain {
+        Ok(Box::new(Plain {
             reading: self.read(row, 0..row.length_bytes),
             recoder: recoder.ok_or_else(|| ConvertError::Never { from: from.clone(), to: to.to_owned() })?,
             piece: Bytes::new(),
             step_bytes,
-        })
+        }))
     }
 }
 

@@ -34,8 +34,7 @@ pub(crate) struct Encoding {
     /// The offset table, then the frames.
     coded: VecDeque<Bytes>,
     reading: Option<Reading>,
-    /// Whether the frames are out.
-    behind: bool,
+    finished: bool,
 }
 
 impl Encoding {
@@ -98,13 +97,13 @@ impl Encoding {
             recoder: recoder()?,
             coded: VecDeque::new(),
             reading: None,
-            behind: false,
+            finished: false,
         };
         let mut around_bytes = 0;
         while let Some(bytes) = trial.step().await? {
             around_bytes += bytes.len() as u64;
         }
-        Ok((Self { recoder: recoder()?, coded, reading: None, behind: false, ..trial }, around_bytes + coded_bytes))
+        Ok((Self { recoder: recoder()?, coded, reading: None, finished: false, ..trial }, around_bytes + coded_bytes))
     }
 
     /// The next bytes; perhaps none yet.
@@ -119,7 +118,6 @@ impl Encoding {
             let end = self.recoder.native_value().map_or(self.row.length_bytes, |value| value.end);
             self.recoder.resume(end, &mut out).map_err(ConvertError::Recode)?;
             self.reading = Some(self.archive.read(&self.row, end..self.row.length_bytes));
-            self.behind = true;
             return Ok(Some(out.into()));
         }
         let (archive, row) = (&self.archive, &self.row);
@@ -129,11 +127,10 @@ impl Encoding {
                 self.recoder.push(&piece, &mut out).map_err(ConvertError::Recode)?;
                 Ok(Some(Covered::bytes(out, piece)))
             }
-            None if std::mem::take(&mut self.behind) => {
+            None if !std::mem::replace(&mut self.finished, true) => {
                 self.recoder.finish(&mut out).map_err(ConvertError::Recode)?;
                 Ok(Some(out.into()))
             }
-            // Finished already; a data set whose pixel data never came is none that has frames.
             None => Ok(None),
         }
     }
