@@ -56,7 +56,6 @@ pub(crate) fn encode(image: &Image, native: &[u8]) -> Result<Vec<u8>, Refusal> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
     use crate::coders::{self, tests::grey};
     use archive_codec_wire::Coding;
 

@@ -125,7 +125,7 @@ mod tests {
 
     fn gradient(rows: u32, columns: u32, samples: u32) -> Vec<u8> {
         (0..rows * columns)
-            .flat_map(|at| (0..samples).map(move |sample| (at / columns * 3 + at % columns * 2 + sample * 40) as u8))
+            .flat_map(|at| (0..samples).map(move |sample| (at / columns * 2 + at % columns + sample * 40) as u8))
             .collect()
     }
 

@@ -8,7 +8,7 @@ use crate::{
     refusal::{Refusal, refused, said, unsupported},
 };
 use archive_codec_wire::Image;
-use pure_jpegls::EncodeOptions;
+use jpegls::EncodeOptions;
 
 const DECODER: &str = "pure_jpegls";
 const FRAME: u8 = 0xF7;
@@ -30,7 +30,7 @@ impl Coder for JpegLs {
 
     fn decode(&self, image: &Image, stream: &[u8]) -> Result<Decoded, Refusal> {
         let (samples, columns, rows) =
-            pure_jpegls::decode(whole(stream)?, image.columns, image.rows).map_err(|error| said(DECODER, &error))?;
+            jpegls::decode(whole(stream)?, image.columns, image.rows).map_err(|error| said(DECODER, &error))?;
         if (columns, rows) != (image.columns, image.rows) {
             return Err(refused("the decoder gave a frame of another size"));
         }
@@ -52,7 +52,7 @@ pub(crate) fn encode(image: &Image, native: &[u8]) -> Result<Vec<u8>, Refusal> {
     let mut options = EncodeOptions::default();
     options.precision = Some(precision);
     let mut coded = Vec::new();
-    pure_jpegls::encode_with_options(&samples, image.columns, image.rows, &options, &mut coded)
+    jpegls::encode_with_options(&samples, image.columns, image.rows, &options, &mut coded)
         .map_err(|error| said(DECODER, &error))?;
     Ok(coded)
 }

@@ -60,7 +60,6 @@ fn frame_bytes(image: &Image) -> Result<usize, Refusal> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
     use crate::coders::{decode, tests::grey};
     use archive_codec_wire::Coding;
     use std::io::Write;

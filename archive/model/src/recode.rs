@@ -16,7 +16,7 @@ use crate::scanner::{
     Coding, Header, ITEM, ITEM_END, Parsed, SEQUENCE_END, UNDEFINED, dictionary_vr, is_long, is_plausible, is_text,
     number_bytes, parse_header, word_bytes,
 };
-use crate::{Encoding, Limits, PixelCoding, Tag, VR, tags, transfer_syntax};
+use crate::{Limits, PixelCoding, Tag, VR, tags, transfer_syntax};
 use flate2::{Decompress, FlushDecompress, Status};
 use std::collections::VecDeque;
 

@@ -1,7 +1,7 @@
 //! Values that stay what they are, in every pair of encodings and in pieces of every size.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::{DataSet, Element, TRANSFER_SYNTAXES, Value, read_data_set, write_data_set};
+use crate::{DataSet, Element, Encoding, TRANSFER_SYNTAXES, Value, read_data_set, write_data_set};
 use proptest::prelude::*;
 use std::io::Write;
 
