@@ -1,8 +1,6 @@
 """Compressed images for tests: how they are sent under UIDs of their own, fetched in another syntax, and compared."""
 import copy
-import struct
 import warnings
-from io import BytesIO
 from pathlib import Path
 
 import numpy
@@ -30,6 +28,7 @@ class Image:
 
     def __init__(self, data_set, syntax, name, study=None):
         self.header, self.syntax, self.name = data_set, syntax, name
+        object.__setattr__(data_set, "named", name)
         data_set.SOPInstanceUID, data_set.SeriesInstanceUID = generate_uid(), generate_uid()
         data_set.StudyInstanceUID = study or generate_uid()
         data_set.SOPClassUID = data_set.get("SOPClassUID") or SECONDARY_CAPTURE
@@ -57,7 +56,9 @@ def compressed_files():
             try:
                 data_set = pydicom.dcmread(path)
                 syntax = data_set.file_meta.TransferSyntaxUID
-                if "dicomdirtests" not in path and syntax.is_compressed and "PixelData" in data_set:
+                # SC_rgb_jpeg.dcm is not what it declares: pydicom cannot write it again.
+                usable = "dicomdirtests" not in path and Path(path).name != "SC_rgb_jpeg.dcm"
+                if usable and syntax.is_compressed and "PixelData" in data_set:
                     found.append(Path(path))
             except Exception:  # no meta group, or no DICOM at all
                 continue
@@ -145,14 +146,16 @@ def difference(one, other):
     return int(numpy.abs(one.astype("int64") - other.astype("int64")).max())
 
 
-def values(data_set, without=()):
-    """Every element as text but these and the group lengths."""
+def values(data_set, without=(), big=False):
+    """Every element as text but these and the group lengths; `big`: the words are in big endian, as pydicom leaves them."""
     found = {}
     for element in data_set:
         if element.tag.element == 0 or element.tag in without:
             continue
-        value = [values(item) for item in element.value] if element.VR == "SQ" else str(element.value)
-        found[element.tag] = value
+        value = element.value
+        if big and element.VR == "OW" and value:
+            value = bytes(value[at ^ 1] for at in range(len(value)))
+        found[element.tag] = [values(item, big=big) for item in value] if element.VR == "SQ" else str(value)
     return found
 
 
@@ -179,12 +182,7 @@ def check_native(got, stored, syntax):
         assert element.VR == ("OB" if got.BitsAllocated <= 8 else "OW")
     without = [*PIXELS, *(pydicom.tag.Tag(tag) for tag in OF_FRAGMENTS)]
     if syntax != IMPLICIT:  # private VRs cannot be told there
-        assert values(got, without) == values(stored, without)
+        assert values(got, without, syntax == BIG) == values(stored, without)
     for keyword in ("SOPInstanceUID", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
         assert got.get(keyword) == stored.get(keyword)
 
-
-def parse(body, syntax):
-    """A data set of bytes, with a meta group that says how it is written."""
-    got = pydicom.dcmread(BytesIO(body), force=True)
-    return got

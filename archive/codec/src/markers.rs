@@ -85,8 +85,9 @@ impl Header {
 
 /// The stream without what pads its fragment. It must end with EOI: a decoder would fill up a shortened one, in silence.
 pub(crate) fn whole(stream: &[u8]) -> Result<&[u8], Refusal> {
-    let zeros = stream.iter().rev().take_while(|&&byte| byte == 0).count();
-    let stream = &stream[..stream.len() - zeros];
+    // Writers pad with zeros, with fill bytes, and with spaces.
+    let padding = stream.iter().rev().take_while(|byte| matches!(byte, 0 | 0xFF | b' ')).count();
+    let stream = &stream[..stream.len() - padding];
     if stream.ends_with(&[0xFF, 0xD9]) {
         Ok(stream)
     } else {
@@ -120,6 +121,7 @@ mod tests {
     #[test]
     fn a_stream_that_was_cut_off_is_told_from_a_padded_one() {
         assert!(whole(b"\xFF\xD8\x01\xFF\xD9\0").is_ok());
+        assert_eq!(whole(b"\xFF\xD8\x01\xFF\xD9\xFF"), Ok(&b"\xFF\xD8\x01\xFF\xD9"[..]));
         assert!(whole(b"\xFF\xD8\x01\xFF").is_err());
         assert!(whole(b"\0\0").is_err());
     }
