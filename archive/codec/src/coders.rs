@@ -220,7 +220,7 @@ pub(crate) mod tests {
             let mut state = noise | 1;
             let native: Vec<u8> = (0..rows * columns).flat_map(|at| {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let value = if noise % 3 == 0 { at % 200 } else { (state >> 40) as u32 };
+                let value = if noise.is_multiple_of(3) { at % 200 } else { (state >> 40) as u32 };
                 let value = (value & ((1 << bits) - 1)) as i32;
                 let value = if signed { value << (32 - bits) >> (32 - bits) } else { value };
                 value.to_le_bytes().into_iter().take(usize::from(allocated / 8))

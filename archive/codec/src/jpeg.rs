@@ -74,12 +74,11 @@ fn lossless(header: &Header) -> Result<(), Refusal> {
     if header.restarts || shifts & 0x0F != 0 {
         return Err(unsupported("lossless JPEG with restarts or a point transform"));
     }
-    if usize::from(count) != header.components.len() || header.components.iter().any(|(_, sampling)| *sampling != 0x11)
-    {
-        // One component may call its sampling what it likes.
-        if header.components.len() > 1 {
-            return Err(unsupported("lossless JPEG with subsampled components or several scans"));
-        }
+    // One component may call its sampling what it likes.
+    let several = header.components.len() > 1;
+    let apart = usize::from(count) != header.components.len();
+    if several && (apart || header.components.iter().any(|(_, sampling)| *sampling != 0x11)) {
+        return Err(unsupported("lossless JPEG with subsampled components or several scans"));
     }
     if (1..=7).contains(&predictor) { Ok(()) } else { Err(refused("lossless JPEG without a predictor")) }
 }

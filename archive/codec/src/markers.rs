@@ -74,7 +74,7 @@ impl Header {
         if components.len() != usize::from(*count) * 3 {
             return Err(refused("the frame header has not the length that its components need"));
         }
-        self.process = marker.to_owned();
+        self.process = marker;
         self.precision = *precision;
         self.rows = u32::from(u16::from_be_bytes([*r0, *r1]));
         self.columns = u32::from(u16::from_be_bytes([*c0, *c1]));

@@ -86,9 +86,9 @@ async fn silence_and_nonsense_end_a_worker() {
         ("exec sleep 1000", true),
         ("yes", false),
         // An answer that promises another length than the frame has.
-        (r"head -c 32 >/dev/null; printf 'TA\001\000\002\000\000\000\007\000\000\000ABCDEFG'; sleep 1000", false),
+        (r"head -c 32 >/dev/null; printf 'TA\001\000\002\000\000\000\007\000\000\000ABCDEFG'; exec sleep 1000", false),
         (r"head -c 32 >/dev/null; printf 'TA\001\000\002\000\000\000\006\000\000\000ABC'", false),
-        (r"head -c 32 >/dev/null; printf 'TA\002\000\002\000\000\000\006\000\000\000ABCDEF'; sleep 1000", false),
+        (r"head -c 32 >/dev/null; printf 'TA\002\000\002\000\000\000\006\000\000\000ABCDEF'; exec sleep 1000", false),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let (codec, log) = codec(folder.path(), script, if late { Duration::from_millis(300) } else { LONG });
