@@ -163,7 +163,8 @@ impl Source {
         let Some(coding) = coding(&transfer_syntax(&row.transfer_syntax)) else { return Ok(None) };
         let header = header(archive, row, first).await?;
         let image = image(&header)?;
-        if header.integer(tags::NUMBER_OF_FRAMES).unwrap_or(1) != i128::from(map.frames()) {
+        let frames = header.integer(tags::NUMBER_OF_FRAMES).filter(|frames| *frames > 0).unwrap_or(1);
+        if frames != i128::from(map.frames()) {
             return Err(ConvertError::Image("its fragments are not as many frames as Number of Frames says"));
         }
         Ok(Some(Self { archive: archive.clone(), row: row.clone(), map, image, coding }))
@@ -205,7 +206,8 @@ impl Source {
     }
 
     async fn decoded(&self, number: u32) -> Result<Frame, ConvertError> {
-        let mut stream = Vec::new();
+        // Held under the permit that the caller has.
+        let mut stream = Vec::with_capacity(usize::try_from(self.coded_bytes(number)).unwrap_or(0));
         for range in self.ranges(number) {
             let mut reading = self.archive.read(&self.row, range);
             while let Some(piece) = reading.next().await {

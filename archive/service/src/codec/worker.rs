@@ -63,7 +63,8 @@ impl Worker {
         if expected.is_some_and(|bytes| bytes != u128::from(answer.length)) {
             return Err("an answer of another length than the frame has".into());
         }
-        let mut bytes = Vec::new();
+        // What is expected is held under a permit already; anything else grows as it comes.
+        let mut bytes = Vec::with_capacity(expected.and(usize::try_from(answer.length).ok()).unwrap_or(0));
         let mut rest = (&mut self.output).take(u64::from(answer.length));
         rest.read_to_end(&mut bytes).await.map_err(|error| error.to_string())?;
         if bytes.len() != answer.length as usize {
