@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 PYTHON := $(CURDIR)/target/venv/bin/python
 BINARY := $(CURDIR)/target/debug/triptych
+# The codec worker is a workspace of its own (archive/codec/Cargo.toml says why); its program lies beside the server's.
+CODEC := --manifest-path archive/codec/Cargo.toml --ignore-rust-version --target-dir target
 SEED ?= 1
 SEEDS ?= $(SEED)
 
@@ -20,6 +22,7 @@ help:
 
 run:
 	cargo build --release -p archive-server
+	cargo build --release $(CODEC)
 	target/release/triptych serve --data ./data
 
 # One build for everything: with all targets, the binary and the tests share their dependencies.
@@ -29,6 +32,10 @@ test: | target
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo build --workspace --all-targets
 	TRIPTYCH_BIN=$(BINARY) cargo nextest run --workspace
+	cargo fmt --manifest-path archive/codec/Cargo.toml --check
+	cargo clippy $(CODEC) --all-targets -- -D warnings
+	cargo build $(CODEC)
+	cargo nextest run $(CODEC)
 	$(MAKE) interop cluster chaos-short
 
 interop:
@@ -40,6 +47,7 @@ cluster:
 demo: | target
 	tests/tools
 	cargo build -p archive-server
+	cargo build $(CODEC)
 	TRIPTYCH_BIN=$(BINARY) PYTHON=$(PYTHON) $(PYTHON) tests/demo/demo
 
 bench:
@@ -51,6 +59,7 @@ sim:
 chaos: | target
 	tests/tools
 	cargo build -p archive-server
+	cargo build $(CODEC)
 	$(PYTHON) tests/chaos/chaos.py --binary $(BINARY) --seed $(SEED) --seconds $(or $(SECONDS),$(shell echo $$(($(or $(MINUTES),10) * 60)))) \
 	  $(if $(FAULTS),--faults $(FAULTS)) $(if $(KILLS),--kills $(KILLS)) $(if $(ALLKILLS),--allkills $(ALLKILLS)) $(if $(REPORT),--report $(REPORT))
 
@@ -72,6 +81,7 @@ golden:
 
 fix:
 	cargo fmt --all
+	cargo fmt --manifest-path archive/codec/Cargo.toml
 	cargo clippy --workspace --all-targets --fix --allow-dirty
 
 target:

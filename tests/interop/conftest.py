@@ -17,11 +17,11 @@ from triptych import BINARY, data_set_bytes, free_port
 class Server:
     """A single node in a folder of its own."""
 
-    def __init__(self, folder, *flags, name="n1", dimse=None):
+    def __init__(self, folder, *flags, name="n1", dimse=None, binary=BINARY):
         assert BINARY.exists(), f"{BINARY} is missing: run `cargo build -p archive-server` first"
         self.folder, self.dimse, self.http = folder, dimse or free_port(), free_port()
         self.log = open(folder / "log", "ab")
-        command = [BINARY, "serve", "--data", folder / "data", "--name", name]
+        command = [binary, "serve", "--data", folder / "data", "--name", name]
         command += [] if "--segment-mib" in flags else ["--segment-mib", "64"]
         command += ["--dimse", f"127.0.0.1:{self.dimse}", "--http", f"127.0.0.1:{self.http}", *flags]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)

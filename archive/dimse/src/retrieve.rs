@@ -13,7 +13,8 @@ use crate::{
     status::{self, Status},
 };
 use archive_model::{
-    DataSet, EXPLICIT_LE, Element, IMPLICIT_LE, Uid, VR, Value, can_recode, tags, transfer_syntax, write_data_set,
+    COMPRESSED, DataSet, EXPLICIT_BE, EXPLICIT_LE, Element, IMPLICIT_LE, Uid, VR, Value, tags, transfer_syntax,
+    write_data_set,
 };
 use archive_service::{
     Archive, ConvertError, Converting, Freshness, InstanceRow, Level, Listing, ReadError, Reading, Selection,
@@ -103,7 +104,7 @@ pub(crate) async fn move_to(
     let deadlines = Deadlines { artim: deadlines.artim.min(DESTINATION_WITHIN), ..deadlines };
     let mut losses = 0;
     'parts: for rows in by_contexts(&rows) {
-        let proposals = proposals(rows, &transfer_syntaxes);
+        let proposals = proposals(&shared.archive, rows, &transfer_syntaxes);
         let mut to = None;
         for row in rows {
             if to.is_none() && losses < LOSSES_MAX {
@@ -334,18 +335,27 @@ fn selection(identifier: &DataSet, level: Level) -> Result<Selection, Status> {
     }
 }
 
-/// How an instance can be sent: as it is stored, or in another uncompressed encoding.
-fn fitting<'a>(row: &InstanceRow, accepted: impl Iterator<Item = (u8, &'a str)>) -> Option<(u8, Option<String>)> {
-    let mut best: Option<(u8, Option<String>)> = None;
+/// What an instance may be converted to, the best first: plain, and for who takes nothing plain compressed without loss.
+const TARGETS: [&str; 7] = {
+    let [rle, jpeg_ls, rpcl, htj2k] = COMPRESSED;
+    [EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE, rle, jpeg_ls, rpcl, htj2k]
+};
+
+/// How an instance can be sent: as it is stored, or converted.
+fn fitting<'a>(
+    archive: &Archive,
+    row: &InstanceRow,
+    accepted: impl Iterator<Item = (u8, &'a str)>,
+) -> Option<(u8, Option<String>)> {
+    let mut best: Option<(usize, u8)> = None;
     for (context, syntax) in accepted {
         if syntax == row.transfer_syntax {
             return Some((context, None));
         }
-        if can_recode(&row.transfer_syntax, syntax) && (best.is_none() || syntax == EXPLICIT_LE) {
-            best = Some((context, Some(syntax.to_owned())));
-        }
+        let rank = TARGETS.iter().position(|target| *target == syntax && archive.may_convert(row, target));
+        best = best.into_iter().chain(rank.map(|rank| (rank, context))).min();
     }
-    best
+    best.map(|(rank, context)| (context, Some(TARGETS[rank].to_owned())))
 }
 
 /// The bytes of an object on their way to a peer.
@@ -423,13 +433,13 @@ async fn send_object(
 }
 
 /// How C-GET can send an instance.
-fn way_to_get(association: &Association, row: &InstanceRow) -> Option<(u8, Option<String>)> {
+fn way_to_get(archive: &Archive, association: &Association, row: &InstanceRow) -> Option<(u8, Option<String>)> {
     let accepted = association
         .contexts
         .iter()
         .filter(|(_, context)| context.we_request && context.abstract_syntax == row.sop_class.as_str())
         .map(|(id, context)| (*id, context.transfer_syntax.as_str()));
-    fitting(row, accepted)
+    fitting(archive, row, accepted)
 }
 
 /// One sub-operation of C-GET. While its answer is waited for, the instance `after` it is read ahead into `ahead`: by then
@@ -442,7 +452,7 @@ async fn get_one(
     ahead: &mut Option<Reading>,
 ) -> Result<Sub, Ended> {
     let begun = ahead.take();
-    let Some(way) = way_to_get(association, row) else {
+    let Some(way) = way_to_get(&shared.archive, association, row) else {
         tracing::info!(instance = %row.instance, syntax = row.transfer_syntax, "no accepted context for an instance");
         return Ok(Sub::Failed);
     };
@@ -452,7 +462,7 @@ async fn get_one(
         return Ok(Sub::Failed);
     }
     if let Some(after) = after
-        && let Some((_, None)) = way_to_get(association, after)
+        && let Some((_, None)) = way_to_get(&shared.archive, association, after)
     {
         let mut reading = shared.archive.read(after, 0..after.length_bytes);
         reading.begin();
@@ -478,7 +488,7 @@ async fn move_one(
     row: &InstanceRow,
     (title, message): &(String, u16),
 ) -> Result<Sub, ScuError> {
-    let Some(way) = fitting(row, to.syntaxes_of(row.sop_class.as_str())) else {
+    let Some(way) = fitting(&shared.archive, row, to.syntaxes_of(row.sop_class.as_str())) else {
         tracing::info!(instance = %row.instance, syntax = row.transfer_syntax, "the destination does not take an instance");
         return Ok(Sub::Failed);
     };
@@ -507,8 +517,8 @@ fn by_contexts(rows: &[InstanceRow]) -> Vec<&[InstanceRow]> {
     let (mut start, mut seen) = (0, BTreeSet::new());
     for (at, row) in rows.iter().enumerate() {
         let need = (row.sop_class.as_str(), row.transfer_syntax.as_str());
-        // Two contexts each: as stored, and the plain encodings.
-        if !seen.contains(&need) && (seen.len() + 1) * 2 > CONTEXTS_MAX {
+        // Three contexts each: as stored, the plain encodings, and big endian for who takes nothing else.
+        if !seen.contains(&need) && (seen.len() + 1) * 3 > CONTEXTS_MAX {
             parts.push(&rows[start..at]);
             (start, seen) = (at, BTreeSet::new());
         }
@@ -520,21 +530,22 @@ fn by_contexts(rows: &[InstanceRow]) -> Vec<&[InstanceRow]> {
     parts
 }
 
-/// As stored, and in plain encodings; where the destination has `permitted` ones, in these only.
-fn proposals(rows: &[InstanceRow], permitted: &[Uid]) -> Vec<Proposal> {
+/// As stored, and in what it can be converted to; where the destination has `permitted` ones, in these only.
+fn proposals(archive: &Archive, rows: &[InstanceRow], permitted: &[Uid]) -> Vec<Proposal> {
     let mut wanted = BTreeSet::new();
     for row in rows {
         let (class, stored) = (row.sop_class.as_str(), row.transfer_syntax.as_str());
         if permitted.is_empty() || permitted.iter().any(|syntax| syntax.as_str() == stored) {
             wanted.insert(Proposal::new(class, &[stored]));
         }
-        let plain: Vec<&str> = match permitted {
-            [] if can_recode(stored, EXPLICIT_LE) => vec![EXPLICIT_LE, IMPLICIT_LE],
-            [] => Vec::new(),
-            some => some.iter().map(Uid::as_str).filter(|to| *to != stored && can_recode(stored, to)).collect(),
-        };
-        if !plain.is_empty() {
-            wanted.insert(Proposal::new(class, &plain));
+        let may = |to: &&str| *to != stored && archive.may_convert(row, to);
+        let others: Vec<&str> = permitted.iter().map(Uid::as_str).filter(may).collect();
+        if !others.is_empty() {
+            wanted.insert(Proposal::new(class, &others));
+        }
+        if permitted.is_empty() && archive.may_convert(row, EXPLICIT_LE) {
+            wanted.insert(Proposal::new(class, &[EXPLICIT_LE, IMPLICIT_LE]));
+            wanted.insert(Proposal::new(class, &[EXPLICIT_BE]));
         }
     }
     wanted.into_iter().collect()

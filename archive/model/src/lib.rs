@@ -36,7 +36,10 @@ pub use invalid::{Invalid, Limits, Place, Warning};
 pub use parse::{read_command_set, read_data_set};
 pub use phi::Phi;
 pub use pixel::{FrameMap, FrameMapError};
-pub use recode::{DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, RecodeError, Recoder, can_recode};
+pub use recode::{
+    COMPRESSED, DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, NativePixels, RecodeError, Recoder, can_decode,
+    can_encode, can_recode,
+};
 pub use scanner::{Scanned, Scanner};
 pub use sop_class::{STORAGE_CLASSES, SopClass, is_storage, may_be_storage};
 pub use transfer_syntax::{Encoding, PixelCoding, TRANSFER_SYNTAXES, TransferSyntax, transfer_syntax};

@@ -1,9 +1,10 @@
-//! From one uncompressed encoding of a data set to another, element by element, while the bytes come.
+//! From one encoding of a data set to another uncompressed one, element by element, while the bytes come.
 //!
 //! ```text
 //!   bytes ─► (inflate) ─► header ─► header in the other encoding
-//!                         value  ─► the same bytes; from big endian the words are turned
+//!                         value  ─► the same bytes; between big and little endian the words are turned
 //!                         sequence, item ─► of undefined length: what is inside grows or shrinks
+//!                         encapsulated pixel data ─► a header of the native length; whoever drives gives the frames
 //! ```
 //!
 //! Nothing is decoded, so that text of any character set, odd numbers and unknown elements stay what they were. What
@@ -15,8 +16,9 @@ use crate::scanner::{
     Coding, Header, ITEM, ITEM_END, Parsed, SEQUENCE_END, UNDEFINED, dictionary_vr, is_long, is_plausible, is_text,
     number_bytes, parse_header, word_bytes,
 };
-use crate::{Encoding, Limits, Tag, VR, tags, transfer_syntax};
+use crate::{Limits, PixelCoding, Tag, VR, tags, transfer_syntax};
 use flate2::{Decompress, FlushDecompress, Status};
+use std::collections::VecDeque;
 
 /// Implicit VR Little Endian: every peer knows it (PS3.5 §10.1).
 pub const IMPLICIT_LE: &str = "1.2.840.10008.1.2";
@@ -31,14 +33,68 @@ const WINDOW_BYTES: usize = 32 << 10;
 /// What a length of 2 bytes can say, rounded down to even.
 const SHORT_BYTES_MAX: u32 = 65_534;
 
+/// What can be written.
+const TARGETS: [&str; 3] = [IMPLICIT_LE, EXPLICIT_LE, EXPLICIT_BE];
+
 /// Whether what is in `from` can be written in `to`. A list of what is known to be right, not of what is known to be
 /// wrong: in a private syntax, in one that is no syntax of files, or where the pixels are elsewhere, the elements may
 /// be plain and the pixels something else.
 #[must_use]
 pub fn can_recode(from: &str, to: &str) -> bool {
     let from = transfer_syntax(from).uid;
-    [IMPLICIT_LE, EXPLICIT_LE, DEFLATED_LE, EXPLICIT_BE].contains(&from) && [IMPLICIT_LE, EXPLICIT_LE].contains(&to)
+    [IMPLICIT_LE, EXPLICIT_LE, DEFLATED_LE, EXPLICIT_BE].contains(&from) && TARGETS.contains(&to)
 }
+
+/// Whether what is in `from` can be written in `to` by who has a decoder for its frames. Of videos and of the extensions
+/// of JPEG 2000 Part 2 nobody has one.
+#[must_use]
+pub fn can_decode(from: &str, to: &str) -> bool {
+    let from = transfer_syntax(from);
+    let coded = match from.pixel {
+        PixelCoding::Rle
+        | PixelCoding::Jpeg
+        | PixelCoding::JpegLs
+        | PixelCoding::Htj2k
+        | PixelCoding::JpegXl
+        | PixelCoding::DeflatedFrame => true,
+        PixelCoding::Jpeg2000 => !["1.2.840.10008.1.2.4.92", "1.2.840.10008.1.2.4.93"].contains(&from.uid),
+        PixelCoding::Native => from.encapsulated,
+        PixelCoding::NativeSwapped
+        | PixelCoding::Jpip
+        | PixelCoding::Mpeg2
+        | PixelCoding::H264
+        | PixelCoding::H265
+        | PixelCoding::Unknown => false,
+    };
+    coded && TARGETS.contains(&to)
+}
+
+/// What frames are compressed to, without loss, for who asks for it: RLE, JPEG-LS, HTJ2K with RPCL, HTJ2K. In the order in
+/// which one is taken where several are: RLE codes every kind of image, and everybody decodes it.
+pub const COMPRESSED: [&str; 4] =
+    ["1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.201"];
+
+/// Whether what is in `from` can be written in `to` by who has an encoder for its frames.
+#[must_use]
+pub fn can_encode(from: &str, to: &str) -> bool {
+    [IMPLICIT_LE, EXPLICIT_LE].contains(&transfer_syntax(from).uid) && COMPRESSED.contains(&to)
+}
+
+/// What becomes of encapsulated pixel data, once its frames are decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NativePixels {
+    /// Bytes of all frames, without a pad byte.
+    pub length: u32,
+    /// Bits Allocated (0028,0100): up to 8 the value is OB, else OW.
+    pub allocated: u8,
+    /// Photometric Interpretation (0028,0004), where it becomes another.
+    pub photometric: Option<&'static str>,
+    /// Planar Configuration (0028,0006), where there are several samples.
+    pub planar: Option<bool>,
+}
+
+/// Elements that only encapsulated pixel data has (PS3.5 §A.4): offsets, lengths, and the length of all.
+const OF_FRAGMENTS: [Tag; 3] = [Tag(0x7FE0, 0x0001), Tag(0x7FE0, 0x0002), Tag(0x7FE0, 0x0003)];
 
 /// Why a data set cannot be written in another encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +111,7 @@ pub struct RecodeError {
 /// Recodes one data set, in pieces of any size.
 #[derive(Debug)]
 pub struct Recoder {
-    explicit: bool,
+    to: Coding,
     inflate: Option<(Decompress, bool)>,
     levels: Vec<Level>,
     levels_max: usize,
@@ -66,6 +122,13 @@ pub struct Recoder {
     last: Option<Tag>,
     /// The value before had an odd length.
     odd: bool,
+    /// What the pixel data becomes, while it has not come.
+    native: Option<NativePixels>,
+    /// The pixel data becomes fragments, while it has not come.
+    coded: bool,
+    /// Values of the data set itself that become others, in order of their tags, and which they all are.
+    changes: VecDeque<(Tag, VR, Vec<u8>)>,
+    changed: Vec<Tag>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -81,8 +144,30 @@ struct Level {
 #[derive(Debug, Clone, Copy)]
 enum State {
     Header,
-    Value { tag: Tag, left: u32, word: Word, pad: Option<u8> },
-    Dropped { left: u32 },
+    Value {
+        tag: Tag,
+        left: u32,
+        word: Word,
+        pad: Option<u8>,
+    },
+    Dropped {
+        left: u32,
+    },
+    /// The frames are to be given.
+    Frames {
+        left: u32,
+        word: Word,
+        pad: Option<u8>,
+    },
+    /// The fragments are to be given; of the native value, where it begins and its length.
+    Fragments {
+        begins: u64,
+        length: u32,
+    },
+    /// Items of fragments are passed over, by whose headers; `left` of the one that is being passed.
+    Items {
+        left: u32,
+    },
 }
 
 /// A word that is being turned.
@@ -97,13 +182,47 @@ impl Recoder {
     /// From `from` to `to`; `None` where [`can_recode`] says no.
     #[must_use]
     pub fn new(from: &str, to: &str, limits: &Limits) -> Option<Self> {
-        if !can_recode(from, to) {
-            return None;
+        can_recode(from, to).then(|| Self::of(from, to, limits))
+    }
+
+    /// From `from` to `to`, where the frames are decoded by somebody else: then `pixels` says what they become. Without it
+    /// the data set is one that has no pixel data. `None` where [`can_decode`] says no.
+    #[must_use]
+    pub fn decoding(from: &str, to: &str, pixels: Option<NativePixels>, limits: &Limits) -> Option<Self> {
+        let mut recoder = can_decode(from, to).then(|| Self::of(from, to, limits))?;
+        if let Some(pixels) = pixels {
+            recoder.change(pixels.photometric, pixels.planar);
+            recoder.native = Some(pixels);
         }
+        Some(recoder)
+    }
+
+    /// From `from` to `to`, where the frames are encoded by somebody else, and Photometric Interpretation may become another.
+    /// `None` where [`can_encode`] says no.
+    #[must_use]
+    pub fn encoding(from: &str, to: &str, photometric: Option<&'static str>, limits: &Limits) -> Option<Self> {
+        let mut recoder = can_encode(from, to).then(|| Self::of(from, to, limits))?;
+        recoder.change(photometric, None);
+        recoder.coded = true;
+        Some(recoder)
+    }
+
+    fn change(&mut self, photometric: Option<&'static str>, planar: Option<bool>) {
+        let photometric = photometric.map(|term| {
+            let mut value = term.as_bytes().to_vec();
+            value.extend((value.len() % 2 == 1).then_some(b' '));
+            (tags::PHOTOMETRIC_INTERPRETATION, VR::CS, value)
+        });
+        let planar = planar.map(|planar| (tags::PLANAR_CONFIGURATION, VR::US, vec![u8::from(planar), 0]));
+        self.changes = photometric.into_iter().chain(planar).collect();
+        self.changed = self.changes.iter().map(|(tag, ..)| *tag).collect();
+    }
+
+    fn of(from: &str, to: &str, limits: &Limits) -> Self {
         let from = transfer_syntax(from);
         let coding = Coding::of(from.encoding);
-        Some(Self {
-            explicit: transfer_syntax(to).encoding == Encoding::ExplicitLe,
+        Self {
+            to: Coding::of(transfer_syntax(to).encoding),
             inflate: from.deflated.then(|| (Decompress::new(false), false)),
             levels: vec![Level { end: None, coding, sequence: false, signed: false }],
             levels_max: limits.depth_max.saturating_mul(2).saturating_add(1),
@@ -113,7 +232,87 @@ impl Recoder {
             held_bytes: 0,
             last: None,
             odd: false,
-        })
+            native: None,
+            coded: false,
+            changes: VecDeque::new(),
+            changed: Vec::new(),
+        }
+    }
+
+    /// Whether the header of the pixel data was written and the frames are to be given next, by [`Recoder::frame`] or
+    /// [`Recoder::fragment`]. What was pushed after that header is disregarded: go on with the bytes from where
+    /// [`Recoder::resume`] says.
+    #[must_use]
+    pub fn wants_frames(&self) -> bool {
+        matches!(self.state, State::Frames { .. } | State::Fragments { .. })
+    }
+
+    /// Of native pixel data that becomes fragments, where its value lies.
+    #[must_use]
+    pub fn native_value(&self) -> Option<std::ops::Range<u64>> {
+        match self.state {
+            State::Fragments { begins, length } => Some(begins..begins + u64::from(length)),
+            _ => None,
+        }
+    }
+
+    /// Takes a fragment: first of all the Basic Offset Table, then the frames.
+    ///
+    /// # Errors
+    /// When nobody asked for fragments, or it is larger than one can be.
+    pub fn fragment(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), RecodeError> {
+        let length = u32::try_from(bytes.len()).ok().filter(|length| *length < UNDEFINED - 1);
+        let (State::Fragments { .. }, Some(length)) = (self.state, length) else {
+            return Err(self.error("a fragment where none can be"));
+        };
+        self.put(out, ITEM, None, length + length % 2);
+        out.extend_from_slice(bytes);
+        out.extend((length % 2 == 1).then_some(0));
+        Ok(())
+    }
+
+    /// Takes bytes of native frames, little endian.
+    ///
+    /// # Errors
+    /// When they are more than was said, or nobody asked for them.
+    pub fn frame(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), RecodeError> {
+        let State::Frames { left, mut word, pad } = self.state else {
+            return Err(self.error("frames where none were asked for"));
+        };
+        let rest = u32::try_from(bytes.len()).ok().and_then(|count| left.checked_sub(count));
+        let left = rest.ok_or_else(|| self.error("more frames than the pixel data has"))?;
+        word.put(bytes, out);
+        self.state = State::Frames { left, word, pad };
+        Ok(())
+    }
+
+    /// As if all frames had been given: for a trial that only wants to know what is before and behind them.
+    pub fn pass_frames(&mut self) {
+        if let State::Frames { left, .. } = &mut self.state {
+            *left = 0;
+        }
+    }
+
+    /// All frames were given; what is pushed next are the bytes of the data set from `position`, where the header of an
+    /// item or the delimiter of the pixel data stands; where fragments were given, the end of [`Recoder::native_value`].
+    ///
+    /// # Errors
+    /// When frames are missing.
+    pub fn resume(&mut self, position: u64, out: &mut Vec<u8>) -> Result<(), RecodeError> {
+        if let State::Fragments { length, .. } = self.state {
+            self.put(out, SEQUENCE_END, None, 0);
+            self.state = State::Header;
+            self.odd = length % 2 == 1;
+            self.position = position;
+            return Ok(());
+        }
+        let State::Frames { left: 0, pad, .. } = self.state else {
+            return Err(self.error("fewer frames than the pixel data has"));
+        };
+        out.extend(pad);
+        self.state = State::Items { left: 0 };
+        self.position = position;
+        Ok(())
     }
 
     /// Takes the next bytes and appends what they become to `out`.
@@ -147,6 +346,9 @@ impl Recoder {
     /// When it is not.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), RecodeError> {
         self.settle(out)?;
+        if self.native.is_some() || self.coded {
+            return Err(self.error("the data set has no pixel data"));
+        }
         let whole = self.inflate.as_ref().is_none_or(|(_, ended)| *ended);
         if !whole || self.levels.len() != 1 || self.held_bytes > 0 || !matches!(self.state, State::Header) {
             return Err(self.error("the data set ends inside of an element"));
@@ -166,10 +368,17 @@ impl Recoder {
     fn feed(&mut self, mut piece: &[u8], out: &mut Vec<u8>) -> Result<(), RecodeError> {
         loop {
             self.settle(out)?;
-            if piece.is_empty() {
+            if piece.is_empty() || self.wants_frames() {
                 return Ok(());
             }
             let taken = match self.state {
+                State::Frames { .. } | State::Fragments { .. } => 0,
+                State::Items { left: 0 } => self.header(piece, out)?,
+                State::Items { left } => {
+                    let count = piece.len().min(left as usize);
+                    self.state = State::Items { left: left - count as u32 };
+                    count
+                }
                 State::Dropped { left } => {
                     let count = piece.len().min(left as usize);
                     self.state = State::Dropped { left: left - count as u32 };
@@ -201,7 +410,12 @@ impl Recoder {
                 self.state = State::Header;
             }
             State::Dropped { left: 0 } => self.state = State::Header,
-            State::Value { .. } | State::Dropped { .. } | State::Header => {}
+            State::Value { .. }
+            | State::Dropped { .. }
+            | State::Header
+            | State::Frames { .. }
+            | State::Fragments { .. }
+            | State::Items { .. } => {}
         }
         if !matches!(self.state, State::Header) || self.held_bytes > 0 {
             return Ok(());
@@ -221,7 +435,7 @@ impl Recoder {
     fn close(&mut self, out: &mut Vec<u8>) {
         let delimiter = if self.level().sequence { SEQUENCE_END } else { ITEM_END };
         self.levels.pop();
-        put(out, delimiter, None, 0);
+        self.put(out, delimiter, None, 0);
         self.odd = false;
     }
 
@@ -268,6 +482,14 @@ impl Recoder {
     }
 
     fn element(&mut self, header: Header, begins: u64, out: &mut Vec<u8>) -> Result<(), RecodeError> {
+        if matches!(self.state, State::Items { .. }) {
+            self.state = match header {
+                Header { tag: ITEM, length, .. } if length != UNDEFINED => State::Items { left: length },
+                Header { tag: SEQUENCE_END, .. } => State::Header,
+                _ => return Err(self.error("the fragments are out of order")),
+            };
+            return Ok(());
+        }
         let level = self.level();
         match (header.tag, level.sequence) {
             (ITEM, true) => return self.open(header, begins, Level { sequence: false, ..level }, out),
@@ -292,6 +514,9 @@ impl Recoder {
             self.state = State::Dropped { left: length };
             return Ok(());
         }
+        if self.levels.len() == 1 && self.replaced(tag, length, out) {
+            return Ok(());
+        }
         if written.is_none() && level.coding.big {
             return Err(self.error("without a VR the words of a big endian value are unknown"));
         }
@@ -299,14 +524,26 @@ impl Recoder {
         if length == UNDEFINED || vr == VR::SQ {
             // PS3.5 §6.2.2: UN of undefined length is a sequence in implicit little endian, whatever surrounds it.
             let coding = if written == Some(VR::UN) { Coding::IMPLICIT } else { level.coding };
+            if tag == tags::PIXEL_DATA
+                && self.levels.len() == 1
+                && let Some(pixels) = self.native.take()
+            {
+                self.begin_frames(&pixels, out);
+                return Ok(());
+            }
             let pixels = [tags::PIXEL_DATA, tags::FLOAT_PIXEL_DATA, tags::DOUBLE_FLOAT_PIXEL_DATA].contains(&tag);
             if pixels || (vr != VR::SQ && (vr != VR::UN && (written.is_some() || word_bytes(vr) > 1 || vr == VR::OB))) {
                 return Err(self.error("its pixel data is encapsulated"));
             }
             return self.open(header, begins, Level { sequence: true, coding, ..level }, out);
         }
+        if tag == tags::PIXEL_DATA && self.levels.len() == 1 && std::mem::take(&mut self.coded) {
+            self.put(out, tag, Some(VR::OB), UNDEFINED);
+            self.state = State::Fragments { begins, length };
+            return Ok(());
+        }
         let size = match vr {
-            _ if !level.coding.big => 1,
+            _ if level.coding.big == self.to.big => 1,
             // Two numbers of 2 bytes.
             VR::AT => 2,
             vr => number_bytes(vr).max(word_bytes(vr)),
@@ -317,8 +554,8 @@ impl Recoder {
         self.odd = length % 2 == 1;
         let pad = self.odd.then_some(if is_text(vr) && vr != VR::UI { b' ' } else { 0 });
         let vr = if length > SHORT_BYTES_MAX && !is_long(vr) { VR::UN } else { vr };
-        put(out, tag, self.explicit.then_some(vr), length + u32::from(self.odd));
-        self.state = State::Value { tag, left: length, word: Word { bytes: [0; 8], held: 0, size }, pad };
+        self.put(out, tag, Some(vr), length + u32::from(self.odd));
+        self.state = State::Value { tag, left: length, word: Word::of(size), pad };
         Ok(())
     }
 
@@ -328,12 +565,61 @@ impl Recoder {
         }
         let end = (header.length != UNDEFINED).then(|| begins + u64::from(header.length));
         self.levels.push(Level { end, ..level });
-        put(out, header.tag, (self.explicit && level.sequence).then_some(VR::SQ), UNDEFINED);
+        self.put(out, header.tag, level.sequence.then_some(VR::SQ), UNDEFINED);
         Ok(())
+    }
+
+    /// Writes the values that become others before `tag`, or in its place. Whether `tag` is one whose own value goes.
+    fn replaced(&mut self, tag: Tag, length: u32, out: &mut Vec<u8>) -> bool {
+        while let Some((changed, vr, value)) = self.changes.pop_front_if(|(changed, ..)| *changed <= tag) {
+            self.put(out, changed, Some(vr), value.len() as u32);
+            Word::of(if self.to.big { number_bytes(vr) } else { 1 }).put(&value, out);
+        }
+        let goes = self.changed.contains(&tag)
+            || (!self.changed.is_empty() || self.native.is_some()) && OF_FRAGMENTS.contains(&tag);
+        if goes && length != UNDEFINED {
+            self.state = State::Dropped { left: length };
+            self.odd = length % 2 == 1;
+        }
+        goes && length != UNDEFINED
+    }
+
+    fn begin_frames(&mut self, pixels: &NativePixels, out: &mut Vec<u8>) {
+        let NativePixels { length, allocated, .. } = *pixels;
+        let (vr, size) = if allocated <= 8 { (VR::OB, 1) } else { (VR::OW, 2) };
+        let pad = (length % 2 == 1).then_some(0);
+        self.put(out, tags::PIXEL_DATA, Some(vr), length + length % 2);
+        self.state = State::Frames { left: length, word: Word::of(if self.to.big { size } else { 1 }), pad };
+    }
+
+    /// A header as the target has it.
+    fn put(&self, out: &mut Vec<u8>, Tag(group, element): Tag, vr: Option<VR>, length: u32) {
+        let big = self.to.big;
+        let short = |number: u16| if big { number.to_be_bytes() } else { number.to_le_bytes() };
+        let long = |number: u32| if big { number.to_be_bytes() } else { number.to_le_bytes() };
+        out.extend(short(group));
+        out.extend(short(element));
+        match vr.filter(|_| self.to.explicit) {
+            None => out.extend(long(length)),
+            Some(vr) => {
+                out.extend(vr.to_bytes());
+                match u16::try_from(length) {
+                    Ok(length) if !is_long(vr) => out.extend(short(length)),
+                    _ => {
+                        out.extend([0, 0]);
+                        out.extend(long(length));
+                    }
+                }
+            }
+        }
     }
 }
 
 impl Word {
+    fn of(size: usize) -> Self {
+        Self { bytes: [0; 8], held: 0, size }
+    }
+
     fn put(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         if self.size <= 1 {
             out.extend_from_slice(bytes);
@@ -350,167 +636,5 @@ impl Word {
     }
 }
 
-/// A header in little endian.
-fn put(out: &mut Vec<u8>, Tag(group, element): Tag, vr: Option<VR>, length: u32) {
-    out.extend(group.to_le_bytes());
-    out.extend(element.to_le_bytes());
-    match vr {
-        None => out.extend(length.to_le_bytes()),
-        Some(vr) => {
-            out.extend(vr.to_bytes());
-            match u16::try_from(length) {
-                Ok(length) if !is_long(vr) => out.extend(length.to_le_bytes()),
-                _ => {
-                    out.extend([0, 0]);
-                    out.extend(length.to_le_bytes());
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::{DataSet, Element, TRANSFER_SYNTAXES, Value, read_data_set, write_data_set};
-    use proptest::prelude::*;
-    use std::io::Write;
-
-    fn recode(bytes: &[u8], from: &str, to: &str, step: usize) -> Result<Vec<u8>, RecodeError> {
-        let mut recoder = Recoder::new(from, to, &Limits::default()).unwrap();
-        let mut out = Vec::new();
-        for piece in bytes.chunks(step.max(1)) {
-            recoder.push(piece, &mut out)?;
-        }
-        recoder.finish(&mut out)?;
-        Ok(out)
-    }
-
-    fn sample() -> DataSet {
-        let mut item = DataSet::new();
-        item.put_text(tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, "1.2.3");
-        let mut set = DataSet::new();
-        set.put_text(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 100");
-        set.put_text(tags::SOP_CLASS_UID, VR::UI, "1.2.3");
-        set.put_text(tags::PATIENT_NAME, VR::PN, "Müller^Jörg");
-        set.put(Element { tag: tags::REFERENCED_IMAGE_SEQUENCE, vr: VR::SQ, value: Value::Items(vec![item; 2]) });
-        set.put(Element { tag: tags::ROWS, vr: VR::US, value: Value::Integers(vec![0x0102]) });
-        set.put(Element { tag: tags::PIXEL_REPRESENTATION, vr: VR::US, value: Value::Integers(vec![1]) });
-        set.put(Element { tag: tags::SMALLEST_IMAGE_PIXEL_VALUE, vr: VR::SS, value: Value::Integers(vec![-2]) });
-        set.put(Element {
-            tag: tags::FRAME_INCREMENT_POINTER,
-            vr: VR::AT,
-            value: Value::Tags(vec![Tag(0x18, 0x1063)]),
-        });
-        set.put(Element { tag: tags::PIXEL_DATA, vr: VR::OW, value: Value::Bytes(vec![1, 0, 2, 0].into()) });
-        set
-    }
-
-    fn deflated(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
-        encoder.write_all(bytes).unwrap();
-        let mut out = encoder.finish().unwrap();
-        if out.len() % 2 == 1 {
-            out.push(0);
-        }
-        out
-    }
-
-    #[test]
-    fn every_plain_encoding_becomes_every_other_with_the_same_values() {
-        let set = sample();
-        let explicit = write_data_set(&set, Encoding::ExplicitLe);
-        let sources = [
-            (IMPLICIT_LE, write_data_set(&set, Encoding::ImplicitLe)),
-            (EXPLICIT_LE, explicit.clone()),
-            (EXPLICIT_BE, write_data_set(&set, Encoding::ExplicitBe)),
-            (DEFLATED_LE, deflated(&explicit)),
-        ];
-        for (from, bytes) in sources {
-            for to in [IMPLICIT_LE, EXPLICIT_LE] {
-                let whole = recode(&bytes, from, to, usize::MAX).unwrap();
-                assert_eq!(
-                    read_data_set(&whole, &transfer_syntax(to), &Limits::default()).unwrap(),
-                    set,
-                    "{from} {to}"
-                );
-                for step in [1, 3, 7, 64] {
-                    assert!(recode(&bytes, from, to, step).unwrap() == whole, "{from} {to} {step}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn only_plain_syntaxes_are_recoded() {
-        let plain = [IMPLICIT_LE, EXPLICIT_LE, DEFLATED_LE, EXPLICIT_BE];
-        for row in TRANSFER_SYNTAXES {
-            assert_eq!(can_recode(row.uid, EXPLICIT_LE), plain.contains(&row.uid), "{}", row.name);
-            assert_eq!(can_recode(EXPLICIT_LE, row.uid), plain[..2].contains(&row.uid), "{}", row.name);
-        }
-        assert!(!can_recode("1.2.276.0.7230010.3.1.99", EXPLICIT_LE), "not in the table");
-    }
-
-    #[test]
-    fn values_that_no_reader_understands_stay_as_they_are() {
-        // Bytes that are no text of any set, a number with a comma, a private element, and a length beyond 16 bits.
-        let mut implicit =
-            b"\x10\0\x10\0\x04\0\0\0\xFF\xFE\x81\x1B\x18\0\x50\0\x04\0\0\0 1,5\x29\0\x10\x10\x04\0\0\0\x01\xFF\x02\x03"
-                .to_vec();
-        implicit.extend(b"\x40\0\x04\xA3\x70\x11\x01\0");
-        implicit.extend(vec![b'x'; 0x11170]);
-        let explicit = recode(&implicit, IMPLICIT_LE, EXPLICIT_LE, 1000).unwrap();
-        assert!(explicit.starts_with(b"\x10\0\x10\0PN\x04\0\xFF\xFE\x81\x1B\x18\0\x50\0DS\x04\0 1,5\x29\0\x10\x10UN\0\0\x04\0\0\0\x01\xFF\x02\x03"));
-        assert_eq!(recode(&explicit, EXPLICIT_LE, IMPLICIT_LE, 999), Ok(implicit));
-    }
-
-    #[test]
-    fn group_lengths_go_and_odd_values_are_padded() {
-        let bytes = b"\x08\0\0\0\x04\0\0\0\x0E\0\0\0\x08\0\x60\0\x01\0\0\0M\x10\0\x20\0\x02\0\0\0ID";
-        let expected = b"\x08\0\x60\0CS\x02\0M \x10\0\x20\0LO\x02\0ID";
-        assert_eq!(recode(bytes, IMPLICIT_LE, EXPLICIT_LE, 5).unwrap(), expected);
-    }
-
-    #[test]
-    fn what_the_scanner_tolerates_is_tolerated() {
-        let padded = b"\x08\0\x60\0\x01\0\0\0M \x10\0\x20\0\x02\0\0\0ID";
-        let expected = b"\x08\0\x60\0CS\x02\0M \x10\0\x20\0LO\x02\0ID";
-        for step in [1, 5, 99] {
-            assert_eq!(recode(padded, IMPLICIT_LE, EXPLICIT_LE, step).unwrap(), expected);
-        }
-        // A delimiter in an item with a length, and an item without its delimiter.
-        let known =
-            b"\x08\0\x40\x11\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\x08\0\0\0\xFE\xFF\x0D\xE0\0\0\0\0\xFE\xFF\xDD\xE0\0\0\0\0";
-        let open = b"\x08\0\x40\x11\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\xFF\xFF\xFF\xFF\xFE\xFF\xDD\xE0\0\0\0\0";
-        let both = b"\x08\0\x40\x11SQ\0\0\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\xFF\xFF\xFF\xFF\xFE\xFF\x0D\xE0\0\0\0\0\xFE\xFF\xDD\xE0\0\0\0\0";
-        assert_eq!(recode(known, IMPLICIT_LE, EXPLICIT_LE, 99).unwrap(), both);
-        assert_eq!(recode(open, IMPLICIT_LE, EXPLICIT_LE, 99).unwrap(), both);
-    }
-
-    #[test]
-    fn what_is_not_what_its_syntax_says_is_an_error() {
-        let fragments = b"\xE0\x7F\x10\0OB\0\0\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\0\0\0\0\xFE\xFF\xDD\xE0\0\0\0\0";
-        assert_eq!(recode(fragments, EXPLICIT_LE, IMPLICIT_LE, 99).unwrap_err().why, "its pixel data is encapsulated");
-        let implicit = b"\xE0\x7F\x10\0\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\0\0\0\0";
-        assert!(recode(implicit, IMPLICIT_LE, EXPLICIT_LE, 99).is_err());
-        assert!(recode(b"\x28\0\x10\0US\x02\0", EXPLICIT_LE, IMPLICIT_LE, 99).is_err(), "cut off");
-        assert!(recode(b"\0\x28\0\x10US\0\x03abc", EXPLICIT_BE, EXPLICIT_LE, 99).is_err(), "half a word");
-    }
-
-    #[test]
-    fn an_unknown_sequence_is_written_as_one() {
-        let bytes = b"\x29\0\x10\x10UN\0\0\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\x0A\0\0\0\x08\0\x60\0\x02\0\0\0MR\xFE\xFF\xDD\xE0\0\0\0\0";
-        let expected = b"\x29\0\x10\x10SQ\0\0\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\xFF\xFF\xFF\xFF\x08\0\x60\0CS\x02\0MR\xFE\xFF\x0D\xE0\0\0\0\0\xFE\xFF\xDD\xE0\0\0\0\0";
-        assert_eq!(recode(bytes, EXPLICIT_LE, EXPLICIT_LE, 99).unwrap(), expected);
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_break_it(bytes in proptest::collection::vec(any::<u8>(), 0..200), step in 1_usize..50) {
-            for from in [IMPLICIT_LE, EXPLICIT_LE, DEFLATED_LE, EXPLICIT_BE] {
-                let _ = recode(&bytes, from, EXPLICIT_LE, step);
-            }
-        }
-    }
-}
+mod tests;

@@ -112,6 +112,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
         ingest_bytes_max: settings.ingest_bytes,
         read_bytes_max: settings.read_bytes,
         queries_max: size(settings.queries),
+        codec: settings.codec.clone(),
         limits: settings.limits.clone(),
         commitment_report_for: settings.commitment_report_for,
         ..ServiceSettings::default()

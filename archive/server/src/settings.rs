@@ -1,7 +1,7 @@
 //! What an operator may set: flag over environment over file over default. Parsed and checked once, at the door.
 
 use archive_model::{AeTitle, Limits};
-use archive_service::RemoteAe;
+use archive_service::{CodecSettings, RemoteAe};
 use clap::Args;
 use serde::Deserialize;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -120,6 +120,26 @@ pub(crate) struct ServeFlags {
     /// millisecond each. Default 50000, bounds 1 to 100000000.
     #[arg(long, env = "TRIPTYCH_QUERY_HEADERS", value_name = "N")]
     pub(crate) query_headers: Option<u64>,
+    /// The program that decodes compressed images for those who do not take them. Default: `triptych-codec` beside this
+    /// program; without it they are stored and passed on as they are.
+    #[arg(long, env = "TRIPTYCH_CODEC", value_name = "FILE")]
+    pub(crate) codec: Option<PathBuf>,
+
+    /// Decoders that run at the same time. Default 2, bounds 1 to 256.
+    #[arg(long, env = "TRIPTYCH_CODEC_WORKERS", value_name = "N")]
+    pub(crate) codec_workers: Option<usize>,
+
+    /// Memory of each decoder, in MiB. Default 1024, bounds 64 to 65536.
+    #[arg(long, env = "TRIPTYCH_CODEC_MEMORY_MIB", value_name = "MIB")]
+    pub(crate) codec_memory_mib: Option<u64>,
+
+    /// Seconds that one frame may take to be decoded. Default 30, bounds 1 to 3600.
+    #[arg(long, env = "TRIPTYCH_CODEC_SECONDS", value_name = "S")]
+    pub(crate) codec_seconds: Option<u64>,
+
+    /// Memory of this program for frames that are being decoded or sent, in MiB. Default 256, bounds 16 to 65536.
+    #[arg(long, env = "TRIPTYCH_CODEC_FRAMES_MIB", value_name = "MIB")]
+    pub(crate) codec_frames_mib: Option<u64>,
 
     /// Size of an instance, at most, in MiB. Default 8192, bounds 1 to 1048576.
     #[arg(long, env = "TRIPTYCH_INSTANCE_MIB", value_name = "MIB")]
@@ -212,6 +232,7 @@ pub(crate) struct Settings {
     pub(crate) cors_origins: Vec<String>,
     pub(crate) queries: u32,
     pub(crate) query_headers: u64,
+    pub(crate) codec: CodecSettings,
     pub(crate) limits: Limits,
     pub(crate) segment_bytes: Option<u64>,
     pub(crate) log_keep_bytes: u64,
@@ -283,6 +304,11 @@ impl ServeFlags {
             cors_origin: if self.cors_origin.is_empty() { below.cors_origin } else { self.cors_origin },
             queries: self.queries.or(below.queries),
             query_headers: self.query_headers.or(below.query_headers),
+            codec: self.codec.or(below.codec),
+            codec_workers: self.codec_workers.or(below.codec_workers),
+            codec_memory_mib: self.codec_memory_mib.or(below.codec_memory_mib),
+            codec_seconds: self.codec_seconds.or(below.codec_seconds),
+            codec_frames_mib: self.codec_frames_mib.or(below.codec_frames_mib),
             instance_mib: self.instance_mib.or(below.instance_mib),
             header_mib: self.header_mib.or(below.header_mib),
             depth: self.depth.or(below.depth),
@@ -346,6 +372,13 @@ impl ServeFlags {
             cors_origins: origins(self.cors_origin)?,
             queries: within("queries", self.queries.unwrap_or(16), 1, 1024)?,
             query_headers: within("query-headers", self.query_headers.unwrap_or(50_000), 1, 100_000_000)?,
+            codec: CodecSettings {
+                program: self.codec.map_or_else(|| Ok(codec_beside_us()), |file| codec_at(file).map(Some))?,
+                workers: within("codec-workers", self.codec_workers.unwrap_or(2), 1, 256)?,
+                memory_mib: within("codec-memory-mib", self.codec_memory_mib.unwrap_or(1024), 64, 65_536)?,
+                frame_deadline: seconds("codec-seconds", self.codec_seconds, 30, 1, 3600)?,
+                frame_bytes_max: within("codec-frames-mib", self.codec_frames_mib.unwrap_or(256), 16, 65_536)? << 20,
+            },
             limits: Limits {
                 instance_bytes_max: within("instance-mib", self.instance_mib.unwrap_or(8192), 1, 1 << 20)? << 20,
                 header_bytes_max: within("header-mib", self.header_mib.unwrap_or(64), 1, 1024)? << 20,
@@ -414,6 +447,21 @@ fn seconds(
     most: u64,
 ) -> Result<Duration, SettingsError> {
     within(setting, value.unwrap_or(default), least, most).map(Duration::from_secs)
+}
+
+/// The name of the program that decodes.
+const CODEC: &str = "triptych-codec";
+
+/// The codec that was installed with this program, if it was.
+fn codec_beside_us() -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok()?.with_file_name(CODEC);
+    beside.is_file().then_some(beside)
+}
+
+/// Workers run in the root folder: the path is made one from there.
+fn codec_at(file: PathBuf) -> Result<PathBuf, SettingsError> {
+    let found = std::path::absolute(&file).ok().filter(|file| file.is_file());
+    found.ok_or_else(|| bad("codec", format!("`{}` is no file: name the program {CODEC}", file.display())))
 }
 
 /// `*`, or scheme, host and port as browsers send them: no path, no slash behind.
@@ -499,6 +547,7 @@ mod tests {
         assert_eq!(settings.queries as usize, service.queries_max);
         assert_eq!(settings.commitment_report_for, service.commitment_report_for);
         assert_eq!(settings.query_headers, archive_catalog::CatalogOptions::default().query_headers_max);
+        assert_eq!(CodecSettings { program: None, ..settings.codec }, service.codec);
     }
 
     #[test]
@@ -530,6 +579,8 @@ mod tests {
         );
         assert!(refused("cors-origin = ['https://viewer.example/']").starts_with("--cors-origin"));
         assert!(refused("backup-to = '/backups'").contains("file:///folder"));
+        assert!(refused("codec = '/nowhere'").contains("name the program triptych-codec"));
+        assert_eq!(refused("codec-workers = 0"), "--codec-workers: 0 is not within 1 to 256");
         assert_eq!(refused("backup-every = 0"), "--backup-every: 0 is not within 1 to 8760");
         assert!(refused("ae-title = 'SEVENTEEN LETTERS'").starts_with("--ae-title"));
         assert!(toml::from_str::<ServeFlags>("nmae = 'n1'").is_err(), "an unknown key is an error");

@@ -1,7 +1,7 @@
 //! The archive: what the two faces hold. Cheap to clone.
 
 use crate::{
-    ClusterStatus, Ingest, InstanceRow, Offer, Peers, Reading, RemoteAe, ServiceSettings, StoreError, Stored,
+    ClusterStatus, Ingest, InstanceRow, Offer, Peers, Reading, RemoteAe, ServiceSettings, StoreError, Stored, codec::Codec,
     memory::IngestMemory, metrics::Metrics,
 };
 use archive_catalog::{Admission, Catalog};
@@ -25,6 +25,7 @@ struct Inner {
     peers: Arc<Peers>,
     ingest_memory: IngestMemory,
     read_budget: ByteBudget,
+    codec: Codec,
     queries: Arc<Semaphore>,
     look_ups: Arc<Semaphore>,
     metrics: Metrics,
@@ -43,6 +44,7 @@ impl Archive {
         settings: ServiceSettings,
         registry: &prometheus::Registry,
     ) -> Self {
+        let metrics = Metrics::new(registry);
         let inner = Inner {
             catalog,
             log,
@@ -52,8 +54,9 @@ impl Archive {
             queries: Arc::new(Semaphore::new(settings.queries_max.max(1))),
             look_ups: Arc::new(Semaphore::new(settings.queries_max.max(1))),
             peers: Arc::new(Peers::new(documents, settings.remotes.clone())),
+            codec: Codec::new(settings.codec.clone(), metrics.clone()),
             settings,
-            metrics: Metrics::new(registry),
+            metrics,
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
         };
@@ -139,6 +142,7 @@ impl Archive {
         self.inner.look_ups.close();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+        self.inner.codec.close();
     }
 
     pub(crate) fn catalog(&self) -> &Arc<Catalog> {
@@ -159,6 +163,10 @@ impl Archive {
 
     pub(crate) fn ingest_memory(&self) -> &IngestMemory {
         &self.inner.ingest_memory
+    }
+
+    pub(crate) fn codec(&self) -> &Codec {
+        &self.inner.codec
     }
 
     pub(crate) fn queries(&self) -> &Arc<Semaphore> {

@@ -1,9 +1,10 @@
-//! An instance in another uncompressed encoding than the stored one, for who does not take that. Nothing stored is
-//! changed, and nothing is held: the bytes are recoded while they are sent.
+//! An instance in another encoding than the stored one, for who does not take that. Nothing stored is changed, and little is
+//! held: the bytes are recoded while they are sent, and frames decoded one by one. Who takes nothing but a lossless coding,
+//! or demands one, has plain images encoded.
 
-use crate::{Archive, Reading};
+use crate::{Archive, CodecError, QueryError, Reading, decode::Decoding, encode::Encoding};
 use archive_catalog::InstanceRow;
-use archive_model::{Limits, RecodeError, Recoder, can_recode, transfer_syntax};
+use archive_model::{Limits, RecodeError, Recoder, can_decode, can_encode, can_recode, transfer_syntax};
 use bytes::Bytes;
 use raft_types::ReadError;
 
@@ -13,7 +14,7 @@ const DEFLATED_STEP_BYTES: usize = 2 << 10;
 /// Why an instance cannot be had in another encoding.
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
-    /// It is stored in a syntax whose pixel data is coded: there is no other form of it.
+    /// It is stored in a syntax whose pixel data is coded, and nobody here decodes it: there is no other form of it.
     #[error("from {from} to {to} nothing is converted")]
     Never {
         /// What it is stored in.
@@ -24,6 +25,21 @@ pub enum ConvertError {
     /// It could be converted, were it what its syntax says.
     #[error("the instance cannot be converted: {0}")]
     Recode(#[source] RecodeError),
+    /// Its frames could be decoded, were it what it says of them.
+    #[error("the instance cannot be decoded: {0}")]
+    Image(&'static str),
+    /// A frame of it cannot be decoded.
+    #[error("frame {frame} cannot be decoded: {why}")]
+    Frame {
+        /// Which, counted from 1.
+        frame: u32,
+        /// Why, and what to do.
+        #[source]
+        why: CodecError,
+    },
+    /// Where its frames lie cannot be looked up now.
+    #[error(transparent)]
+    Look(#[from] QueryError),
     /// It cannot be read now.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -31,51 +47,78 @@ pub enum ConvertError {
 
 /// The bytes of an instance in another encoding, in order.
 pub struct Converting {
+    way: Way,
+    length_bytes: u64,
+    ended: bool,
+}
+
+enum Way {
+    Plain(Box<Plain>),
+    Decoded(Box<Decoding>),
+    Encoded(Box<Encoding>),
+}
+
+/// From one plain encoding to another.
+struct Plain {
     reading: Reading,
     recoder: Recoder,
     /// Of the piece that was read last, what is still to be recoded; it keeps its permit until then.
     piece: Bytes,
     step_bytes: usize,
-    length_bytes: u64,
-    ended: bool,
 }
 
 impl Archive {
     /// The instance in `to`. It is recoded once for nothing, so that what cannot be converted is known before the first
-    /// byte is sent, and how long it becomes.
+    /// byte is sent, and how long it becomes. Of one that is decoded that covers what is around its frames, and its frames
+    /// as far as `decode.rs` says.
     ///
     /// # Errors
     /// See [`ConvertError`].
     pub async fn convert(&self, row: &InstanceRow, to: &str) -> Result<Converting, ConvertError> {
-        let mut trial = self.converting(row, to)?;
+        if can_decode(&row.transfer_syntax, to)
+            && let Some(frames) = self.frames(row).await?
+        {
+            let (decoding, length_bytes) = Decoding::prepare(self, row, to, frames).await?;
+            return Ok(Converting { way: Way::Decoded(Box::new(decoding)), length_bytes, ended: false });
+        }
+        if can_encode(&row.transfer_syntax, to)
+            && let Some(frames) = self.frames(row).await?
+        {
+            let (encoding, length_bytes) = Encoding::prepare(self, row, to, frames).await?;
+            return Ok(Converting { way: Way::Encoded(Box::new(encoding)), length_bytes, ended: false });
+        }
+        let mut trial = Converting { way: Way::Plain(self.plain(row, to)?), length_bytes: 0, ended: false };
         let mut length_bytes = 0;
         while let Some(piece) = trial.next().await {
             length_bytes += piece?.len() as u64;
         }
-        Ok(Converting { length_bytes, ..self.converting(row, to)? })
+        Ok(Converting { way: Way::Plain(self.plain(row, to)?), length_bytes, ended: false })
     }
 
     /// Whether [`Archive::convert`] may succeed.
     #[must_use]
     pub fn may_convert(&self, row: &InstanceRow, to: &str) -> bool {
-        can_recode(&row.transfer_syntax, to)
+        let from = &row.transfer_syntax;
+        can_recode(from, to) || can_decode(from, to) || can_encode(from, to)
     }
 
-    fn converting(&self, row: &InstanceRow, to: &str) -> Result<Converting, ConvertError> {
+    fn plain(&self, row: &InstanceRow, to: &str) -> Result<Box<Plain>, ConvertError> {
         let from = &row.transfer_syntax;
-        // Limits were kept at the door, perhaps by other settings than today's.
-        let never = || ConvertError::Never { from: from.clone(), to: to.to_owned() };
-        let recoder = Recoder::new(from, to, &Limits { depth_max: usize::MAX, ..Limits::default() });
+        // A compressed syntax of what has no frames (a report): all of it is plain.
+        let recoder = Recoder::new(from, to, &lenient()).or_else(|| Recoder::decoding(from, to, None, &lenient()));
         let step_bytes = if transfer_syntax(from).deflated { DEFLATED_STEP_BYTES } else { usize::MAX };
-        Ok(Converting {
+        Ok(Box::new(Plain {
             reading: self.read(row, 0..row.length_bytes),
-            recoder: recoder.ok_or_else(never)?,
+            recoder: recoder.ok_or_else(|| ConvertError::Never { from: from.clone(), to: to.to_owned() })?,
             piece: Bytes::new(),
             step_bytes,
-            length_bytes: 0,
-            ended: false,
-        })
+        }))
     }
+}
+
+/// Limits were kept at the door, perhaps by other settings than today's.
+pub(crate) fn lenient() -> Limits {
+    Limits { depth_max: usize::MAX, ..Limits::default() }
 }
 
 impl Converting {
@@ -88,7 +131,11 @@ impl Converting {
     /// The next piece; `None` after the last. After an error it is over.
     pub async fn next(&mut self) -> Option<Result<Bytes, ConvertError>> {
         while !self.ended {
-            let next = self.step().await.transpose();
+            let next = match &mut self.way {
+                Way::Plain(plain) => plain.step(&mut self.ended).await.transpose(),
+                Way::Decoded(decoding) => decoding.step().await.transpose(),
+                Way::Encoded(encoding) => encoding.step().await.transpose(),
+            };
             self.ended |= !matches!(next, Some(Ok(_)));
             match next {
                 Some(Ok(bytes)) if bytes.is_empty() => {}
@@ -97,15 +144,17 @@ impl Converting {
         }
         None
     }
+}
 
-    async fn step(&mut self) -> Result<Option<Bytes>, ConvertError> {
+impl Plain {
+    async fn step(&mut self, ended: &mut bool) -> Result<Option<Bytes>, ConvertError> {
         let mut out = Vec::new();
         if self.piece.is_empty() {
             match self.reading.next().await.transpose()? {
                 Some(piece) => self.piece = piece,
                 None => {
                     self.recoder.finish(&mut out).map_err(ConvertError::Recode)?;
-                    self.ended = true;
+                    *ended = true;
                     return Ok(Some(out.into()));
                 }
             }
@@ -113,15 +162,21 @@ impl Converting {
         let step = self.piece.split_to(self.piece.len().min(self.step_bytes));
         out.reserve(step.len() + step.len() / 8);
         self.recoder.push(&step, &mut out).map_err(ConvertError::Recode)?;
-        // The permit of what was read covers what became of it (S-3).
-        Ok(Some(Bytes::from_owner(Covered { bytes: out, _by: step })))
+        Ok(Some(Covered::bytes(out, step)))
     }
 }
 
 /// Bytes that are held under the permit of others.
-struct Covered {
+pub(crate) struct Covered {
     bytes: Vec<u8>,
     _by: Bytes,
+}
+
+impl Covered {
+    /// The permit of what was read covers what became of it (S-3).
+    pub(crate) fn bytes(bytes: Vec<u8>, by: Bytes) -> Bytes {
+        Bytes::from_owner(Self { bytes, _by: by })
+    }
 }
 
 impl AsRef<[u8]> for Covered {

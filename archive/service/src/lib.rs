@@ -21,10 +21,13 @@
 //! - S-4 An outcome that is not known is `StoreError::Unknown`, never success and never "refused".
 
 mod archive;
+mod codec;
 pub mod commitment;
 mod convert;
+mod decode;
 mod delete;
 mod documents;
+mod encode;
 mod error;
 mod ingest;
 mod memory;
@@ -47,7 +50,9 @@ pub use archive_catalog::{
     Admission, COMPUTED, CatalogError, Expect, Find, Include, InstanceRow, KEYS, Key, Level, OtherContent, Protocol,
     Record, Selection, Source, Target, Tombstone, Totals, Version,
 };
+pub use codec::{CodecError, CodecSettings};
 pub use convert::{ConvertError, Converting};
+pub use decode::NativeFrames;
 pub use delete::Deleted;
 pub use documents::DocumentError;
 pub use error::{QueryError, StoreError};

@@ -21,6 +21,9 @@ pub(crate) struct Metrics {
     pub(crate) commitments_waiting: IntGauge,
     pub(crate) ingest_bytes: IntGauge,
     pub(crate) read_bytes: IntGauge,
+    pub(crate) codec_frames: IntCounterVec,
+    pub(crate) codec_seconds: Histogram,
+    pub(crate) codec_workers: IntCounter,
 }
 
 impl Metrics {
@@ -39,6 +42,13 @@ impl Metrics {
         let gauge = |name: &str, help: &str| {
             IntGauge::new(name, help).unwrap_or_else(|error| unreachable!("literal metric options: {error}"))
         };
+        let codec_seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "archive_service_codec_seconds",
+                "Seconds a frame took to be decoded, waiting included.",
+            )
+            .buckets(STAGE_BOUNDS_SECONDS.to_vec()),
+        );
         let metrics = Self {
             receive: stages.with_label_values(&["receive"]),
             validate: stages.with_label_values(&["validate"]),
@@ -64,6 +74,10 @@ impl Metrics {
             ),
             ingest_bytes: gauge("archive_service_ingest_bytes", "Bytes that stores hold now."),
             read_bytes: gauge("archive_service_read_bytes", "Bytes that reads hold now."),
+            codec_frames: counter("archive_service_codec_frames_total", "Frames decoded, or not: why.", "outcome"),
+            codec_seconds: codec_seconds.unwrap_or_else(|error| unreachable!("literal metric options: {error}")),
+            codec_workers: IntCounter::new("archive_service_codec_workers_total", "Codec workers started.")
+                .unwrap_or_else(|error| unreachable!("literal metric options: {error}")),
         };
         let collectors: [Box<dyn prometheus::core::Collector>; 10] = [
             Box::new(stages),
@@ -76,6 +90,9 @@ impl Metrics {
             Box::new(metrics.commitments_waiting.clone()),
             Box::new(metrics.ingest_bytes.clone()),
             Box::new(metrics.read_bytes.clone()),
+            Box::new(metrics.codec_frames.clone()),
+            Box::new(metrics.codec_seconds.clone()),
+            Box::new(metrics.codec_workers.clone()),
         ];
         for collector in collectors {
             if let Err(error) = registry.register(collector) {

@@ -61,7 +61,7 @@ impl Accept {
 
     /// The best of `forms` for data in `syntaxes`; `None` is 406.
     ///
-    /// A form is usable when each of the syntaxes is acceptable in it: nothing is transcoded.
+    /// A form is usable when each of the syntaxes is acceptable in it.
     pub(crate) fn choose(&self, forms: &[Form], syntaxes: &[&str]) -> Option<Form> {
         if self.query.is_empty() && self.headers.is_empty() {
             return forms.first().copied();

@@ -1,4 +1,5 @@
-//! Frames and bulk values: ranges of the data set (PS3.18 §10.4.1.1.3, §10.4.1.1.5).
+//! Frames and bulk values: ranges of the data set (PS3.18 §10.4.1.1.3, §10.4.1.1.5). Who demands frames in Explicit VR Little
+//! Endian has compressed ones decoded.
 
 use crate::{
     accept::{Accept, Form},
@@ -10,7 +11,7 @@ use crate::{
     status::Problem,
     value::{Place, Turn, is_remade, value_syntax, word_bytes},
 };
-use archive_model::transfer_syntax;
+use archive_model::{EXPLICIT_LE, can_decode, transfer_syntax};
 use archive_service::InstanceRow;
 use axum::{
     extract::{Path, State},
@@ -18,7 +19,7 @@ use axum::{
     response::Response,
 };
 use serde::Deserialize;
-use std::{collections::VecDeque, ops::Range};
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 const BYTES: &str = "application/octet-stream";
 /// Frames of one request; a viewer asks for one, or for some.
@@ -51,13 +52,20 @@ pub(crate) async fn frames(
     if numbers.len() == 1 {
         forms.extend([Form::Single(BYTES), Form::Single(syntax.media_type)]);
     }
-    let form = Accept::of(&headers, &parameters).choose(&forms, &[value_syntax(&row)]).ok_or_else(|| {
-        Problem::not_acceptable(&format!(
-            "multipart/related; type=\"{}\"; transfer-syntax={}; nothing is transcoded",
-            syntax.media_type,
-            value_syntax(&row)
-        ))
-    })?;
+    let accept = Accept::of(&headers, &parameters);
+    let Some(form) = accept.choose(&forms, &[value_syntax(&row)]) else {
+        forms.retain(|form| matches!(form, Form::Multipart(BYTES) | Form::Single(BYTES)));
+        let form = accept.choose(&forms, &[EXPLICIT_LE]).filter(|_| can_decode(&row.transfer_syntax, EXPLICIT_LE));
+        let form = form.ok_or_else(|| {
+            Problem::not_acceptable(&format!(
+                "multipart/related; type=\"{}\"; transfer-syntax={}; or, but for videos, type=\"{BYTES}\"; \
+                 transfer-syntax={EXPLICIT_LE}",
+                syntax.media_type,
+                value_syntax(&row)
+            ))
+        })?;
+        return decoded(&shared, row, &numbers, form, (&headers, &uri)).await;
+    };
     if syntax.deflated && !numbers.is_sorted() {
         let what =
             "frames of an instance that is stored deflated are inflated in order: ask for them in ascending order";
@@ -81,6 +89,41 @@ pub(crate) async fn frames(
             for (number, ranges) in numbers.iter().zip(ranges) {
                 pieces.push_back(Piece::Bytes(joiner.part(&named(kind), &format!("{url}/frames/{number}"))));
                 pieces.extend(ranges.into_iter().map(|(range, turn)| Piece::Value(row.clone(), range, turn)));
+            }
+            pieces.push_back(Piece::Bytes(joiner.end()));
+            joiner.content_type(kind)
+        }
+    };
+    streamed(&shared.archive, pieces, &content_type, &etag).await
+}
+
+/// Frames in Explicit VR Little Endian that are stored in a compressed syntax.
+async fn decoded(
+    shared: &Shared,
+    row: InstanceRow,
+    numbers: &[u32],
+    form: Form,
+    (headers, uri): (&HeaderMap, &Uri),
+) -> Result<Response, Problem> {
+    ranges(shared, &row, numbers).await?;
+    let etag = etag(std::slice::from_ref(&row), &format!("{} {EXPLICIT_LE}", uri.path()));
+    if let Some(response) = unchanged(headers, &etag) {
+        return Ok(response);
+    }
+    let url = instance_url(&base(headers, uri), &row);
+    let frames = Arc::new(shared.archive.native_frames(&row).await?);
+    let named = format!("{BYTES}; transfer-syntax={EXPLICIT_LE}");
+    let mut pieces = VecDeque::new();
+    let content_type = match form {
+        Form::Single(_) => {
+            pieces.extend(numbers.iter().map(|number| Piece::Frame(Arc::clone(&frames), *number)));
+            named
+        }
+        Form::Multipart(kind) => {
+            let mut joiner = Joiner::new();
+            for number in numbers {
+                pieces.push_back(Piece::Bytes(joiner.part(&named, &format!("{url}/frames/{number}"))));
+                pieces.push_back(Piece::Frame(Arc::clone(&frames), *number));
             }
             pieces.push_back(Piece::Bytes(joiner.end()));
             joiner.content_type(kind)

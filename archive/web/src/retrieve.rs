@@ -3,7 +3,8 @@
 //! A part is a file: the meta group written anew, then the stored bytes of the data set, streamed piece by piece. Two
 //! encodings may not leave on the web (PS3.18 §8.7.3): they are recoded to Explicit VR Little Endian on their way. An
 //! extension gives them all the same, to who asks for it by name: `?as=received`. With it, `&version=N` is another content
-//! that is kept under the UID of an instance (`versions.rs`).
+//! that is kept under the UID of an instance (`versions.rs`). Who demands Explicit VR Little Endian has compressed images
+//! decoded; who demands RLE, JPEG-LS or HTJ2K has plain ones compressed, without loss.
 
 use crate::{
     accept::{Accept, Form},
@@ -14,8 +15,8 @@ use crate::{
     status::Problem,
     value::{Inflating, Turn},
 };
-use archive_model::{EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, can_recode, transfer_syntax, write_file_meta};
-use archive_service::{Archive, Converting, Freshness, InstanceRow, Listing, Reading};
+use archive_model::{COMPRESSED, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, transfer_syntax, write_file_meta};
+use archive_service::{Archive, Converting, Freshness, InstanceRow, Listing, NativeFrames, Reading};
 use axum::{
     body::Body,
     extract::{Path, State},
@@ -28,6 +29,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
     ops::Range,
+    sync::Arc,
 };
 
 const DICOM: &str = "application/dicom";
@@ -47,9 +49,11 @@ pub(crate) async fn get(
         }
     };
     let stored = |row: &InstanceRow| if received { row.transfer_syntax.clone() } else { on_the_web(row).to_owned() };
-    // Second choice: all that can be Explicit VR Little Endian is that.
-    let plain = |row: &InstanceRow| {
-        if can_recode(&row.transfer_syntax, EXPLICIT_LE) { EXPLICIT_LE.to_owned() } else { row.transfer_syntax.clone() }
+    // Second choices, for who demands them: all that can be Explicit VR Little Endian is that, decoded if need be; or all that
+    // can be compressed is.
+    let second = |target: &str, row: &InstanceRow| {
+        let as_it_is = target == row.transfer_syntax || !shared.archive.may_convert(row, target);
+        if as_it_is { on_the_web(row).to_owned() } else { target.to_owned() }
     };
     let mut targets: Vec<String> = rows.iter().map(stored).collect();
     // A file alone only where there can be only one.
@@ -59,11 +63,13 @@ pub(crate) async fn get(
     };
     let accept = Accept::of(&headers, &parameters);
     let mut form = accept.choose(forms, &distinct(&targets));
-    if form.is_none() && !received {
-        let offered = std::mem::replace(&mut targets, rows.iter().map(plain).collect());
-        form = accept.choose(forms, &distinct(&targets));
+    for target in std::iter::once(EXPLICIT_LE).chain(COMPRESSED).filter(|_| !received) {
         if form.is_none() {
-            targets = offered;
+            let others: Vec<String> = rows.iter().map(|row| second(target, row)).collect();
+            form = accept.choose(forms, &distinct(&others));
+            if form.is_some() {
+                targets = others;
+            }
         }
     }
     let form = form.ok_or_else(|| not_acceptable(&distinct(&targets)))?;
@@ -164,7 +170,7 @@ pub(crate) async fn listing(shared: &Shared, target: &Target) -> Result<Listing,
 pub(crate) fn not_acceptable(syntaxes: &[&str]) -> Problem {
     let stored = syntaxes.iter().take(8).copied().collect::<Vec<_>>().join(", ");
     Problem::not_acceptable(&format!(
-        "multipart/related; type=\"application/dicom\"; transfer-syntax=* — which here is {stored}; nothing is transcoded"
+        "multipart/related; type=\"application/dicom\"; transfer-syntax=* — which here is {stored}; or, but for videos, transfer-syntax={EXPLICIT_LE}"
     ))
 }
 
@@ -207,6 +213,8 @@ pub(crate) enum Piece {
     Convert(InstanceRow, String),
     /// An instance that is being converted.
     Converting(Box<Converting>),
+    /// A frame that is decoded.
+    Frame(Arc<NativeFrames>, u32),
     /// A part of an instance's stored bytes.
     Part(InstanceRow, Range<u64>),
     /// A part of its data set, as the web has it.
@@ -283,6 +291,7 @@ async fn next(source: &mut Source) -> Result<Option<(Bytes, bool)>, Problem> {
                     return Ok(Some((bytes, true)));
                 }
             }
+            Piece::Frame(frames, number) => return Ok(Some((frames.frame(number).await?, true))),
             Piece::Part(row, range) => {
                 pieces.push_front(Piece::Reading(Box::new(archive.read(&row, range)), Turn::Nothing));
             }

@@ -95,7 +95,11 @@ impl From<ConvertError> for Problem {
     fn from(error: ConvertError) -> Self {
         match error {
             ConvertError::Read(error) => error.into(),
-            ConvertError::Never { .. } | ConvertError::Recode(_) => Self::new(
+            ConvertError::Look(error) => error.into(),
+            ConvertError::Never { .. }
+            | ConvertError::Recode(_)
+            | ConvertError::Image(_)
+            | ConvertError::Frame { .. } => Self::new(
                 StatusCode::NOT_ACCEPTABLE,
                 format!("{error}; have it as it was stored, with ?as=received, or by C-GET"),
             ),

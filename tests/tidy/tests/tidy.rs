@@ -33,7 +33,7 @@ const WATCHED: [&str; 12] = [
 ];
 
 #[rustfmt::skip]
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("raft-types", &[]),
     ("raft-lanes", &["prometheus", "rustix"]),
     ("raft-wire", &["tokio", "prometheus"]),
@@ -43,6 +43,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("archive-model", &[]),
     ("archive-upper-layer", &["dicom-ul"]),
     ("archive-catalog", &["rusqlite", "prometheus", "rustix"]),
+    ("archive-codec-wire", &[]),
     ("archive-service", &["tokio", "prometheus"]),
     ("archive-dimse", &["tokio", "prometheus"]),
     ("archive-web", &["tokio", "axum", "hyper", "prometheus"]),
@@ -52,7 +53,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
 
 /// Crate → our own crates that it may name.
 #[rustfmt::skip]
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("raft-types", &[]),
     ("raft-lanes", &["raft-types"]),
     ("raft-wire", &["raft-types"]),
@@ -62,7 +63,8 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("archive-model", &[]),
     ("archive-upper-layer", &["archive-model"]),
     ("archive-catalog", &["archive-model", "raft-types"]),
-    ("archive-service", &["archive-model", "archive-catalog", "raft-types"]),
+    ("archive-codec-wire", &[]),
+    ("archive-service", &["archive-model", "archive-catalog", "archive-codec-wire", "raft-types"]),
     ("archive-dimse", &["archive-model", "archive-upper-layer", "archive-service"]),
     ("archive-web", &["archive-model", "archive-service"]),
     ("archive-server", &["archive-model", "archive-catalog", "archive-service", "archive-dimse", "archive-web", "raft-types", "raft-lanes", "raft-wire", "raft-groups", "raft-placement", "raft-tier"]),
