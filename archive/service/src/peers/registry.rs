@@ -375,7 +375,7 @@ mod tests {
         assert!(with(&|peer| peer.notes = "n".repeat(501)).is_err());
         assert!(with(&|peer| peer.notes = "two\nlines".into()).is_err());
         assert!(with(&|peer| peer.networks = peer.networks.repeat(65)).is_err());
-        assert!(with(&|peer| peer.transfer_syntaxes = peer.transfer_syntaxes.repeat(65)).is_err());
+        assert!(with(&|peer| peer.transfer_syntaxes = vec![peer.transfer_syntaxes[0].clone(); 65]).is_err());
         assert!(with(&|peer| peer.ae = title(ANYBODY)).is_err_and(|why| why.contains("no address")));
     }
 }

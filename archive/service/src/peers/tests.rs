@@ -110,7 +110,7 @@ async fn a_change_at_one_node_is_known_at_the_others() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), known).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), known).await.unwrap();
     following.abort();
 }
 
