@@ -367,8 +367,9 @@ impl Pattern {
         match self {
             Self::Universal | Self::Empty => true,
             Self::Unread(key, meaning) => {
-                let mut values = key.split(|byte| *byte == b'\\').map(<[u8]>::trim_ascii_end);
-                meaning.empty_values && values.all(|value| value == b"\"\"")
+                let values = key.split(|byte| *byte == b'\\').map(<[u8]>::trim_ascii_end);
+                let star = |value: &&[u8]| meaning.all_values && value.iter().all(|byte| *byte == b'*');
+                meaning.empty_values && values.filter(|value| !star(value)).all(|value| value == b"\"\"")
             }
             Self::All(each) => each.iter().all(Self::wants_nothing),
             _ => false,

@@ -119,7 +119,7 @@ pub(crate) const ATTRIBUTES: &[Attribute] = &[
     at((0x0010, 0x2160), VR::SH, None, &[&["x"], &["X"], &["xy"], &[]]),
     at((0x0020, 0x4000), VR::LT, None, TEXTS),
     at((0x0018, 0x0060), VR::DS, None, &[&["120"], &["80.5"], &["+80.50"], &[]]),
-    at((0x0008, 0x1060), VR::PN, None, NAMES),
+    at((0x0008, 0x1048), VR::PN, None, NAMES),
     at(
         (0x0008, 0x002A),
         VR::DT,

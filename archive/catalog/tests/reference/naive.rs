@@ -123,7 +123,8 @@ fn one_matches(key_vr: VR, key: &Stored, stored: Option<&(VR, Stored)>, agreed: 
                 return nothing;
             }
             if agreed.all && wanted.len() > 1 && is_list(key_vr) {
-                return wanted.iter().filter(|text| !stars(text)).all(|wanted| any(wanted));
+                let each = |wanted: &&str| if agreed.empty && *wanted == "\"\"" { nothing } else { any(wanted) };
+                return wanted.iter().filter(|text| !stars(text)).all(each);
             }
             if wanted.iter().any(stars) {
                 return true;
