@@ -105,6 +105,8 @@ impl Worker {
     /// Brings one transaction as far as it comes now.
     async fn one(&self, key: &str) -> Result<(), RecordError> {
         let records = self.archive.records(KIND);
+        // What was verified stays so when the record changes on the way: its requester has hung up, mostly. The list does not.
+        let mut verified = None;
         // Of a record that is read here fresh: whoever led before may have found the result.
         while let Some(record) = records.get(key, Freshness::ReadIndex).await? {
             let now = self.archive.clock().unix_ms();
@@ -117,7 +119,10 @@ impl Worker {
             }
             let mut count = None;
             if !own.is_found() {
-                match self.failures(key, &own).await? {
+                if verified.is_none() {
+                    verified = self.failures(key, &own).await?;
+                }
+                match verified.clone() {
                     Some(failed) => {
                         own.find(failed, self.archive.clock().unix_ms());
                         count = Some(match own.failures() {
