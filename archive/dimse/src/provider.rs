@@ -264,6 +264,11 @@ async fn request(
             if data {
                 association.drain_data().await?;
             }
+            if right == Right::Commit {
+                let response = command::action_response(set, &status);
+                send_response(&shared.metrics, association, context, &response, right.name(), &status).await?;
+                return Ok(right.name());
+            }
             (right.name(), status)
         }
         (Some((_, Ok(_))), Some(field::N_CREATE_RQ | field::N_SET_RQ | field::N_GET_RQ)) => {
