@@ -236,13 +236,8 @@ fn accepted(class: &str, syntax: &str) -> Option<String> {
 }
 
 fn acceptor() -> Acceptor {
-    Acceptor {
-        ae_title: AeTitle::parse("TRIPTYCH").unwrap_or_else(|_| unreachable!("a literal that is a valid AE title")),
-        any_called_title: true,
-        full: false,
-        no_stores: false,
-        stopping: false,
-    }
+    let title = AeTitle::parse("TRIPTYCH").unwrap_or_else(|_| unreachable!("a literal that is a valid AE title"));
+    Acceptor { any_called_title: true, ..Acceptor::new(title) }
 }
 
 fn request(contexts: &[(&str, &[&str])]) -> AssociationRQ {

@@ -58,14 +58,8 @@ pub const RESOURCE_LIMITATION: u16 = 0x0213;
 pub const INVALID_INSTANCE: u16 = 0x0117;
 /// Invalid attribute value (PS3.7 C.5.11).
 pub const INVALID_ATTRIBUTE: u16 = 0x0106;
-/// Duplicate SOP instance (PS3.7 C.5.7).
-pub const DUPLICATE_INSTANCE: u16 = 0x0111;
-/// No such SOP instance (PS3.7 C.5.19).
-pub const NO_SUCH_INSTANCE: u16 = 0x0112;
 /// Missing attribute (PS3.7 C.5.16).
 pub const MISSING_ATTRIBUTE: u16 = 0x0120;
-/// Resource limitation: try again (PS3.7 C.5.21).
-pub const RESOURCE_LIMITATION: u16 = 0x0213;
 /// SOP class not supported (PS3.7 C.5.20).
 pub const CLASS_NOT_SUPPORTED: u16 = 0x0122;
 /// Unrecognised operation (PS3.7 C.5.24).
@@ -88,12 +82,16 @@ pub static MEANINGS: &[(u16, &str)] = &[
     (CANNOT_UNDERSTAND, "Cannot understand"),
     (SYNTAX_NOT_SUPPORTED, "Cannot understand: the transfer syntax (PS3.18 table I.2-2 has the same number)"),
     (PROCESSING_FAILURE, "Processing failure (PS3.7 C.5.13)"),
+    (DUPLICATE_INSTANCE, "Duplicate SOP instance (PS3.7 C.5.6): other content is stored under the UID"),
     (NO_SUCH_INSTANCE, "No such SOP instance (PS3.7 C.5.11)"),
     (INVALID_ARGUMENT, "Invalid argument value (PS3.7 C.5.10)"),
     (NO_SUCH_CLASS, "No such SOP class (PS3.7 C.5.12)"),
     (NO_SUCH_ACTION, "No such action type (PS3.7 C.5.9)"),
-    (RESOURCE_LIMITATION, "Resource limitation (PS3.7 C.5.23): ask again later"),
+    (NOT_AUTHORISED, "Not authorised (PS3.7 C.5.17)"),
+    (RESOURCE_LIMITATION, "Resource limitation (PS3.7 C.5.23)"),
     (INVALID_INSTANCE, "Invalid SOP instance (PS3.7 C.5.14)"),
+    (INVALID_ATTRIBUTE, "Invalid attribute value (PS3.7 C.5.11)"),
+    (MISSING_ATTRIBUTE, "Missing attribute (PS3.7 C.5.16)"),
     (CLASS_NOT_SUPPORTED, "SOP class not supported (PS3.7 C.5.20)"),
     (UNRECOGNISED_OPERATION, "Unrecognised operation (PS3.7 C.5.24)"),
     (MISTYPED_ARGUMENT, "Mistyped argument (PS3.7 C.5.15)"),

@@ -79,7 +79,7 @@ impl Metrics {
             codec_workers: IntCounter::new("archive_service_codec_workers_total", "Codec workers started.")
                 .unwrap_or_else(|error| unreachable!("literal metric options: {error}")),
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 10] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 13] = [
             Box::new(stages),
             Box::new(metrics.stored.clone()),
             Box::new(metrics.refused.clone()),

@@ -14,7 +14,7 @@ use crate::{
     documents::{DocumentError, decode, update},
 };
 use archive_catalog::Record;
-use archive_model::{DataSet, Element, Tag, VR, Value, matching::Pattern, tags};
+use archive_model::{DataSet, Element, Tag, VR, Value, matching::{Meaning, Pattern}, tags};
 use std::collections::VecDeque;
 
 const KIND: &str = "worklist";
@@ -160,7 +160,7 @@ impl Worklist {
     /// For keys that mean nothing.
     pub fn find(&self, keys: DataSet) -> Result<WorklistMatches, QueryError> {
         let patterns = keys.iter().filter(|key| key.tag != tags::SPECIFIC_CHARACTER_SET);
-        let patterns = patterns.map(|key| Ok((key.tag, Pattern::of(key)?)));
+        let patterns = patterns.map(|key| Ok((key.tag, Pattern::of(key, &Meaning::default())?)));
         let patterns: Result<_, archive_model::matching::BadPattern> = patterns.collect();
         let patterns = patterns.map_err(|bad| QueryError::Invalid { why: bad.to_string() })?;
         let asks_status = keys
@@ -200,7 +200,8 @@ impl Worklist {
             if id.study.is_empty() || id.step.is_empty() || self.get(&id).await?.is_none() {
                 continue;
             }
-            let said = update(&self.records, &id.key(), |entry| {
+            let key = id.key();
+            let said = update(&self.records, &key, |entry| {
                 let mut entry = entry.ok_or(Followed::Gone)?;
                 set_status(&mut entry, status);
                 Ok::<_, Followed>(entry)
@@ -307,7 +308,7 @@ fn answer(keys: &DataSet, entry: &DataSet) -> DataSet {
         let value = match (&key.value, entry.get(key.tag).map(|own| &own.value)) {
             (_, None) => Value::Empty,
             (Value::Items(asked), Some(Value::Items(own))) if asked.first().is_some_and(|item| !item.is_empty()) => {
-                let pattern = Pattern::of(key).unwrap_or(Pattern::Universal);
+                let pattern = Pattern::of(key, &Meaning::default()).unwrap_or(Pattern::Universal);
                 let one = |item: &DataSet| Element { tag: key.tag, vr: key.vr, value: Value::Items(vec![item.clone()]) };
                 let matching = own.iter().filter(|item| pattern.matches(Some(&one(item))));
                 Value::Items(matching.map(|item| answer(&asked[0], item)).collect())

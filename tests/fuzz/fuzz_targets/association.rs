@@ -15,13 +15,7 @@ fuzz_target!(|body: &[u8]| {
     bytes.extend_from_slice(&(body.len() as u32).to_be_bytes());
     bytes.extend_from_slice(body);
     let Ok(Some(Frame::Other(Pdu::AssociationRQ(request)))) = frame::take(&mut bytes) else { return };
-    let acceptor = Acceptor {
-        ae_title: AeTitle::parse("TRIPTYCH").expect("a title"),
-        any_called_title: true,
-        full: false,
-        no_stores: false,
-        stopping: false,
-    };
+    let acceptor = Acceptor { any_called_title: true, ..Acceptor::new(AeTitle::parse("TRIPTYCH").expect("a title")) };
     let Ok(agreed) = negotiate::answer(&request, &acceptor, 1 << 17) else { return };
     assert!(agreed.answer.presentation_contexts.len() <= CONTEXTS_MAX);
     assert!(agreed.contexts.keys().all(|id| id % 2 == 1));

@@ -1,7 +1,7 @@
 //! Keys of any text against values of any text: never a panic, in linear time, and a value without wildcards that is its own
 //! key matches.
 #![no_main]
-use archive_model::{Tag, VR, matching::Pattern};
+use archive_model::{Tag, VR, matching::{Meaning, Pattern}};
 use libfuzzer_sys::fuzz_target;
 
 const VRS: [VR; 12] =
@@ -10,7 +10,7 @@ const VRS: [VR; 12] =
 fuzz_target!(|input: (u8, String, String)| {
     let (which, key, value) = input;
     let vr = VRS[usize::from(which) % VRS.len()];
-    let of = |text: &str| Pattern::of_texts(Tag(0x0010, 0x0010), vr, &[text.to_owned()]);
+    let of = |text: &str| Pattern::of_texts(Tag(0x0010, 0x0010), vr, &[text.to_owned()], &Meaning::default());
     if let Ok(pattern) = of(&key) {
         let _ = pattern.matches_text(vr, &value);
     }
