@@ -44,7 +44,7 @@ const INSTANCES_MAX: usize = 50_000;
 const UID_CHARS_MAX: usize = 64;
 /// The kind of the records.
 const KIND: &str = "commitment";
-/// How often an open association looks whether the result is there.
+/// How often an open association looks whether the result is there, and how long it is idle before a report is sent over it.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Failure reasons (PS3.3 C.14.1.1).
@@ -307,13 +307,18 @@ impl OpenCommitments {
         self.asked.insert(asked.key);
     }
 
-    /// The next report that is to be sent over this association; never, while there is none. Cancel safe.
+    /// The next report that is to be sent over this association; never, while there is none. Cancel safe: dropped and called
+    /// again behind each message, it answers only once the association has been idle for a while.
     pub async fn next(&mut self) -> (Asked, Report) {
         if self.asked.is_empty() {
             return std::future::pending().await;
         }
         let records = self.archive.commitments();
         loop {
+            // Who sends on is not spoken into: begun anew behind each message, this waits until nothing has come for a while.
+            if !self.quiet {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
             for key in self.asked.clone() {
                 // What is not to be read now, or not applied here yet, is looked for again.
                 let Ok(Some(record)) = records.get(&key, Freshness::Local).await else { continue };
@@ -327,7 +332,9 @@ impl OpenCommitments {
             if self.asked.is_empty() {
                 return std::future::pending().await;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            if self.quiet {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
         }
     }
 
