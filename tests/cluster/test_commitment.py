@@ -1,14 +1,17 @@
 """Storage commitment with three nodes: the work goes on at a peer, and only what a majority of disks holds is committed."""
+import subprocess
 import threading
 
 import pytest
+import requests
 from cluster import CT, Instance
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel as CLASS, StorageCommitmentPushModelInstance as INSTANCE
 from test_damage import segments
-from triptych import free_port
+from test_mirror import PURGE, purged, store_some
+from triptych import BINARY, free_port
 
 PORT = free_port()
 
@@ -128,3 +131,23 @@ def test_one_damaged_disk_of_three_is_no_reason_and_two_are(cluster, listener):
         lambda: listener.wait_for(cluster, [one := ask(n1, instances[1])])[one] == (uids[1:2], {}), "it is repaired", 30
     )
     assert instances[1].held(n2) == instances[1].data_set
+
+
+def test_a_replaced_disk_knows_the_transactions(started):
+    """With the rows of a snapshot: nothing of the log that made them is left."""
+    cluster = started(*PURGE)
+    n1, n2, _ = cluster.nodes
+    instances = store_some(cluster, "before", 24)
+    transactions = [ask(n1, *instances[:3]) for _ in range(8)]
+    cluster.until(lambda: purged(cluster), "the log is purged")
+    n2.lose()
+    n2.start()
+    replace = [BINARY, "node", "replace", "n2", "--wait", "--http", n1.url]
+    done = subprocess.run(replace, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr + cluster.said()
+    for transaction in transactions:
+        answer = requests.get(f"{n2.web}/commitment-requests/{transaction}", timeout=10)
+        assert answer.status_code == 200, (answer.status_code, answer.text, cluster.said())
+        found = Dataset.from_json(answer.json())
+        committed = [str(item.ReferencedSOPInstanceUID) for item in found.ReferencedSOPSequence]
+        assert committed == [instance.uid for instance in instances[:3]] and "FailedSOPSequence" not in found
