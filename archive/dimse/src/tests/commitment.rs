@@ -161,13 +161,7 @@ async fn the_report_comes_over_a_new_association_until_it_is_taken() {
             _ => None,
         });
         assert_eq!(role, Some((CLASS.to_owned(), false, true)));
-        let acceptor = Acceptor {
-            ae_title: title("TEST"),
-            any_called_title: false,
-            full: false,
-            no_stores: false,
-            stopping: false,
-        };
+        let acceptor = Acceptor::new(title("TEST"));
         let agreed = negotiate::answer(&request, &acceptor, 16 << 10).unwrap();
         association.event(Event::AssociateAccept);
         association.contexts = agreed.contexts;

@@ -206,15 +206,15 @@ fn the_bytes_of_every_version_never_change() {
         Registration { name: "a-0".into(), node_uuid: [0x11; 16], incarnation: 300, address: "a-0:7100".into() };
     let register = MetaCommand::Register(founder.clone());
     let uuid = "11".repeat(16);
-    let (cluster, node) = ("22".repeat(16), format!("03612d30{uuid}ac0208612d303a37313030"));
+    let (cluster, registered) = ("22".repeat(16), format!("03612d30{uuid}ac0208612d303a37313030"));
     let golden = [
-        (MetaCommand::Bootstrap { cluster_id: [0x22; 16], founder: founder.clone() }, format!("0100{cluster}{node}")),
-        (register, format!("0101{node}")),
+        (MetaCommand::Bootstrap { cluster_id: [0x22; 16], founder: founder.clone() }, format!("0100{cluster}{registered}")),
+        (register, format!("0101{registered}")),
         (
             MetaCommand::DefineGroups { count: 64, replication: 3, replicas: vec![(1, vec![NodeId(1), NodeId(200)])] },
             "0102400301010201c801".to_owned(),
         ),
-        (MetaCommand::Replace { old: NodeId(7), new: founder }, format!("010307{node}")),
+        (MetaCommand::Replace { old: NodeId(7), new: founder }, format!("010307{registered}")),
         (MetaCommand::Condemn { name: "a-0".into() }, "010403612d30".into()),
         (MetaCommand::Drain { name: "a-0".into(), reduce: true }, "010503612d3001".into()),
         (MetaCommand::Undrain { name: "a-0".into() }, "010603612d30".into()),
