@@ -541,14 +541,14 @@ mod tests {
             let agreed = answer(&request, &acceptor, 1).expect("accepted").answer.presentation_contexts;
             agreed.iter().map(|result| result.reason.clone() as u8).collect()
         };
-        // Commitment is no service of ours yet: what is not supported is said to be that.
-        assert_eq!(reasons(&[]), [0, 0, 0, 0, 0, 0, 0, 3]);
-        assert_eq!(reasons(&[Service::Echo]), [1, 0, 0, 0, 0, 0, 0, 3]);
-        assert_eq!(reasons(&[Service::Store]), [0, 1, 0, 0, 0, 0, 0, 3]);
-        assert_eq!(reasons(&[Service::Find]), [0, 0, 1, 0, 0, 0, 0, 3]);
-        assert_eq!(reasons(&[Service::Move]), [0, 0, 0, 1, 0, 0, 0, 3]);
-        assert_eq!(reasons(&[Service::Get]), [0, 0, 0, 0, 1, 1, 0, 3]);
-        assert_eq!(reasons(&[Service::Store, Service::Get]), [0, 1, 0, 0, 1, 1, 1, 3]);
+        assert_eq!(reasons(&[]), [0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(reasons(&[Service::Echo]), [1, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(reasons(&[Service::Store]), [0, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(reasons(&[Service::Find]), [0, 0, 1, 0, 0, 0, 0, 0]);
+        assert_eq!(reasons(&[Service::Move]), [0, 0, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(reasons(&[Service::Get]), [0, 0, 0, 0, 1, 1, 0, 0]);
+        assert_eq!(reasons(&[Service::Commit]), [0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(reasons(&[Service::Store, Service::Get]), [0, 1, 0, 0, 1, 1, 1, 0]);
     }
 
     #[test]
