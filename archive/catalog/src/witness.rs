@@ -11,7 +11,7 @@
 //! - The values are those of the witness, so that no answer contradicts its query. Without a key that must match, it is
 //!   the first image.
 //! - The order is that of UIDs of studies and series, and in a series the order of arrival: the same on every node.
-//! - It is slow, a tenth of a millisecond a header, so it is bounded: a query may read [`CatalogOptions::query_headers_max`]
+//! - It is slow, 0.2 ms a header, so it is bounded: a query may read [`CatalogOptions::query_headers_max`]
 //!   headers to match them, and is refused beyond, with what narrows it. A key that is only returned costs one header an
 //!   answer, which its reader waits for anyway, and is not counted.
 //! - A page reads [`HEADERS_AT_ONCE`] of them and goes on where it stopped, so that no read transaction lasts, and a

@@ -116,8 +116,8 @@ pub(crate) struct ServeFlags {
     #[arg(long, env = "TRIPTYCH_QUERIES", value_name = "N")]
     pub(crate) queries: Option<u32>,
 
-    /// Images whose header one query may look into, to match an attribute that is not in the index: about a tenth of a
-    /// millisecond each. Default 50000, bounds 1 to 100000000.
+    /// Images whose header one query may look into, to match an attribute that is not in the index: about 0.2 ms
+    /// each. Default 50000, bounds 1 to 100000000.
     #[arg(long, env = "TRIPTYCH_QUERY_HEADERS", value_name = "N")]
     pub(crate) query_headers: Option<u64>,
     /// The program that decodes compressed images for those who do not take them. Default: `triptych-codec` beside this

@@ -101,9 +101,11 @@ fn one_matches(key_vr: VR, key: &Stored, stored: Option<&(VR, Stored)>, agreed: 
                 _ => false,
             }
         }
+        // Without a value it is universal, whatever its VR.
+        Stored::Numbers(wanted) if wanted.is_empty() => true,
         Stored::Numbers(wanted) => match stored {
             Some((_, Stored::Numbers(numbers))) => numbers.iter().any(|number| wanted.contains(number)),
-            _ => wanted.is_empty(),
+            _ => false,
         },
         Stored::Texts(wanted) => {
             let wanted: Vec<&str> = wanted.iter().map(|text| text.trim_end()).filter(|text| !text.is_empty()).collect();
