@@ -101,7 +101,7 @@ impl Extended {
         let asked = |byte: usize| proposed.get(byte - 1) == Some(&1);
         let find = |byte: usize| is_query(class) && asked(byte);
         Self {
-            relational: is_service(class) && class != sop_class::VERIFICATION && asked(1),
+            relational: (is_query(class) || is_move(class) || is_get(class)) && asked(1),
             date_time: find(2),
             fuzzy: find(3),
             timezone: find(4),

@@ -145,7 +145,8 @@ fn universal(vr: VR, key: &Stored, agreed: Agreed) -> bool {
         Stored::Texts(texts) => {
             let texts: Vec<&str> = texts.iter().map(|text| text.trim_end()).filter(|text| !text.is_empty()).collect();
             let each = agreed.all && texts.len() > 1 && is_list(vr);
-            texts.is_empty() || texts.iter().all(|text| *text == "*") || (!each && texts.contains(&"*"))
+            let star = |text: &&str| text.chars().all(|char| char == '*');
+            texts.is_empty() || texts.iter().all(star) || (!each && texts.iter().any(star))
         }
         Stored::Numbers(numbers) => numbers.is_empty(),
         Stored::Items(items) => {
