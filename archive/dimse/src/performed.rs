@@ -74,11 +74,7 @@ fn uid(answer: &Answer) -> Result<Uid, Status> {
     Uid::parse(text).map_err(|error| Status::new(status::INVALID_INSTANCE, format!("SOP Instance UID: {error}")))
 }
 
-async fn create(
-    steps: &PerformedSteps,
-    answer: &mut Answer,
-    set: Result<DataSet, Status>,
-) -> Result<(), Status> {
+async fn create(steps: &PerformedSteps, answer: &mut Answer, set: Result<DataSet, Status>) -> Result<(), Status> {
     // Who names no instance leaves it to us (PS3.7 §10.1.5.1.4).
     answer.instance.get_or_insert_with(PerformedSteps::new_uid);
     steps.create(&uid(answer)?, set?).await.map_err(|error| refused(&error))

@@ -251,7 +251,9 @@ async fn request(
         (Some(field::FIND_RQ), true) if is_query(&class) || is_worklist => Some(Right::Find),
         (Some(field::N_GET_RQ), _) if negotiate::performs_steps(&class, true) => Some(Right::Find),
         // Who stores images says what it has done for them.
-        (Some(field::N_CREATE_RQ | field::N_SET_RQ), _) if negotiate::performs_steps(&class, false) => Some(Right::Store),
+        (Some(field::N_CREATE_RQ | field::N_SET_RQ), _) if negotiate::performs_steps(&class, false) => {
+            Some(Right::Store)
+        }
         (Some(field::GET_RQ), true) if is_get(&class) => Some(Right::Get),
         (Some(field::MOVE_RQ), true) if is_move(&class) => Some(Right::Move),
         (Some(field::ACTION_RQ), _) if is_commitment(&class) => Some(Right::Commit),

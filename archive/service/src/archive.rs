@@ -1,8 +1,8 @@
 //! The archive: what the two faces hold. Cheap to clone.
 
 use crate::{
-    ClusterStatus, Ingest, InstanceRow, Offer, Peers, Reading, RemoteAe, ServiceSettings, StoreError, Stored, codec::Codec,
-    memory::IngestMemory, metrics::Metrics,
+    ClusterStatus, Ingest, InstanceRow, Offer, Peers, Reading, RemoteAe, ServiceSettings, StoreError, Stored,
+    codec::Codec, memory::IngestMemory, metrics::Metrics,
 };
 use archive_catalog::{Admission, Catalog};
 use archive_model::{AeTitle, Limits, Uid};

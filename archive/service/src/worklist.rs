@@ -14,7 +14,11 @@ use crate::{
     documents::{DocumentError, decode, update},
 };
 use archive_catalog::Record;
-use archive_model::{DataSet, Element, Tag, VR, Value, matching::{Meaning, Pattern}, tags};
+use archive_model::{
+    DataSet, Element, Tag, VR, Value,
+    matching::{Meaning, Pattern},
+    tags,
+};
 use std::collections::VecDeque;
 
 const KIND: &str = "worklist";
@@ -193,10 +197,7 @@ impl Worklist {
         };
         for item in performed.items(tags::SCHEDULED_STEP_ATTRIBUTES_SEQUENCE) {
             let text = |tag| item.text(tag).unwrap_or_default().trim_matches([' ', '\0']).to_owned();
-            let id = EntryId {
-                study: text(tags::STUDY_INSTANCE_UID),
-                step: text(tags::SCHEDULED_PROCEDURE_STEP_ID),
-            };
+            let id = EntryId { study: text(tags::STUDY_INSTANCE_UID), step: text(tags::SCHEDULED_PROCEDURE_STEP_ID) };
             if id.study.is_empty() || id.step.is_empty() || self.get(&id).await?.is_none() {
                 continue;
             }
@@ -309,7 +310,8 @@ fn answer(keys: &DataSet, entry: &DataSet) -> DataSet {
             (_, None) => Value::Empty,
             (Value::Items(asked), Some(Value::Items(own))) if asked.first().is_some_and(|item| !item.is_empty()) => {
                 let pattern = Pattern::of(key, &Meaning::default()).unwrap_or(Pattern::Universal);
-                let one = |item: &DataSet| Element { tag: key.tag, vr: key.vr, value: Value::Items(vec![item.clone()]) };
+                let one =
+                    |item: &DataSet| Element { tag: key.tag, vr: key.vr, value: Value::Items(vec![item.clone()]) };
                 let matching = own.iter().filter(|item| pattern.matches(Some(&one(item))));
                 Value::Items(matching.map(|item| answer(&asked[0], item)).collect())
             }

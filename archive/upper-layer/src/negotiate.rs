@@ -351,7 +351,11 @@ pub fn is_commitment(class: &str) -> bool {
 /// Modality performed procedure steps: whether `class` makes and changes them, or (`reads`) has them read.
 #[must_use]
 pub fn performs_steps(class: &str, reads: bool) -> bool {
-    if reads { class == sop_class::MODALITY_PERFORMED_STEP_RETRIEVE } else { class == sop_class::MODALITY_PERFORMED_STEP }
+    if reads {
+        class == sop_class::MODALITY_PERFORMED_STEP_RETRIEVE
+    } else {
+        class == sop_class::MODALITY_PERFORMED_STEP
+    }
 }
 
 /// C-FIND.

@@ -44,9 +44,7 @@ pub(crate) async fn get(
     let received = as_received(&parameters)?;
     let Listing { rows, may_be_stale } = match version(&parameters, received)? {
         None => listing(&shared, &target).await?,
-        Some(number) => {
-            Listing { rows: vec![row_of_version(&shared, &target, number).await?], may_be_stale: false }
-        }
+        Some(number) => Listing { rows: vec![row_of_version(&shared, &target, number).await?], may_be_stale: false },
     };
     let stored = |row: &InstanceRow| if received { row.transfer_syntax.clone() } else { on_the_web(row).to_owned() };
     // Second choices, for who demands them: all that can be Explicit VR Little Endian is that, decoded if need be; or all that

@@ -75,10 +75,7 @@ fn kept(page: Vec<(String, DataSet)>) -> Result<Json<Vec<Kept>>, Problem> {
     Ok(Json(rows.collect::<Result<_, Problem>>()?))
 }
 
-pub(crate) async fn list(
-    State(shared): State<Shared>,
-    RawQuery(query): RawQuery,
-) -> Result<Json<Vec<Kept>>, Problem> {
+pub(crate) async fn list(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Result<Json<Vec<Kept>>, Problem> {
     let (after, limit) = page(query.as_deref())?;
     kept(shared.archive.worklist().list(&after, limit).await.map_err(|error| problem(&error))?)
 }

@@ -1,3 +1,5 @@
+//! What keys mean, and what matches them.
+
 use super::*;
 use crate::tags;
 use proptest::prelude::*;

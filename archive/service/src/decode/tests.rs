@@ -109,7 +109,9 @@ async fn frames_of_any_fragments_become_native_with_the_attributes_that_follow()
             assert!(got.windows(20).any(|bytes| bytes == b"\xE0\x7F\x10\0\x0C\0\0\0abcdefghijkl"));
             continue;
         }
-        assert_eq!(read_data_set(&got, &transfer_syntax(to), &Limits::default()).unwrap(), expected);
+        // Trailing padding is no attribute: a reader leaves it out, and the bytes below have it.
+        let attributes: DataSet = expected.iter().filter(|element| element.tag != padding).cloned().collect();
+        assert_eq!(read_data_set(&got, &transfer_syntax(to), &Limits::default()).unwrap(), attributes);
         assert!(got == write_data_set(&expected, encoding), "{to}");
     }
 }

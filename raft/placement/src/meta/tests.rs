@@ -208,7 +208,10 @@ fn the_bytes_of_every_version_never_change() {
     let uuid = "11".repeat(16);
     let (cluster, registered) = ("22".repeat(16), format!("03612d30{uuid}ac0208612d303a37313030"));
     let golden = [
-        (MetaCommand::Bootstrap { cluster_id: [0x22; 16], founder: founder.clone() }, format!("0100{cluster}{registered}")),
+        (
+            MetaCommand::Bootstrap { cluster_id: [0x22; 16], founder: founder.clone() },
+            format!("0100{cluster}{registered}"),
+        ),
         (register, format!("0101{registered}")),
         (
             MetaCommand::DefineGroups { count: 64, replication: 3, replicas: vec![(1, vec![NodeId(1), NodeId(200)])] },
