@@ -96,7 +96,7 @@ BOMBS = {
     "characters/escapes": (long(0x0040, 0xA160, b"UT", 4 * MIB, b"\x1b$B\x1b(B\x1b$)C\x1b$)A" * (4 * MIB // 14) + b" " * (4 * MIB % 14)), EXPLICIT, True),
     "characters/name-of-60-kb": (short(0x0010, 0x0010, b"PN", b"\xff\xfe^" * 20_000), EXPLICIT, True),
     "disorder/doubled-tags": (short(0x0010, 0x0020, b"LO", b"TWICE ") * 100_000, EXPLICIT, True),
-    "disorder/stray-delimiters": ((END_OF_ITEM + END_OF_SEQUENCE) * 1000, EXPLICIT, False),
+    "disorder/stray-delimiters": ((END_OF_ITEM + END_OF_SEQUENCE) * 1000, EXPLICIT, True),
     "disorder/group-length-lies": (short(0x0021, 0x0000, b"UL", b"\xff\xff\xff\xff") + short(0x0021, 0x0010, b"LO", b"X "), EXPLICIT, True),
 }
 
@@ -132,19 +132,20 @@ class Healthy(threading.Thread):
 
     def __init__(self, server):
         super().__init__()
-        self.server, self.done, self.statuses, self.longest_s = server, threading.Event(), [], 0
+        self.server, self.done, self.first, self.statuses = server, threading.Event(), threading.Event(), []
 
     def run(self):
         with Raw(self.server.dimse) as peer:
             peer.associate([(1, SECONDARY_CAPTURE, [IMPLICIT])])
             while not self.done.wait(0.01):
-                instance, begun = generate_uid(), time.monotonic()
+                instance = generate_uid()
                 self.statuses.append(peer.store(1, SECONDARY_CAPTURE, instance, data_set(SECONDARY_CAPTURE, instance)))
-                self.longest_s = max(self.longest_s, time.monotonic() - begun)
+                self.first.set()
             peer.release()
 
     def __enter__(self):
         self.start()
+        assert self.first.wait(20), "a healthy sender cannot store"
         return self
 
     def __exit__(self, *_):

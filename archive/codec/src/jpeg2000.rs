@@ -24,6 +24,29 @@ pub(crate) struct Jpeg2000;
 struct Main {
     shape: Shape,
     transformed: bool,
+    /// Part 15: block coding with high throughput.
+    high_throughput: bool,
+    /// The 5/3 wavelet; else the 9/7.
+    reversible: bool,
+    /// Bit planes of the deepest subband, `guard bits + exponent - 1` (ISO/IEC 15444-1 E-2); 0 where it is not told.
+    planes: u8,
+}
+
+/// Bit planes up to which `j2k` was seen to decode Part 1 exactly; beyond, it lost the lowest ones of real 16-bit images,
+/// without a word.
+const PART_1_PLANES_MAX: u8 = 16;
+
+impl Main {
+    /// Refuses what this decoder was seen to decode wrongly: a picture that is refused harms nobody.
+    fn is_proven(&self) -> Result<(), Refusal> {
+        match (self.high_throughput, self.reversible) {
+            (true, false) => Err(unsupported("HTJ2K with the irreversible wavelet")),
+            (false, true) if self.planes > PART_1_PLANES_MAX => {
+                Err(unsupported("JPEG 2000 with the reversible wavelet and more than 16 bit planes"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Coder for Jpeg2000 {
@@ -33,7 +56,9 @@ impl Coder for Jpeg2000 {
 
     fn decode(&self, image: &Image, stream: &[u8]) -> Result<Decoded, Refusal> {
         let stream = codestream(stream)?;
-        let Main { shape, transformed } = main(stream)?;
+        let main = main(stream)?;
+        main.is_proven()?;
+        let Main { shape, transformed, .. } = main;
         let fail = |error| said("j2k", &error);
         let mut decoder = J2kDecoder::new(stream).map_err(fail)?;
         decoder.set_cpu_decode_parallelism(CpuDecodeParallelism::Serial);
@@ -115,22 +140,34 @@ fn main(stream: &[u8]) -> Result<Main, Refusal> {
     let cut = || refused("the main header is cut off");
     let mut rest =
         stream.strip_prefix(&[0xFF, 0x4F]).ok_or_else(|| refused("the codestream does not begin with SOC"))?;
-    let (mut shape, mut transformed) = (None, None);
+    let (mut shape, mut coding, mut planes, mut high_throughput) = (None, None, 0, false);
     loop {
         let [0xFF, marker, l0, l1, ..] = *rest else { return Err(cut()) };
         let length = usize::from(u16::from_be_bytes([l0, l1]));
         match marker {
             0x90 => break,
             0x51 => shape = Some(size(rest.get(4..length + 2).ok_or_else(cut)?)?),
-            0x52 => transformed = Some(*rest.get(8).ok_or_else(cut)? != 0),
+            0x50 => high_throughput = true, // CAP
+            0x52 => coding = Some((*rest.get(8).ok_or_else(cut)? != 0, *rest.get(13).ok_or_else(cut)? == 1)),
+            0x5C => planes = bit_planes(rest.get(4..length + 2).ok_or_else(cut)?),
             _ => {}
         }
         rest = rest.get(length + 2..).filter(|_| length >= 2).ok_or_else(cut)?;
     }
-    match (shape, transformed) {
-        (Some(shape), Some(transformed)) => Ok(Main { shape, transformed }),
+    match (shape, coding) {
+        (Some(shape), Some((transformed, reversible))) => {
+            Ok(Main { shape, transformed, high_throughput, reversible, planes })
+        }
         _ => Err(refused("the main header has no SIZ or no COD")),
     }
+}
+
+/// Of the body of QCD: without quantisation each subband has a byte, else two, the exponent in front.
+fn bit_planes(body: &[u8]) -> u8 {
+    let Some((style, exponents)) = body.split_first() else { return 0 };
+    let step = if style & 0x1F == 0 { 1 } else { 2 };
+    let deepest = exponents.iter().step_by(step).map(|exponent| exponent >> 3).max().unwrap_or(0);
+    (style >> 5) + deepest.saturating_sub(1)
 }
 
 /// Of the body of SIZ.
@@ -172,10 +209,31 @@ mod tests {
     fn the_header_says_size_precision_and_sign() {
         let (_, _, coded) = coded();
         let shape = Shape { rows: 20, columns: 30, samples: 1, precision: 12, signed: true };
-        assert_eq!(main(&coded).unwrap(), Main { shape, transformed: false });
+        let found = main(&coded).unwrap();
+        assert_eq!(
+            (found.shape, found.transformed, found.high_throughput, found.reversible),
+            (shape, false, true, true)
+        );
         for end in 0..40 {
             assert!(main(&coded[..end]).is_err());
         }
+    }
+
+    /// Main headers of pydicom's `MR_small_jp2klossless.dcm` and `J2K_pixelrep_mismatch.dcm`: of the first `j2k` 0.11.0 gave
+    /// samples that were one too small.
+    #[test]
+    fn what_was_decoded_wrongly_is_refused() {
+        let qcd = |exponents: &[u8]| bit_planes(&[&[0x40], exponents].concat());
+        assert_eq!(qcd(&[0x80, 0x88, 0x88, 0x90]), 19);
+        assert_eq!(qcd(&[0x68, 0x70, 0x70, 0x78]), 16);
+        let (_, _, coded) = coded();
+        let lossless = Main { high_throughput: false, ..main(&coded).unwrap() };
+        assert!(
+            Main { planes: 16, ..lossless }.is_proven().is_ok() && Main { planes: 17, ..lossless }.is_proven().is_err()
+        );
+        assert!(Main { planes: 19, reversible: false, ..lossless }.is_proven().is_ok());
+        assert!(Main { planes: 19, high_throughput: true, ..lossless }.is_proven().is_ok());
+        assert!(Main { high_throughput: true, reversible: false, ..lossless }.is_proven().is_err());
     }
 
     #[test]

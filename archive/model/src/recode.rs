@@ -93,6 +93,16 @@ pub struct NativePixels {
     pub planar: Option<bool>,
 }
 
+/// Bytes that change their order together in Pixel Data of OW: those of a sample, as in real big endian files of 32 bits
+/// (PS3.5 §7.3 speaks of binary numbers of several bytes).
+fn pixel_bytes(allocated: u8) -> usize {
+    match allocated {
+        32 => 4,
+        64 => 8,
+        _ => 2,
+    }
+}
+
 /// Elements that only encapsulated pixel data has (PS3.5 §A.4): offsets, lengths, and the length of all.
 const OF_FRAGMENTS: [Tag; 3] = [Tag(0x7FE0, 0x0001), Tag(0x7FE0, 0x0002), Tag(0x7FE0, 0x0003)];
 
@@ -139,6 +149,8 @@ struct Level {
     sequence: bool,
     /// Pixel Representation (0028,0103) is not 0.
     signed: bool,
+    /// Bits Allocated (0028,0100); all its bits are in one of its two bytes.
+    allocated: u8,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -224,7 +236,7 @@ impl Recoder {
         Self {
             to: Coding::of(transfer_syntax(to).encoding),
             inflate: from.deflated.then(|| (Decompress::new(false), false)),
-            levels: vec![Level { end: None, coding, sequence: false, signed: false }],
+            levels: vec![Level { end: None, coding, sequence: false, signed: false, allocated: 0 }],
             levels_max: limits.depth_max.saturating_mul(2).saturating_add(1),
             position: 0,
             state: State::Header,
@@ -362,7 +374,13 @@ impl Recoder {
 
     fn level(&self) -> Level {
         // The level of the data set itself is never closed.
-        *self.levels.last().unwrap_or(&Level { end: None, coding: Coding::IMPLICIT, sequence: false, signed: false })
+        *self.levels.last().unwrap_or(&Level {
+            end: None,
+            coding: Coding::IMPLICIT,
+            sequence: false,
+            signed: false,
+            allocated: 0,
+        })
     }
 
     fn feed(&mut self, mut piece: &[u8], out: &mut Vec<u8>) -> Result<(), RecodeError> {
@@ -390,6 +408,11 @@ impl Recoder {
                         && let Some(level) = self.levels.last_mut()
                     {
                         level.signed |= piece[..count].iter().any(|&byte| byte != 0);
+                    }
+                    if tag == tags::BITS_ALLOCATED
+                        && let Some(level) = self.levels.last_mut()
+                    {
+                        level.allocated |= piece[..count].iter().fold(0, |bits, byte| bits | byte);
                     }
                     word.put(&piece[..count], out);
                     self.state = State::Value { tag, left: left - count as u32, word, pad };
@@ -546,6 +569,7 @@ impl Recoder {
             _ if level.coding.big == self.to.big => 1,
             // Two numbers of 2 bytes.
             VR::AT => 2,
+            VR::OW if tag == tags::PIXEL_DATA => pixel_bytes(level.allocated),
             vr => number_bytes(vr).max(word_bytes(vr)),
         };
         if !(length as usize).is_multiple_of(size) {
@@ -586,7 +610,7 @@ impl Recoder {
 
     fn begin_frames(&mut self, pixels: &NativePixels, out: &mut Vec<u8>) {
         let NativePixels { length, allocated, .. } = *pixels;
-        let (vr, size) = if allocated <= 8 { (VR::OB, 1) } else { (VR::OW, 2) };
+        let (vr, size) = if allocated <= 8 { (VR::OB, 1) } else { (VR::OW, pixel_bytes(allocated)) };
         let pad = (length % 2 == 1).then_some(0);
         self.put(out, tags::PIXEL_DATA, Some(vr), length + length % 2);
         self.state = State::Frames { left: length, word: Word::of(if self.to.big { size } else { 1 }), pad };
