@@ -57,11 +57,6 @@ def test_c_get_gives_a_good_image_to_who_takes_only_this(server, path, syntax):
     assert final.Status == 0x0000, server.said()[-2000:]
     ((got, _),) = received
     check_native(got, image.header, syntax)
-    if syntax == BIG and got.BitsAllocated == 32:
-        # OW is words of 16 bits (PS3.5 §6.2), of which the lower comes first; pydicom turns all four bytes.
-        words = numpy.frombuffer(got.PixelData, ">u2").astype("<u2").view("<u4")
-        assert numpy.array_equal(words.reshape(theirs(image.header).shape), theirs(image.header))
-        return
     assert difference(samples(got), theirs(image.header)) <= allowed(image.header)
 
 
@@ -106,7 +101,7 @@ def test_what_no_decoder_here_knows_is_a_failure_and_never_a_wrong_image(server,
     assert final.Status == 0x0000 and body == image.bytes
 
 
-@pytest.mark.parametrize("name", ["MR_small_RLE.dcm", "SC_rgb_rle_2frame.dcm", "693_J2KI.dcm", "examples_ybr_color.dcm"])
+@pytest.mark.parametrize("name", ["MR_small_RLE.dcm", "SC_rgb_rle_2frame.dcm", "MR_small_jpeg_ls_lossless.dcm", "examples_ybr_color.dcm"])
 def test_frames_are_decoded_for_who_demands_it_if_the_metadata_still_fit(server, name):
     (path,) = [path for path in FILES if path.name == name]
     image = image_of(path)

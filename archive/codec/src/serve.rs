@@ -55,7 +55,7 @@ fn answer(output: &mut dyn Write, done: Result<Frame, Refusal>) -> io::Result<()
             while !why.is_char_boundary(end) {
                 end -= 1;
             }
-            (Err(failure), why[..end].as_bytes().to_vec())
+            (Err(failure), why.as_bytes()[..end].to_vec())
         }
     };
     let length = u32::try_from(bytes.len()).map_err(|_| io::Error::other(WireError::TooLarge))?;

@@ -74,8 +74,10 @@ const TEXTS: &[&[&str]] = &[
 ];
 const CODES: &[&[&str]] = &[&["A"], &["B"], &["AB"], &[]];
 
-/// The sequences: their tag, their level, and their items' attributes.
-const SEQUENCES: &[((u16, u16), Option<Level>, &[Attribute])] = &[
+/// A sequence: its tag, the level it belongs to, and what its items have.
+type Sequence = ((u16, u16), Option<Level>, &'static [Attribute]);
+
+const SEQUENCES: &[Sequence] = &[
     (
         (0x0040, 0x0275),
         Some(Series),

@@ -108,7 +108,7 @@ async fn other_contents_of_a_study_are_listed_and_had_as_they_were_received() {
     let mut second = first.clone();
     let last = second.len() - 1;
     second[last] ^= 1;
-    face.store("/dicom-web/studies", &[first.clone()]).await;
+    face.store("/dicom-web/studies", std::slice::from_ref(&first)).await;
     face.store("/dicom-web/studies", &[second.clone()]).await;
     let list = face.get("/api/versions?study=1.2.3", &[]).await.json();
     assert_eq!(list.as_array().unwrap().len(), 1);
