@@ -10,10 +10,14 @@ use raft_types::{ByteBudget, BytePermit};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 /// Bytes on their way to one peer, at most: two answers of the log store.
 const IN_FLIGHT_BYTES: u64 = 8 << 20;
+/// How long a group waits for its turn: then it goes on beyond the bound, because no group may hang on what another one of
+/// the same peer is owed.
+const TURN_WITHIN: Duration = Duration::from_secs(1);
 
 /// A budget for each peer, by name; shared by all groups of a node.
 #[derive(Default)]
@@ -27,6 +31,11 @@ impl CatchUp {
         let mut peers = self.peers.lock();
         peers.entry(peer.to_owned()).or_insert_with(|| ByteBudget::new(IN_FLIGHT_BYTES)).clone()
     }
+}
+
+/// The right to read `bytes` for the peer of this budget; none when others kept it to themselves for too long.
+pub(crate) async fn turn(budget: &ByteBudget, bytes: u64) -> Option<BytePermit> {
+    tokio::time::timeout(TURN_WITHIN, budget.acquire(bytes)).await.ok()
 }
 
 /// What the requests of one stream hold until they are answered, in their order.
@@ -45,6 +54,12 @@ impl Held {
     pub(crate) fn pop(&self) {
         let oldest = self.permits.lock().pop_front();
         drop(oldest); // wakes others: not under the lock
+    }
+
+    /// The stream is over: nothing of it is on its way any more.
+    pub(crate) fn clear(&self) {
+        let all = std::mem::take(&mut *self.permits.lock());
+        drop(all);
     }
 
     /// Requests that are owed an answer.
@@ -76,7 +91,19 @@ mod tests {
         let budget = CatchUp::default().of("n2");
         let held = Held::default();
         held.push(budget.try_acquire(100));
+        held.clear();
+        assert_eq!(budget.used(), 0);
+        held.push(budget.try_acquire(100));
         drop(held);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_group_hangs_on_what_another_one_is_owed() {
+        let budget = CatchUp::default().of("n2");
+        let kept = budget.try_acquire(IN_FLIGHT_BYTES);
+        assert!(turn(&budget, 1).await.is_none(), "beyond the bound, but on its way");
+        drop(kept);
+        assert!(turn(&budget, 1).await.is_some());
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::{
     bodies::Bodies,
-    catch_up::{CatchUp, Held},
+    catch_up::{self, CatchUp, Held},
     mirror::{self, Damaged},
     options::Blocking,
     rows::{self, Rows},
@@ -203,7 +203,7 @@ impl Source {
             _ => None,
         });
         let bytes: u64 = on_disk.sum();
-        if bytes == 0 { None } else { Some(self.budget.acquire(bytes).await) }
+        if bytes == 0 { None } else { catch_up::turn(&self.budget, bytes).await }
     }
 
     /// Bodies, in order: from RAM, or from the lane on a thread that may block; none for one that is not kept here any
@@ -401,7 +401,10 @@ impl Answers {
         };
         match result {
             Ok(Ok(_)) => self.held.pop(),
-            _ => self.receive = None,
+            _ => {
+                self.receive = None;
+                self.held.clear();
+            }
         }
         Some((result, self))
     }
