@@ -15,6 +15,7 @@ mod bodies;
 mod catch_up;
 mod compact;
 mod documents;
+mod heads;
 mod identity;
 pub mod invariants;
 mod keeper;

@@ -4,12 +4,18 @@
 //! - `save_vote` is answered after the fsync that covers it and every earlier append of the group (trap 1).
 //! - `append` returns when the entries are readable; its callback comes after the fsync, in order (traps 2, 3).
 //! - `truncate_after` is only submitted: whatever is appended behind it can not be durable before it (trap 6).
-//! - a read is complete or an error (trap 4); entries come back thin.
+//! - a read is complete or an error (trap 4); entries come back thin. What is damaged here is no error while peers have it.
 
+use crate::heads::Heads;
+use crate::machine::Progress;
 use crate::options::Blocking;
-use crate::types::{Entry, LogId, Types, Vote, VoteRecord, decode, encode, from_lane, log_id, position, to_lane};
+use crate::rpc::EntryRecord;
+use crate::types::{
+    Body, Entry, LogId, Types, Vote, VoteRecord, blank, decode, encode, from_lane, from_parts, log_id, position,
+    to_lane,
+};
 use openraft::{
-    OptionalSend, RaftLogReader,
+    EntryPayload, OptionalSend, RaftLogReader,
     entry::RaftEntry,
     storage::{IOFlushed, LogState, RaftLogStorage},
 };
@@ -22,6 +28,7 @@ use std::{
     fmt::Debug,
     io,
     ops::{Bound, RangeBounds},
+    sync::Arc,
 };
 use tokio::sync::oneshot;
 
@@ -53,14 +60,29 @@ pub(crate) struct LogStore {
     group: GroupId,
     blocking: Blocking,
     sabotage: Option<Sabotage>,
+    backing: Option<Backing>,
+}
+
+/// What stands behind the log where it is damaged.
+#[derive(Clone)]
+pub(crate) struct Backing {
+    pub(crate) heads: Arc<Heads>,
+    /// What the group has applied: its entries are needed by peers only.
+    pub(crate) progress: Progress,
 }
 
 impl LogStore {
-    pub(crate) fn new(lane: Lane, group: GroupId, blocking: Blocking, sabotage: Option<Sabotage>) -> Self {
-        Self { lane, group, blocking, sabotage }
+    pub(crate) fn new(
+        lane: Lane,
+        group: GroupId,
+        blocking: Blocking,
+        sabotage: Option<Sabotage>,
+        backing: Option<Backing>,
+    ) -> Self {
+        Self { lane, group, blocking, sabotage, backing }
     }
 
-    async fn read(&self, start: u64, end: u64, bytes_max: u64) -> Result<Vec<Entry>, io::Error> {
+    async fn read(&self, start: u64, end: u64, bytes_max: u64) -> Result<Vec<Entry>, LaneError> {
         if start >= end {
             return Ok(Vec::new());
         }
@@ -69,10 +91,66 @@ impl LogStore {
             None => {
                 let (lane, group) = (self.lane.clone(), self.group);
                 let read = move || lane.entries(group, start..end, bytes_max);
-                self.blocking.run(read).await.map_err(io::Error::other)?.map_err(io::Error::other)?
+                self.blocking.run(read).await.map_err(|_| LaneError::Stopped)??
             }
         };
-        thin.into_iter().map(|thin| from_lane(thin).map_err(io::Error::other)).collect()
+        thin.into_iter().map(|thin| from_lane(thin).map_err(|error| LaneError::Io(error.to_string()))).collect()
+    }
+
+    /// What stands behind the log, if there is any other node.
+    fn backing(&self) -> Option<&Backing> {
+        self.backing.as_ref().filter(|backing| !backing.heads.other_names().is_empty())
+    }
+
+    /// Like `read`, one entry after the other, with what stands in for the damaged ones. Where nothing does, what was read
+    /// before is the answer; if that is nothing, the error.
+    async fn read_around(
+        &self,
+        (start, end): (u64, u64),
+        bytes_max: u64,
+        backing: &Backing,
+        applied_is_blank: bool,
+    ) -> Result<Vec<Entry>, LaneError> {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for index in start..end {
+            let entry = match self.read(index, index + 1, 0).await {
+                Err(error @ (LaneError::Damaged(_) | LaneError::Io(_))) => {
+                    backing.heads.note(self.group, index);
+                    match self.stand_in(index, backing, applied_is_blank).await {
+                        Some(entry) => entry,
+                        None if found.is_empty() => return Err(error),
+                        None => break,
+                    }
+                }
+                read => match read?.pop() {
+                    Some(entry) => entry,
+                    None => break,
+                },
+            };
+            bytes += size_of_entry(&entry);
+            if !found.is_empty() && bytes > bytes_max {
+                break;
+            }
+            found.push(entry);
+        }
+        Ok(found)
+    }
+
+    /// What stands in for the damaged entry at `index`.
+    async fn stand_in(&self, index: u64, backing: &Backing, applied_is_blank: bool) -> Option<Entry> {
+        let at = self.lane.position(self.group, index)?;
+        if applied_is_blank && backing.progress.applied().is_some_and(|applied| index <= applied.index) {
+            return Some(blank(at));
+        }
+        let (EntryRecord { kind, head, body_len, .. }, _) = backing.heads.of_a_peer(self.group, at).await?;
+        from_parts(at, kind, head, Body::InLane { len: body_len }).ok()
+    }
+}
+
+fn size_of_entry(entry: &Entry) -> u64 {
+    match &entry.payload {
+        EntryPayload::Normal(block) => block.head.len() as u64 + block.body_len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
     }
 }
 
@@ -104,7 +182,23 @@ impl RaftLogReader<Types> for LogStore {
         };
         // Absent at the edges is allowed: purged before, not yet appended behind.
         let behind = state.last.map_or(0, |last| last.index + 1);
-        self.read(start.max(state.first), end.min(behind), u64::MAX).await
+        let (start, end) = (start.max(state.first), end.min(behind));
+        loop {
+            let (backing, error) = match (self.read(start, end, u64::MAX).await, self.backing()) {
+                (Err(error @ (LaneError::Damaged(_) | LaneError::Io(_))), Some(backing)) => (backing, error),
+                (read, _) => return read.map_err(io::Error::other),
+            };
+            let read = self.read_around((start, end), u64::MAX, backing, true).await;
+            if let Ok(entries) = &read
+                && entries.len() as u64 == end - start
+            {
+                return read.map_err(io::Error::other);
+            }
+            tracing::error!(group = %self.group, %error, "no peer gives what is damaged here of the log: waiting for one");
+            if !backing.heads.pause().await {
+                return Err(io::Error::other(error));
+            }
+        }
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -125,9 +219,25 @@ impl RaftLogReader<Types> for LogStore {
             // error of the storage. Nothing is left then, and openraft looks who leads before it sends.
             let before = self.lane.state(self.group);
             let end = end.min(before.last.map_or(0, |last| last.index + 1));
-            match self.read(start, end, READ_BYTES_MAX).await {
+            let read = match (self.read(start, end, READ_BYTES_MAX).await, self.backing()) {
+                (Err(LaneError::Damaged(_) | LaneError::Io(_)), Some(backing)) => {
+                    let read = self.read_around((start, end), READ_BYTES_MAX, backing, false).await;
+                    if let Err(error) = &read {
+                        tracing::error!(
+                            group = %self.group, %error,
+                            "a peer lacks what is damaged here of the log, and nobody gives it: it waits"
+                        );
+                        backing.heads.pause().await;
+                        // openraft takes nothing for a heartbeat, looks whether this node still leads, and asks again.
+                        return Ok(Vec::new());
+                    }
+                    read
+                }
+                (read, _) => read,
+            };
+            match read {
                 Err(_) if self.lane.state(self.group).last != before.last => {}
-                result => return result,
+                result => return result.map_err(io::Error::other),
             }
         }
     }

@@ -15,6 +15,7 @@
 use crate::{
     bodies::Bodies,
     catch_up::CatchUp,
+    heads::Heads,
     identity::Identity,
     machine::{Applier, GroupMachine, Progress, Sink},
     meta::MetaHolder,
@@ -175,6 +176,8 @@ pub struct Node {
     pub(crate) asking: Mutex<BTreeMap<String, ([u8; 16], Duration)>>,
     /// Bodies here that failed their checksum and wait for a peer's copy.
     pub(crate) damaged: crate::mirror::Damaged,
+    /// Where heads of the log are had that are damaged here.
+    pub(crate) heads: Arc<Heads>,
     /// Scrub and compaction: what is ordered, and what is known.
     pub(crate) care: crate::upkeep::Care,
     /// Segments whose compaction gave little, and when.
@@ -259,6 +262,15 @@ impl Node {
         }
         let applier = Applier::start(Arc::clone(&machine), options.inline, metrics.apply_seconds.clone())
             .map_err(|error| StartError::Other(error.to_string()))?;
+        let (meta, stop) = (MetaHolder::new(), CancellationToken::new());
+        let heads = Heads::new(
+            lane.clone(),
+            Arc::clone(&wire),
+            Arc::clone(&meta),
+            options.identity.name.clone(),
+            options.peers.keys().cloned().collect(),
+            stop.clone(),
+        );
         let node = Arc::new(Self {
             lane,
             wire,
@@ -267,7 +279,7 @@ impl Node {
             store,
             identity: watch::channel(options.identity.clone()).0,
             groups: RwLock::new(BTreeMap::new()),
-            meta: MetaHolder::new(),
+            meta,
             metrics,
             phase: Mutex::new("starting".into()),
             reading: ReadIndex::new(),
@@ -284,6 +296,7 @@ impl Node {
             missing: Mutex::new((!incomplete.is_empty()).then_some(0)),
             asking: Mutex::new(BTreeMap::new()),
             damaged: crate::mirror::Damaged::default(),
+            heads,
             care,
             tried: Mutex::new(BTreeMap::new()),
             addresses: watch::channel(BTreeMap::new()).0,
@@ -292,7 +305,7 @@ impl Node {
             applied_at_start,
             ready: watch::channel(false).0,
             fatal: watch::channel(None).0,
-            stop: CancellationToken::new(),
+            stop,
             tasks: TaskTracker::new(),
             options,
         });
@@ -408,11 +421,7 @@ impl Node {
 
     /// The other nodes, as the operator and the cluster name them.
     pub(crate) fn other_names(&self) -> BTreeSet<String> {
-        let meta = self.meta.state();
-        let members = meta.nodes().filter(|(_, node)| !node.retired).map(|(_, node)| node.registration.name.clone());
-        let mut names: BTreeSet<String> = members.chain(self.options.peers.keys().cloned()).collect();
-        names.remove(self.name());
-        names
+        self.heads.other_names()
     }
 
     /// Whether this node should hold the bodies of `group`: it is wanted as a copy, or votes.
@@ -469,7 +478,7 @@ impl Node {
                 _ => applied,
             }
         };
-        self.heal_heads(id, applied.position.map(|applied| applied.index)).await;
+        let applied = self.past_damage(id, applied).await;
         let progress = Progress::new(applied.position);
         let waits_for = (!self.options.has(Sabotage::ApplyBeforeDurable)).then(|| self.lane.clone());
         let machine = GroupMachine::new(id, waits_for, sink, progress.clone(), &applied)
@@ -488,7 +497,9 @@ impl Node {
             bodies: Arc::clone(&bodies),
             catch_up: Arc::clone(&self.catch_up),
         };
-        let log = crate::log_store::LogStore::new(self.lane.clone(), id, blocking, self.options.sabotage);
+        let backing = crate::log_store::Backing { heads: Arc::clone(&self.heads), progress: progress.clone() };
+        let log =
+            crate::log_store::LogStore::new(self.lane.clone(), id, blocking, self.options.sabotage, Some(backing));
         let config = self.options.raft_config().validate().map_err(|error| failed(error.to_string()))?;
         let raft = Raft::new(raft_id.0, Arc::new(config), network, log, machine)
             .await

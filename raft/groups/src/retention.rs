@@ -86,7 +86,7 @@ impl Node {
         }
     }
 
-    async fn purge(&self, group: &Group, upto: LogPosition) {
+    pub(crate) async fn purge(&self, group: &Group, upto: LogPosition) {
         let mut metrics = group.raft.metrics();
         if group.raft.trigger().snapshot().await.is_err() {
             return; // the group is stopping

@@ -293,23 +293,31 @@ impl Node {
     /// has applied at least what this log has purged take their place.
     pub(crate) async fn rebuild_rows(&self, group: GroupId, purged: LogPosition) -> Applied {
         loop {
-            let meta = self.meta.state();
-            let others = meta.replicas(group).iter().filter(|id| Some(**id) != self.raft_id());
-            let copies: Vec<&str> = others.filter_map(|id| meta.name_of(*id)).collect();
-            // Everyone has the rows; the copies are asked first.
-            let rest = meta.nodes().filter(|(_, node)| !node.retired).map(|(_, node)| node.registration.name.as_str());
-            let rest: Vec<&str> = rest.filter(|name| !copies.contains(name)).collect();
-            for peer in copies.into_iter().chain(rest).filter(|name| *name != self.name()) {
-                match self.pull_rows(group, purged, peer).await {
-                    Ok(applied) => {
-                        tracing::warn!(%group, peer, "the rows of a group were rebuilt from a peer");
-                        return applied;
-                    }
-                    Err(error) => tracing::info!(%group, peer, %error, "rows could not be had"),
-                }
+            if let Some(applied) = self.rows_of_a_peer(group, purged).await {
+                return applied;
             }
             tokio::time::sleep(REBUILD_PAUSE).await;
         }
+    }
+
+    /// Rows of the first peer that has applied at least `least` take the place of those here.
+    pub(crate) async fn rows_of_a_peer(&self, group: GroupId, least: LogPosition) -> Option<Applied> {
+        let meta = self.meta.state();
+        let others = meta.replicas(group).iter().filter(|id| Some(**id) != self.raft_id());
+        let copies: Vec<&str> = others.filter_map(|id| meta.name_of(*id)).collect();
+        // Everyone has the rows; the copies are asked first.
+        let rest = meta.nodes().filter(|(_, node)| !node.retired).map(|(_, node)| node.registration.name.as_str());
+        let rest: Vec<&str> = rest.filter(|name| !copies.contains(name)).collect();
+        for peer in copies.into_iter().chain(rest).filter(|name| *name != self.name()) {
+            match self.pull_rows(group, least, peer).await {
+                Ok(applied) => {
+                    tracing::warn!(%group, peer, "the rows of a group were rebuilt from a peer");
+                    return Some(applied);
+                }
+                Err(error) => tracing::info!(%group, peer, %error, "rows could not be had"),
+            }
+        }
+        None
     }
 
     async fn pull_rows(&self, group: GroupId, purged: LogPosition, peer: &str) -> Result<Applied, String> {

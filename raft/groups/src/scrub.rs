@@ -10,15 +10,10 @@
 //! Then the segment is rewritten from what verifies and what peers gave, and read back. What nobody can give, on a single
 //! node above all, stays where it is, is said to be damaged, and is looked for again in the next pass.
 
-use crate::{
-    node::Node,
-    rpc::{EntryCall, EntryRecord, method},
-    types::{decode, encode},
-    upkeep::Pass,
-};
+use crate::{node::Node, rpc::EntryRecord, types::encode, upkeep::Pass};
 use bytes::Bytes;
 use raft_lanes::{Finding, Head, LaneError, RewriteError, Rewrote, Scrub, ScrubStep, Scrubbed, Spent, ThinEntry};
-use raft_types::{BlockAddress, Class, GroupId, Message};
+use raft_types::{Applied, BlockAddress, GroupId};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -27,10 +22,6 @@ use std::{
 
 /// Bytes that one step of a scrub reads.
 const STEP_BYTES: u64 = 1 << 20;
-/// How long one peer may take to give an entry.
-const ENTRY_WITHIN: Duration = Duration::from_secs(5);
-/// Before peers are asked again for the heads that a group needs for its start.
-const HEAL_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Rounds of asking peers for what a segment lacks: the second is for what only the first rewrite could tell.
 const ROUNDS: usize = 3;
 
@@ -125,9 +116,12 @@ impl Node {
             for finding in &wanted {
                 self.give(finding, &spent, &mut heads).await;
             }
-            result = self.rewrite(sequence, spent, heads.clone(), true).await;
+            result = self.rewrite(sequence, spent.clone(), heads.clone(), true).await;
             match &result {
-                Err(RewriteError::Lost(lost)) => wanted.extend(lost.iter().copied()),
+                Err(RewriteError::Lost(lost)) => {
+                    wanted.extend(lost.iter().copied());
+                    self.purge_what_nobody_has(&wanted, &spent).await;
+                }
                 Err(RewriteError::Newest(_)) => {
                     if crate::log_store::durably(|done| self.lane.turn(done)).await.is_err() {
                         break;
@@ -173,7 +167,8 @@ impl Node {
         let (Finding::Body { group, index } | Finding::Head { group, index }) = *finding else { return };
         let purged = self.lane.state(group).purged.is_some_and(|purged| index <= purged.index);
         if matches!(finding, Finding::Head { .. }) && !purged && !heads.contains_key(&(group, index)) {
-            let Some((entry, body)) = self.entry_of_a_peer(group, index).await else { return };
+            let Some(at) = self.lane.position(group, index) else { return };
+            let Some((entry, body)) = self.heads.of_a_peer(group, at).await else { return };
             let EntryRecord { position, kind, head, body_len } = entry;
             let whole = body.filter(|body| body.len() == body_len as usize);
             // A block answers for its index whatever the term: it must be of a committed entry.
@@ -186,8 +181,11 @@ impl Node {
         }
         let needed = spent.get(&group).is_none_or(|own| index > own.upto || own.live.binary_search(&index).is_ok());
         let has_it = {
-            let lane = self.lane.clone();
-            let look = move || lane.has_whole_body(group, index);
+            let (lane, is_body) = (self.lane.clone(), matches!(finding, Finding::Body { .. }));
+            // An entry whose head is lost to the rewrite may still be found by way of a footer that is damaged itself: the
+            // rewrite cannot, and needs the body apart.
+            let look =
+                move || if is_body { lane.has_whole_body(group, index) } else { lane.has_whole_block(group, index) };
             self.options.blocking().run(look).await.unwrap_or(false)
         };
         if has_it || !(needed || matches!(finding, Finding::Head { .. }) && !purged) {
@@ -197,23 +195,6 @@ impl Node {
         if let Some(bytes) = self.fetch(BlockAddress { group, index }, 0..u64::MAX).await {
             self.keep_block(group, index, bytes).await;
         }
-    }
-
-    /// The entry at `index`, of the term that it has here, from a peer, and its body if the peer has that too.
-    async fn entry_of_a_peer(&self, group: GroupId, index: u64) -> Option<(EntryRecord, Option<Bytes>)> {
-        let term = self.lane.position(group, index)?.term;
-        let head = encode(&EntryCall { index });
-        for peer in self.other_names() {
-            let request = Message { method: method::ENTRY, group, head: head.clone(), bodies: Vec::new() };
-            let asked = tokio::time::timeout(ENTRY_WITHIN, self.wire.call(&peer, Class::Read, request)).await;
-            let Ok(Ok(mut answer)) = asked else { continue };
-            if let Ok(entry) = decode::<EntryRecord>("entry", &answer.head)
-                && (entry.position.term, entry.position.index) == (term, index)
-            {
-                return Some((entry, answer.bodies.pop()));
-            }
-        }
-        None
     }
 
     fn has_applied(&self, group: GroupId, index: u64) -> bool {
@@ -276,22 +257,71 @@ impl Node {
         Ok(rewrote)
     }
 
-    /// Before a group is opened: the heads that its start reads are made whole again, from peers. Without peers the group
-    /// then says itself what it cannot read.
-    pub(crate) async fn heal_heads(&self, group: GroupId, applied: Option<u64>) {
+    /// Before a group is opened: the damaged heads that its start needs can be had from peers. Without peers the group then
+    /// says itself what it cannot read. What all peers have purged is in their rows, which take the place of those here.
+    pub(crate) async fn past_damage(&self, group: GroupId, mut applied: Applied) -> Applied {
+        if self.is_alone() {
+            return applied;
+        }
+        loop {
+            let (lane, upto) = (self.lane.clone(), applied.position.map(|applied| applied.index));
+            let look = move || lane.damaged_heads(group, upto);
+            let mut lost = None;
+            for index in self.options.blocking().run(look).await.unwrap_or_default() {
+                let Some(at) = self.lane.position(group, index) else { continue };
+                if self.heads.of_a_peer(group, at).await.is_none() {
+                    lost = Some(at);
+                }
+            }
+            let Some(lost) = lost else { return applied };
+            self.set_phase(format!("the log of {group} is damaged at {lost}: waiting for a peer that has it"));
+            if group != GroupId::META
+                && let Some(rows) = self.rows_of_a_peer(group, lost).await
+            {
+                applied = rows;
+            } else if !self.heads.pause().await {
+                return applied;
+            }
+        }
+    }
+
+    /// Mends what readers of the log found damaged.
+    pub(crate) async fn mend_what_readers_found(&self) {
+        for (sequence, mut findings) in self.heads.take_found() {
+            let lane = self.lane.clone();
+            // A scrub may have mended it since.
+            let still = move || {
+                findings.retain(
+                    |own| matches!(own, Finding::Head { group, index } if lane.has_damaged_head(*group, *index)),
+                );
+                findings
+            };
+            let findings = self.options.blocking().run(still).await.unwrap_or_default();
+            if !findings.is_empty() {
+                self.mend(Scrubbed { sequence, bytes: 0, findings }).await;
+            }
+        }
+    }
+
+    /// What of the log nobody can give any more, though it is applied here: a log that cannot be read helps no peer, so it
+    /// is purged up to there, and who lacks it gets the rows.
+    async fn purge_what_nobody_has(&self, lost: &BTreeSet<Finding>, spent: &BTreeMap<GroupId, Spent>) {
         if self.is_alone() {
             return;
         }
-        loop {
-            let lane = self.lane.clone();
-            let look = move || lane.damaged_heads(group, applied);
-            let damaged = self.options.blocking().run(look).await.unwrap_or_default();
-            let Some((_, sequence)) = damaged.first().copied() else { return };
-            self.set_phase(format!("mending the log of {group} with what its peers have"));
-            let heads = damaged.iter().filter(|(_, own)| *own == sequence);
-            let findings = heads.map(|(index, _)| Finding::Head { group, index: *index }).collect();
-            self.mend(Scrubbed { sequence, bytes: 0, findings }).await;
-            tokio::time::sleep(HEAL_AGAIN_AFTER).await;
+        let mut upto = BTreeMap::new();
+        for finding in lost {
+            let Finding::Head { group, index } = *finding else { continue };
+            let (Some(own), Some(at)) = (spent.get(&group), self.lane.position(group, index)) else { continue };
+            let is_purged = self.lane.state(group).purged.is_some_and(|purged| index <= purged.index);
+            if index <= own.upto && !is_purged && self.heads.of_a_peer(group, at).await.is_none() {
+                upto.insert(group, at); // ascending
+            }
+        }
+        for (group, at) in upto {
+            if let Some(group) = self.group(group) {
+                self.purge(&group, at).await;
+            }
         }
     }
 }

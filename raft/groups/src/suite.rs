@@ -92,7 +92,7 @@ impl StoreBuilder<Types, LogStore, WithSnapshots, ()> for Stores {
         let group = GroupId(1);
         let inner = GroupMachine::new(group, None, Sink::Data(applier), Progress::new(None), &Applied::default());
         let machine = WithSnapshots { inner: inner.expect("nothing applied"), installed: None, built: None };
-        Ok(((), LogStore::new(lane, group, Blocking::Thread, None), machine))
+        Ok(((), LogStore::new(lane, group, Blocking::Thread, None, None), machine))
     }
 }
 

@@ -185,6 +185,11 @@ pub(crate) fn from_lane(thin: ThinEntry) -> Result<Entry, DecodeError> {
     from_parts(thin.position, thin.kind, thin.head, Body::InLane { len: thin.body_len })
 }
 
+/// An entry that does nothing, at a place.
+pub(crate) fn blank(position: LogPosition) -> Entry {
+    <Entry as RaftEntry>::new(log_id(position), EntryPayload::Blank)
+}
+
 /// An entry from its parts.
 pub(crate) fn from_parts(position: LogPosition, kind: u8, head: Bytes, body: Body) -> Result<Entry, DecodeError> {
     let payload = match kind {

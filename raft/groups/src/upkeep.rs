@@ -232,6 +232,7 @@ impl Node {
             self.mend_what_the_start_found().await; // else it is done before the node joins again
         }
         loop {
+            self.mend_what_readers_found().await;
             let (scrub_orders, compact_orders) = {
                 let state = self.care.state.lock();
                 (state.scrubs, state.compactions)

@@ -23,17 +23,31 @@ impl Lane {
         self.has_sound_block(group, index, |_| true) || self.has_sound_entry(group, index)
     }
 
-    /// Of the heads that the start of a group reads, those that are damaged, and the segments in which they lie: the first
-    /// one of the log, and all that are not applied yet.
+    /// Whether some copy of the body at `index` apart from the log is whole: all of it is read.
     #[must_use]
-    pub fn damaged_heads(&self, group: GroupId, applied: Option<u64>) -> Vec<(u64, u64)> {
+    pub fn has_whole_block(&self, group: GroupId, index: u64) -> bool {
+        self.has_sound_block(group, index, |_| true)
+    }
+
+    /// The entries behind `applied` whose heads are damaged.
+    #[must_use]
+    pub fn damaged_heads(&self, group: GroupId, applied: Option<u64>) -> Vec<u64> {
         let state = self.state(group);
         let Some(last) = state.last.filter(|last| last.index >= state.first) else { return Vec::new() };
         let from = applied.map_or(state.first, |applied| (applied + 1).max(state.first));
-        let is_damaged = |index: &u64| matches!(self.entries(group, *index..*index + 1, 0), Err(LaneError::Damaged(_)));
-        let indexes: BTreeSet<u64> = (from..=last.index).chain([state.first]).collect();
-        let run = |index| Some((index, self.shared.state.lock().groups.get(&group)?.run(index)?.segment));
-        indexes.into_iter().filter(is_damaged).filter_map(run).collect()
+        (from..=last.index).filter(|index| self.has_damaged_head(group, *index)).collect()
+    }
+
+    /// Whether the head of the entry at `index` is damaged.
+    #[must_use]
+    pub fn has_damaged_head(&self, group: GroupId, index: u64) -> bool {
+        matches!(self.entries(group, index..index + 1, 0), Err(LaneError::Damaged(_)))
+    }
+
+    /// The segment in which the entry at `index` lies.
+    #[must_use]
+    pub fn segment_of(&self, group: GroupId, index: u64) -> Option<u64> {
+        Some(self.shared.state.lock().groups.get(&group)?.run(index)?.segment)
     }
 
     /// The last position of each term in `range`, in order: no entry is read.

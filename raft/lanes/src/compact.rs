@@ -33,6 +33,7 @@ use crate::{
     Finding, Lane,
     directory::FooterRows,
     format::RecordKind,
+    group::Group,
     inventory::{Inventory, Located},
     lane::{Close, Held, Rows},
     rewrite::{New, verify},
@@ -232,7 +233,8 @@ impl Lane {
                 None => {
                     let groups = {
                         let state = self.shared.state.lock();
-                        state.groups.iter().map(|(group, own)| (*group, own.written())).collect()
+                        let written = |own: &Group| Group { runs: own.runs.clone(), ..own.written() };
+                        state.groups.iter().map(|(group, own)| (*group, written(own))).collect()
                     };
                     Inventory::of_records(&segment, close.end, close.last.0, &known, &groups)
                 }

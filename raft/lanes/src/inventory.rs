@@ -104,12 +104,15 @@ impl Inventory {
         let mut rows = Vec::new();
         for (group, known) in known {
             nets.entry(*group).or_default().cut_from = known.cut_from;
-            let own = entries.get(group);
+            let (own, now) = (entries.get(group), groups.get(group));
             for index in known.first..known.first + u64::from(known.rows) {
-                let (term, record_at) = own.and_then(|own| own.get(&index)).copied().unwrap_or_else(|| {
-                    let position = groups.get(group).and_then(|group| group.position(index));
-                    (position.map_or(0, |position| position.term), 0)
-                });
+                let found = own.and_then(|own| own.get(&index)).copied();
+                let position = now.and_then(|now| now.position(index));
+                let is_here = now.and_then(|now| now.run(index)).is_some_and(|run| run.segment == segment.sequence);
+                // One that was cut may be sound where the one that took its index is not.
+                let was_cut = |term| is_here && position.is_some_and(|position| position.term != term);
+                let found = found.filter(|(term, _)| !was_cut(*term));
+                let (term, record_at) = found.unwrap_or((position.map_or(0, |position| position.term), 0));
                 rows.push(Located { kind: RecordKind::Entry, group: *group, index, term, record_at });
             }
         }

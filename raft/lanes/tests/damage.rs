@@ -183,6 +183,51 @@ fn a_thousand_flips_at_once_are_mended_by_one_pass() {
     }
 }
 
+/// Flips a bit of the first place where `bytes` lie.
+fn rot_in(disk: &CrashDisk, name: &str, bytes: &[u8]) {
+    let file = disk.open(name).unwrap();
+    let mut all = vec![0; file.len().unwrap() as usize];
+    file.read_at(0, &mut all).unwrap();
+    let at = all.windows(bytes.len()).position(|window| window == bytes).expect("they are there");
+    disk.rot(name, at as u64, 1);
+}
+
+/// Footer and entry are damaged; what lies sound at the same index was cut before that entry came.
+#[test]
+fn what_was_cut_never_takes_the_place_of_what_came_after_it() {
+    let disk = CrashDisk::new();
+    let lane = open(&disk).unwrap();
+    let group = GroupId(1);
+    let done = || Box::new(|result: std::io::Result<()>| result.unwrap());
+    let ops = [
+        Op::Append(group, (0..4).map(|index| entry(1, index, 3_000)).collect()),
+        Op::Truncate(group, Some(1)),
+        Op::Append(group, vec![entry(2, 2, 3_000)]),
+    ];
+    for op in ops.clone() {
+        match op {
+            Op::Append(group, entries) => lane.append(group, entries, done()),
+            Op::Truncate(group, keep) => lane.truncate_after(group, keep, done()),
+            _ => unreachable!(),
+        }
+        .unwrap();
+        finish(&lane);
+    }
+    turn(&lane);
+    let first = name(lane.closed_segments()[0].sequence);
+    rot_in(&disk, &first, b"head 2@2");
+    let length = disk.open(&first).unwrap().len().unwrap();
+    disk.rot(&first, length - 20, 1);
+    let model = replay(&ops);
+    for found in scrub_all(&lane) {
+        mend(&lane, &model, &found);
+    }
+    assert_eq!(difference(&lane, &model), None);
+    assert!(scrub_all(&lane).iter().all(|found| found.findings.is_empty()));
+    let lane = open(&disk.crash(Unsynced::Dropped, &Chance::new(1))).unwrap();
+    assert_eq!(difference(&lane, &model), None, "after a power cut");
+}
+
 #[test]
 fn a_damaged_footer_or_header_is_no_reason_not_to_start() {
     let (disk, lane, ops) = filled();
