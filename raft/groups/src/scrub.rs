@@ -2,7 +2,7 @@
 //!
 //! | found | what is done |
 //! |---|---|
-//! | body | a sound copy is fetched from a peer and kept as a block, unless no row names it any more |
+//! | body | a sound copy is fetched from a peer and kept as a block; if no row names it any more, it goes |
 //! | head of an entry of the log | a peer gives the entry of the same index and term; the body as above |
 //! | head of a purged entry | its body as above, if a row names it; the log does not need the head |
 //! | header, batch, footer | nothing is lost with them |

@@ -99,15 +99,18 @@ fn hole(disk: &CrashDisk) {
     disk.rot(&name, batches[batches.len() / 2] as u64 + 100, 1);
 }
 
-/// The records of a batch whose header is lost can still be read by way of the footer, though that is damaged too; the
-/// rewrite believes neither, and has head and body from a peer.
+/// The rewrite then has nothing but the records themselves to go by, and some of them are damaged.
 #[tokio::test(start_paused = true)]
-async fn footer_and_batch_of_one_segment_damaged_are_mended_by_one_scrub() {
+async fn a_segment_with_damage_in_its_footer_and_in_its_records_is_mended_by_one_scrub() {
     let mut world = World::new(56, &NAMES);
     world.start_all().await;
     let mut written = Vec::new();
     for round in 0..6 {
-        write_some(&world, "n1", &format!("before {round}"), &mut written).await;
+        let texts: Vec<_> = (0..16).map(|number| (number % 4 + 1, format!("round {round}-{number}"))).collect();
+        let writes = texts.iter().map(|(group, text)| world.write("n1", *group, text)); // at once: batches of many
+        let indexes = futures::future::join_all(writes).await;
+        let done = texts.iter().zip(indexes).map(|((group, text), index)| (*group, index.expect("kept"), text.clone()));
+        written.extend(done);
     }
     world.holds("n2", &written).await;
     assert_eq!(scrub(&world, "n2").await.damaged_found, 0); // ends the open segment
@@ -118,8 +121,10 @@ async fn footer_and_batch_of_one_segment_damaged_are_mended_by_one_scrub() {
         let file = disk.open(&name).expect("there");
         let mut bytes = vec![0; file.len().expect("length") as usize];
         file.read_at(0, &mut bytes).expect("read");
-        for at in (0..bytes.len()).step_by(4096).filter(|at| bytes[*at..].starts_with(b"TRBA")).skip(2).step_by(3) {
-            disk.rot(&name, at as u64 + 1, 1);
+        for (_, _, text) in written.iter().step_by(7) {
+            if let Some(at) = bytes.windows(text.len()).position(|window| window == text.as_bytes()) {
+                disk.rot(&name, at as u64 - 20, 1);
+            }
         }
         disk.rot(&name, bytes.len() as u64 - 20, 1);
     }
@@ -128,6 +133,44 @@ async fn footer_and_batch_of_one_segment_damaged_are_mended_by_one_scrub() {
     assert_eq!((found.damaged_left, found.damaged_repaired), (0, found.damaged_found), "{found:?}");
     on_its_own_disk(&world, "n2", &written);
     assert_eq!(scrub(&world, "n2").await.damaged_found, found.damaged_found, "the second finds nothing");
+}
+
+/// A deleted image's body is still in the log: damaged, it helps nobody, and nobody need have it.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_body_that_no_row_names_goes() {
+    let mut world = World::new(58, &NAMES);
+    world.start_all().await;
+    let mut written = Vec::new();
+    write_some(&world, "n1", "before", &mut written).await;
+    let text = "spent with a text of a length that no other has";
+    let index = world.write("n1", 1, text).await.expect("kept");
+    written.push((1, index, text.into()));
+    world.holds("n2", &written).await;
+    written.pop();
+    assert_eq!(scrub(&world, "n2").await.damaged_found, 0); // ends the open segment
+    let (disk, whole) = (world.running["n2"].disk.clone(), vec![text.len() as u8; 5_000]);
+    let mut hit = 0;
+    for name in disk.list().expect("names").into_iter().filter(|name| name.ends_with(".lane")) {
+        let file = disk.open(&name).expect("there");
+        let mut bytes = vec![0; file.len().expect("length") as usize];
+        file.read_at(0, &mut bytes).expect("read");
+        if let Some(at) = bytes.windows(5_000).position(|window| window == whole) {
+            disk.rot(&name, at as u64 + 2_500, 1);
+            hit += 1;
+        }
+    }
+    assert_eq!(hit, 1);
+    let found = scrub(&world, "n2").await;
+    assert_eq!((found.damaged_found, found.damaged_left), (1, 0), "{found:?}");
+    assert_eq!(scrub(&world, "n2").await.damaged_found, 1, "the second finds nothing");
+    on_its_own_disk(&world, "n2", &written);
+    // Its entry stays in the log: the node restarts, leads and writes.
+    let left = world.kill("n2", Unsynced::Dropped).await;
+    world.start("n2", left).await;
+    world.until_ready("n2").await;
+    world.node("n1").drain().await;
+    write_some(&world, "n2", "after", &mut written).await;
+    world.holds("n3", &written).await;
 }
 
 /// What a leader has damaged of its log, it has from a third node when a peer needs it.

@@ -128,6 +128,8 @@ pub struct Rewrote {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Whole,
+    /// It stays; its body goes if it is damaged, for no row needs it.
+    WholeOrHead,
     /// The head stays, the body goes.
     Head,
     /// The body becomes a block, the head goes.
@@ -292,6 +294,7 @@ impl Lane {
                         }
                         _ if !current => Fate::Head,
                         Some(own) if own.alone && !own.is_live(row.index) => Fate::Head,
+                        Some(own) if !own.is_live(row.index) => Fate::WholeOrHead,
                         _ => Fate::Whole,
                     }
                 }
@@ -316,7 +319,7 @@ impl Lane {
         fates.iter().all(|(row, fate)| match fate {
             Fate::Gone => true,
             Fate::Head => old.purged.get(&row.group).is_some_and(|purged| row.index <= *purged),
-            Fate::Whole | Fate::Block | Fate::HeadAndBlock => false,
+            Fate::Whole | Fate::WholeOrHead | Fate::Block | Fate::HeadAndBlock => false,
         })
     }
 

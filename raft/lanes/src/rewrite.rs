@@ -215,7 +215,7 @@ impl Lane {
             let given = heads.get(&(group, index)).filter(|own| own.term == term);
             let record = match (fate, given) {
                 (Fate::Block, _) => return if has_block() { none } else { lost() },
-                (Fate::Whole, Some(Head { body: Some(body), kind, head, .. })) => {
+                (Fate::Whole | Fate::WholeOrHead, Some(Head { body: Some(body), kind, head, .. })) => {
                     Record::Entry { group, position, kind: *kind, head: head.clone(), body: body.clone().into() }
                 }
                 (_, Some(given)) => {
@@ -236,13 +236,13 @@ impl Lane {
             return Ok(Moved::Records { records: vec![record], is_damaged: false });
         };
         let header = found.header;
-        let body_len = header.body_len;
+        let (body_len, stays) = (header.body_len, matches!(fate, Fate::Whole | Fate::WholeOrHead));
         let mut records = Vec::with_capacity(2);
         if matches!(fate, Fate::Head | Fate::HeadAndBlock) {
             records.push(head_alone(header.entry_kind, &found.head, body_len));
         }
         if fate == Fate::Head || body_len == 0 || header.elided {
-            if records.is_empty() && kind == RecordKind::Entry && fate == Fate::Whole {
+            if records.is_empty() && kind == RecordKind::Entry && stays {
                 records.push(head_alone(header.entry_kind, &found.head, body_len));
             }
             return Ok(Moved::Records { records, is_damaged: false });
@@ -259,8 +259,8 @@ impl Lane {
                 }
                 _ => self.has_sound_block(group, index, |_| true),
             };
-            if elsewhere {
-                if kind == RecordKind::Entry && fate == Fate::Whole {
+            if elsewhere || fate == Fate::WholeOrHead {
+                if kind == RecordKind::Entry && stays {
                     records.push(head_alone(header.entry_kind, &found.head, body_len));
                 }
                 return Ok(Moved::Records { records, is_damaged: false });
