@@ -95,10 +95,11 @@ pub async fn play(run: Run) -> Result<usize, String> {
     let result = world.live().await;
     let acknowledged = world.acknowledged().len();
     let views: String = world.views().iter().map(ToString::to_string).collect();
-    for place in &mut world.places {
+    for (place, name) in world.places.iter_mut().zip(PLACES) {
         if let Some(running) = place.running.take() {
             running.stepper.abort();
         }
+        world.hub.down(name); // who answers there holds a wire to the hub: together they would outlive the run
     }
     result
         .map(|()| acknowledged)
