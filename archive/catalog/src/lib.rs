@@ -16,6 +16,7 @@
 //!   what does not answer is kept beside it as a version. Nothing that was acknowledged goes (`versions.rs`).
 //! - K-5 The database is never the only truth: it can be rebuilt from the log.
 //! - D-1…D-3 What is deleted stays deleted: see `delete.rs`.
+//! - J-1…J-6 What a rejection note names is hidden or goes, on every node the same: see `reject.rs`.
 //! - R-1…R-4 Work that lives in the log is in records, one version after the other: see `record.rs`.
 //!
 //! Study, series and instance live in one group, so their rows are the same on every node. A patient is a view over the
@@ -39,6 +40,7 @@ mod named;
 mod narrow;
 mod pool;
 mod record;
+mod reject;
 mod retrieve;
 mod row;
 pub mod sabotage;
@@ -49,7 +51,7 @@ mod witness;
 pub use catalog::{Catalog, CatalogOptions, Totals};
 pub use command::{
     Admission, BlockPart, Command, Expect, Grounds, InstanceHead, OtherContent, Outcome, Protocol, RecordName,
-    RefusedWhy, Source, Target, UploadId,
+    RefusedWhy, RejectAction, RejectedAgain, Rejection, Source, Target, UploadId,
 };
 pub use delete::Tombstone;
 pub use error::CatalogError;
@@ -57,6 +59,7 @@ pub use find::{Find, Include, Level, Search};
 pub use head::{HeadError, instance_head};
 pub use keys::{COMPUTED, KEYS, Key};
 pub use record::{Due, Record};
+pub use reject::{Rejected, RejectedState};
 pub use retrieve::{HeaderPages, Selection};
 pub use row::InstanceRow;
 pub use versions::Version;

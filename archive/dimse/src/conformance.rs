@@ -35,6 +35,7 @@ fn write_statement(out: &mut String) -> std::fmt::Result {
     storage(out)?;
     query(out)?;
     commitment(out)?;
+    rejection(out)?;
     statuses(out)?;
     times(out)?;
     writeln!(out, "\n## Character sets\n")?;
@@ -205,6 +206,27 @@ fn commitment(out: &mut String) -> std::fmt::Result {
     )?;
     for (code, meaning) in reason::MEANINGS {
         writeln!(out, "| {code:04X} | {meaning} |")?;
+    }
+    writeln!(out)
+}
+
+fn rejection(out: &mut String) -> std::fmt::Result {
+    use archive_service::{ServiceSettings, rejection::RejectionTitle};
+    writeln!(
+        out,
+        "## Rejection notes (IHE IOCM, RAD-66)\n\nA Key Object Selection document whose title (0040,A043) is one of these \
+         takes effect on the instances of its Current Requested Procedure Evidence Sequence (0040,A375) before its storage is \
+         answered with success, or by whichever node is up. `hide`: they are in no answer of C-FIND, C-MOVE, C-GET, storage \
+         commitment and DICOMweb, and in no count; they are kept, and `triptych rejection restore` brings them back. `delete`: \
+         they go. `show`: nothing happens. An instance that comes after its note is hidden. One that is rejected and stored \
+         again: `keep`, success, and it stays hidden; `refuse`, {:04X}; `restore`, success, and it answers. The note itself is \
+         an instance as any other. A note acts once; 50,000 instances and more may be too many for one note (0110).\n\n\
+         | title | meaning | default |\n|---|---|---|",
+        status::NOT_AUTHORISED
+    )?;
+    let policies = ServiceSettings::default().rejections;
+    for title in RejectionTitle::ALL {
+        writeln!(out, "| ({}, DCM) | {} | `{}` |", title.code(), title.meaning(), policies.of(title))?;
     }
     writeln!(out)
 }

@@ -107,11 +107,11 @@ pub(crate) fn deletions(flags: DeletionsFlags) -> Result<ExitCode, Failure> {
     })
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-fn parse(url: &str) -> Result<reqwest::Url, Failure> {
+pub(crate) fn parse(url: &str) -> Result<reqwest::Url, Failure> {
     reqwest::Url::parse(url).map_err(|error| format!("--http: {error}: it looks like http://HOST:PORT").into())
 }
 
@@ -147,7 +147,7 @@ async fn count(flags: &DeleteFlags) -> Result<u64, Failure> {
     Ok(found[0][tag]["Value"][0].as_u64().unwrap_or(0))
 }
 
-async fn ask(method: reqwest::Method, url: reqwest::Url) -> Result<serde_json::Value, Failure> {
+pub(crate) async fn ask(method: reqwest::Method, url: reqwest::Url) -> Result<serde_json::Value, Failure> {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
     let answer =
         client.request(method, url).header("accept", "application/json").send().await.map_err(|error| {
@@ -162,7 +162,7 @@ async fn ask(method: reqwest::Method, url: reqwest::Url) -> Result<serde_json::V
 }
 
 /// Asks a person; without one, nothing is confirmed.
-fn confirmed(question: &str) -> Result<bool, Failure> {
+pub(crate) fn confirmed(question: &str) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err("nobody is here to confirm it: add --yes if you are sure".into());
     }

@@ -115,6 +115,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
         codec: settings.codec.clone(),
         limits: settings.limits.clone(),
         commitment_report_for: settings.commitment_report_for,
+        rejections: settings.rejections,
         ..ServiceSettings::default()
     };
     let documents: Arc<dyn Documents> = Arc::<Node>::clone(&node);
@@ -125,6 +126,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
     let reporter = Arc::new(CommitmentReporter::new(settings.ae_title.clone()));
     // It ends by itself when the archive drains.
     tasks.spawn(until(stop.clone(), archive.clone().work_on_commitments(reporter)));
+    tasks.spawn(until(stop.clone(), archive.clone().work_on_rejections()));
     let dimse_settings = DimseSettings {
         associations_max: size(settings.associations),
         associations_per_peer_max: size(settings.associations_per_peer),

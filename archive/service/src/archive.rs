@@ -223,6 +223,7 @@ impl Archive {
             StoreError::Overloaded => "overloaded",
             StoreError::DiskFull => "disk_full",
             StoreError::OtherContent => "other_content",
+            StoreError::Rejected => "rejected",
             StoreError::Refused { .. } => "refused",
             StoreError::Stopping => "stopping",
         };
