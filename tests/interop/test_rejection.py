@@ -231,3 +231,16 @@ def test_a_request_that_is_wrong_says_what_would_be_right(server):
     for query, word in [({}, "study=UID"), ({"study": "1.2", "instance": "1.3"}, "series=UID")]:
         answer = requests.post(server.url + "/api/rejections/restore", params=query, timeout=10)
         assert answer.status_code == 400 and word in answer.text
+
+
+def test_the_verb_deletes_a_study_of_which_everything_is_hidden(server):
+    study, other, series = generate_uid(), generate_uid(), generate_uid()
+    bad = image(study, series)
+    rejected = note(QUALITY, bad)
+    rejected.StudyInstanceUID = other
+    assert store(server, bad, rejected) == [0, 0]
+    assert found(server, study) == ([], 0)
+    command = [BINARY, "delete", "--study", study, "--reason", "a test", "--yes", "--json", "--http", server.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and json.loads(done.stdout)["instances"] == 1, done
+    assert rejections(server, study)[bad.SOPInstanceUID]["state"] == "deleted"

@@ -160,6 +160,7 @@ pub(crate) struct Rejection {
     pub(crate) series: String,
     pub(crate) instance: String,
     pub(crate) state: i64,
+    pub(crate) sop_class: String,
     pub(crate) bytes: i64,
     pub(crate) rejected_ms: i64,
     pub(crate) note: String,
@@ -488,7 +489,8 @@ fn rejections(
 ) -> Result<ControlFlow<()>, CatalogError> {
     let mut rejections = connection
         .prepare(
-            "SELECT study, series, instance, state, bytes, rejected_ms, note, facts, blocks, content FROM rejection
+            "SELECT study, series, instance, state, sop_class, bytes, rejected_ms, note, facts, blocks, content
+             FROM rejection
              WHERE grp = ?1 ORDER BY study, series, instance",
         )
         .step("prepare an export")?;
@@ -500,12 +502,13 @@ fn rejections(
                 series: row.get(1)?,
                 instance: row.get(2)?,
                 state: row.get(3)?,
-                bytes: row.get(4)?,
-                rejected_ms: row.get(5)?,
-                note: row.get(6)?,
-                facts: row.get(7)?,
-                blocks: row.get(8)?,
-                content: row.get(9)?,
+                sop_class: row.get(4)?,
+                bytes: row.get(5)?,
+                rejected_ms: row.get(6)?,
+                note: row.get(7)?,
+                facts: row.get(8)?,
+                blocks: row.get(9)?,
+                content: row.get(10)?,
             }))
         };
         go_on!(pieces.push(take(row).step("export a rejection")?));

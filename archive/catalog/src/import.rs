@@ -267,12 +267,13 @@ fn put_record(transaction: &Transaction<'_>, group: GroupId, kept: &Kept) -> Res
 }
 
 fn put_rejection(transaction: &Transaction<'_>, group: GroupId, rejection: &Rejection) -> Result<(), CatalogError> {
-    let Rejection { study, series, instance, state, bytes, rejected_ms, note, facts, blocks, content } = rejection;
+    let Rejection { study, series, instance, state, sop_class, bytes, rejected_ms, note, facts, blocks, content } =
+        rejection;
     run(
         transaction,
-        "INSERT INTO rejection (grp, study, series, instance, state, bytes, rejected_ms, note, facts, blocks, content)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-        params![group.0, study, series, instance, state, bytes, rejected_ms, note, facts, blocks, content],
+        "INSERT INTO rejection (grp, study, series, instance, state, sop_class, bytes, rejected_ms, note, facts, blocks, content)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        params![group.0, study, series, instance, state, sop_class, bytes, rejected_ms, note, facts, blocks, content],
     )?;
     Ok(())
 }

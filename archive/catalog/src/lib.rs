@@ -24,6 +24,7 @@
 //! order between groups matters. Studies without a Patient ID have a patient each.
 
 mod apply;
+mod availability;
 mod ballast;
 mod catalog;
 mod checkpoint;
@@ -48,6 +49,7 @@ mod schema;
 mod versions;
 mod witness;
 
+pub use availability::Availability;
 pub use catalog::{Catalog, CatalogOptions, Totals};
 pub use command::{
     Admission, BlockPart, Command, Expect, Grounds, InstanceHead, OtherContent, Outcome, Protocol, RecordName,

@@ -174,7 +174,7 @@ impl Work<'_> {
             match (state, rejection.action) {
                 // In the index, or not known at all.
                 (RejectedState::Restored, _) if self.id_of(&place)?.is_none() => {
-                    self.write(group, &place, rejection, RejectedState::Awaited, 0)?;
+                    self.write(group, &place, rejection, RejectedState::Awaited, None)?;
                     awaited += 1;
                 }
                 (RejectedState::Restored, RejectAction::Hide) => {
@@ -182,8 +182,9 @@ impl Work<'_> {
                     hidden += 1;
                 }
                 (RejectedState::Restored, RejectAction::Delete) => {
+                    let class = self.take_down_class(&place)?;
                     let (_, bytes) = self.take_out(group, &place.target(), Some(index))?;
-                    self.write(group, &place, rejection, RejectedState::Deleted, bytes)?;
+                    self.write(group, &place, rejection, RejectedState::Deleted, Some((&class, bytes)))?;
                     deleted += 1;
                 }
                 (RejectedState::Hidden, RejectAction::Delete) => {
@@ -213,7 +214,7 @@ impl Work<'_> {
                     }
                 }
                 RejectedState::Awaited | RejectedState::Deleted => {
-                    self.write(group, &row.place, &row.facts, RejectedState::Restored, 0)?;
+                    self.write(group, &row.place, &row.facts, RejectedState::Restored, None)?;
                     lifted += 1;
                 }
             }
@@ -279,7 +280,7 @@ impl Work<'_> {
             RejectedState::Hidden => {}
             _ if !stored => {}
             _ if hides => self.hide(group, place, facts)?,
-            _ => self.write(group, place, facts, RejectedState::Restored, 0)?,
+            _ => self.write(group, place, facts, RejectedState::Restored, None)?,
         }
         Ok(outcome)
     }
@@ -303,7 +304,8 @@ impl Work<'_> {
                     &[&group.0, &content.digest, &content.received_ms, &(index as i64)],
                 )?;
             }
-            self.write(group, &row.place, &row.facts, RejectedState::Deleted, hidden.bytes())?;
+            let class = &hidden.instance.content.sop_class;
+            self.write(group, &row.place, &row.facts, RejectedState::Deleted, Some((class, hidden.bytes())))?;
             instances += 1;
             bytes += hidden.bytes();
         }
@@ -318,7 +320,8 @@ impl Work<'_> {
         let hidden = self.take_down(id)?;
         self.take_out(group, &place.target(), None)?;
         let (bytes, blocks) = (hidden.bytes(), encode(&hidden.blocks()?));
-        self.put(group, place, facts, RejectedState::Hidden, bytes, &blocks, Some(&hidden.encode()))
+        let class = &hidden.instance.content.sop_class;
+        self.put(group, place, facts, RejectedState::Hidden, (class, bytes), &blocks, Some(&hidden.encode()))
     }
 
     /// What the index has of an instance.
@@ -393,8 +396,18 @@ impl Work<'_> {
             self.totals.bytes += version.content.length;
         }
         self.run("UPDATE instance SET versions = ?2 WHERE id = ?1", &[&id, &instance.versions])?;
-        self.write(group, &row.place, &row.facts, RejectedState::Restored, 0)?;
+        self.write(group, &row.place, &row.facts, RejectedState::Restored, None)?;
         Ok(true)
+    }
+
+    /// The SOP class of an instance in the index.
+    fn take_down_class(&self, place: &Place) -> Result<String, CatalogError> {
+        let id = self.id_of(place)?;
+        self.transaction
+            .prepare_cached("SELECT sop_class FROM instance WHERE id = ?1")
+            .step("prepare a class")?
+            .query_row([id], |row| row.get(0))
+            .step("look a class up")
     }
 
     /// The number of an instance in the index.
@@ -474,16 +487,17 @@ impl Work<'_> {
         found.flatten().map(|content| Hidden::decode(&content)).transpose()
     }
 
-    /// Writes the row of a rejection that hides nothing.
+    /// Writes the row of a rejection that hides nothing; `gone` are class and bytes of what went.
     fn write(
         &self,
         group: GroupId,
         place: &Place,
         facts: &Rejection,
         state: RejectedState,
-        bytes: i64,
+        gone: Option<(&str, i64)>,
     ) -> Result<(), CatalogError> {
-        self.put(group, place, facts, state, bytes, &encode(&Vec::<BlockPart>::new()), None)
+        let no_blocks = encode(&Vec::<BlockPart>::new());
+        self.put(group, place, facts, state, gone.unwrap_or(("", 0)), &no_blocks, None)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the columns of one row")]
@@ -493,19 +507,20 @@ impl Work<'_> {
         place: &Place,
         facts: &Rejection,
         state: RejectedState,
-        bytes: i64,
+        (sop_class, bytes): (&str, i64),
         blocks: &[u8],
         content: Option<&[u8]>,
     ) -> Result<(), CatalogError> {
         self.run(
-            "INSERT OR REPLACE INTO rejection (grp, study, series, instance, state, bytes, rejected_ms, note, facts, blocks,
-             content) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            "INSERT OR REPLACE INTO rejection (grp, study, series, instance, state, sop_class, bytes, rejected_ms, note,
+             facts, blocks, content) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             &[
                 &group.0,
                 &place.study.as_str(),
                 &place.series.as_str(),
                 &place.instance.as_str(),
                 &state.number(),
+                &sop_class,
                 &bytes,
                 &(facts.rejected_unix_ms as i64),
                 &facts.note[2].as_str(),

@@ -99,7 +99,7 @@ CREATE INDEX removed_record_idx ON removed_record (grp, idx);
 const REJECTIONS: &str = "
 CREATE TABLE rejection (
     grp INTEGER NOT NULL, study TEXT NOT NULL, series TEXT NOT NULL, instance TEXT NOT NULL, state INTEGER NOT NULL,
-    bytes INTEGER NOT NULL, rejected_ms INTEGER NOT NULL, note TEXT NOT NULL, facts BLOB NOT NULL, blocks BLOB NOT NULL,
+    sop_class TEXT NOT NULL, bytes INTEGER NOT NULL, rejected_ms INTEGER NOT NULL, note TEXT NOT NULL, facts BLOB NOT NULL, blocks BLOB NOT NULL,
     content BLOB, PRIMARY KEY (grp, study, series, instance));
 CREATE INDEX rejection_study ON rejection (study);
 CREATE INDEX rejection_rejected ON rejection (rejected_ms);

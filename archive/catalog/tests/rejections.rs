@@ -316,6 +316,23 @@ fn compare(bench: &Bench, model: &Model) {
     named.sort_unstable();
     assert_eq!(named, wanted);
 
+    let mut available: Vec<_> = bench
+        .catalog
+        .availability(&uid(STUDY))
+        .expect("availability")
+        .into_iter()
+        .map(|one| (one.instance.to_string(), one.online))
+        .collect();
+    available.sort();
+    let gone = |one: &One| matches!(one.state, Some(RejectedState::Hidden | RejectedState::Deleted));
+    let wanted: Vec<_> = model
+        .instances
+        .iter()
+        .filter(|(_, one)| one.shown.is_some() || gone(one))
+        .map(|(number, one)| (name_of(*number), one.shown.is_some()))
+        .collect();
+    assert_eq!(available, wanted);
+
     let found: BTreeMap<_, _> = bench
         .catalog
         .rejections(Some(&uid(STUDY)), true, 1000)
@@ -417,16 +434,21 @@ fn the_bytes_of_exported_rejections_are_those_of_version_4() {
     let rows = export(&bench, group).1;
     let [piece] = &rows[..] else { panic!("one piece") };
     let facts = b"\x19\x031.1\x032.9\x039.1\x06113001\x00\x00\x02QA\x05";
-    // 11 = Rejection{study, series, instance, state, bytes, rejected, note, facts, blocks, content}.
-    let awaited = [&b"\x0b\x031.1\x032.0\x033.2\x00\x00\x0a\x039.1"[..], facts, b"\x01\x00\x00"].concat();
+    // 11 = Rejection{study, series, instance, state, class, bytes, rejected, note, facts, blocks, content}.
+    let awaited = [&b"\x0b\x031.1\x032.0\x033.2\x00\x00\x00\x0a\x039.1"[..], facts, b"\x01\x00\x00"].concat();
     assert_eq!(piece[..2], b"\x04\x02"[..], "version 4, two rows");
     assert!(piece[2..].starts_with(&awaited), "{:02x?}", &piece[..80]);
-    let hidden = [&b"\x0b\x031.1\x032.1\x033.1\x02\x16\x0a\x039.1"[..], facts, b"\x03\x01\x01\x0b\x01"].concat();
+    let hidden = [
+        &b"\x0b\x031.1\x032.1\x033.1\x02\x191.2.840.10008.5.1.4.1.1.2\x16\x0a\x039.1"[..],
+        facts,
+        b"\x03\x01\x01\x0b\x01",
+    ]
+    .concat();
     assert!(piece[2 + awaited.len()..].starts_with(&hidden), "{:02x?}", &piece[2 + awaited.len()..]);
     // content: its length, version 1, attributes of patient, study and series, the instance, its versions.
     let content = &piece[2 + awaited.len() + hidden.len()..];
     let start = content.iter().position(|byte| *byte == 1).expect("version 1");
-    let patient = b"\x09\x01\xa0\x80\xc0\x80\x01\x01\x01P";
+    let patient = b"\x07\x01\xa0\x80\x40\x01\x01P";
     assert!(content[start + 1..].starts_with(patient), "{:02x?}", &content[..40]);
 }
 

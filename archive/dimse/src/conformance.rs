@@ -36,6 +36,7 @@ fn write_statement(out: &mut String) -> std::fmt::Result {
     query(out)?;
     commitment(out)?;
     rejection(out)?;
+    availability(out)?;
     statuses(out)?;
     times(out)?;
     writeln!(out, "\n## Character sets\n")?;
@@ -57,6 +58,7 @@ fn overview(out: &mut String) -> std::fmt::Result {
             writeln!(out, "| {name} | `{uid}` | yes | {scu} |")?;
         }
     }
+    writeln!(out, "| Instance Availability Notification | `{}` | no | yes |", sop_class::AVAILABILITY_NOTIFICATION)?;
     writeln!(
         out,
         "| every storage class below | | yes | yes: C-MOVE, C-GET, `triptych send` |\n\nPrivate storage classes, and those of \
@@ -229,6 +231,21 @@ fn rejection(out: &mut String) -> std::fmt::Result {
         writeln!(out, "| ({}, DCM) | {} | `{}` |", title.code(), title.meaning(), policies.of(title))?;
     }
     writeln!(out)
+}
+
+fn availability(out: &mut String) -> std::fmt::Result {
+    let settings = archive_service::ServiceSettings::default();
+    writeln!(
+        out,
+        "## Instance Availability Notification (PS3.4 Annex R)\n\nAs SCU, to the application entities that the registry says \
+         (`triptych peer set AE --notify yes`). A study is told when nothing of it has come for {} s by default, and at once when \
+         a rejection note took effect on it or instances were restored. Each notification (N-CREATE) names every instance of \
+         the study that answers as ONLINE, and those that a rejection note has hidden or deleted as UNAVAILABLE; Referenced \
+         Performed Procedure Step Sequence (0008,1111) is empty. It is sent until it is answered with success, for {} days by \
+         default, under the same SOP Instance UID. Nothing is told of a delete by hand. The archive is no SCP of it.\n",
+        settings.study_quiet.as_secs(),
+        settings.notify_for.as_secs() / 86_400
+    )
 }
 
 fn statuses(out: &mut String) -> std::fmt::Result {

@@ -77,6 +77,15 @@ pub(crate) struct ServeFlags {
     #[arg(long, env = "TRIPTYCH_REJECT_RETENTION", value_name = "POLICY")]
     pub(crate) reject_retention: Option<String>,
 
+    /// Seconds in which nothing of a study must come before those who want it are told that it is available (`triptych peer set
+    /// --notify`). Default 60, bounds 1 to 86400.
+    #[arg(long, env = "TRIPTYCH_STUDY_QUIET_SECONDS", value_name = "S")]
+    pub(crate) study_quiet_seconds: Option<u64>,
+
+    /// Days in which a notification of availability is tried to be sent. Default 3, bounds 1 to 30.
+    #[arg(long, env = "TRIPTYCH_NOTIFY_DAYS", value_name = "DAYS")]
+    pub(crate) notify_days: Option<u64>,
+
     /// Groups that studies are spread over; fixed once the cluster has formed. Default 64, bounds 1 to 4096.
     #[arg(long, env = "TRIPTYCH_GROUPS", value_name = "N")]
     pub(crate) groups: Option<u32>,
@@ -239,6 +248,8 @@ pub(crate) struct Settings {
     pub(crate) remotes: BTreeMap<String, RemoteAe>,
     pub(crate) commitment_report_for: Duration,
     pub(crate) rejections: RejectionPolicies,
+    pub(crate) study_quiet: Duration,
+    pub(crate) notify_for: Duration,
     pub(crate) groups: u32,
     pub(crate) ingest_bytes: u64,
     pub(crate) read_bytes: u64,
@@ -315,6 +326,8 @@ impl ServeFlags {
             reject_patient_safety: self.reject_patient_safety.or(below.reject_patient_safety),
             reject_worklist: self.reject_worklist.or(below.reject_worklist),
             reject_retention: self.reject_retention.or(below.reject_retention),
+            study_quiet_seconds: self.study_quiet_seconds.or(below.study_quiet_seconds),
+            notify_days: self.notify_days.or(below.notify_days),
             groups: self.groups.or(below.groups),
             ingest_mib: self.ingest_mib.or(below.ingest_mib),
             read_mib: self.read_mib.or(below.read_mib),
@@ -402,6 +415,8 @@ impl ServeFlags {
                     )?,
                 }
             },
+            study_quiet: seconds("study-quiet-seconds", self.study_quiet_seconds, 60, 1, 86_400)?,
+            notify_for: Duration::from_secs(24 * 3600 * within("notify-days", self.notify_days.unwrap_or(3), 1, 30)?),
             groups: within("groups", self.groups.unwrap_or(64), 1, 4096)?,
             ingest_bytes: within("ingest-mib", self.ingest_mib.unwrap_or(128), 16, 65_536)? << 20,
             read_bytes: within("read-mib", self.read_mib.unwrap_or(64), 16, 65_536)? << 20,
@@ -611,6 +626,7 @@ mod tests {
         assert_eq!(settings.queries as usize, service.queries_max);
         assert_eq!(settings.commitment_report_for, service.commitment_report_for);
         assert_eq!(settings.rejections, service.rejections);
+        assert_eq!((settings.study_quiet, settings.notify_for), (service.study_quiet, service.notify_for));
         assert_eq!(settings.query_headers, archive_catalog::CatalogOptions::default().query_headers_max);
         assert_eq!(CodecSettings { program: None, ..settings.codec }, service.codec);
     }

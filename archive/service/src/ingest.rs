@@ -294,6 +294,11 @@ impl Ingest {
         metrics.propose.observe(started.elapsed().as_secs_f64());
         match outcome {
             Outcome::Stored(admission) => {
+                // The record that tells of it, before success is.
+                if let Err(error) = self.archive.study_changed(&names.0, false).await {
+                    tracing::info!(study = %names.0, %error, "an instance is stored, and its notification not recorded");
+                    return Err(StoreError::Unknown);
+                }
                 if let Some(rejecting) = rejecting {
                     self.archive.finish_rejection(rejecting).await;
                 }

@@ -41,7 +41,7 @@ use archive_model::Uid;
 use bytes::Bytes;
 use note::Studies;
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc, time::Duration};
 
 /// The kind of the records.
 const KIND: &str = "rejection";
@@ -57,8 +57,8 @@ const OWN_MS: u64 = 5_000;
 const AGAIN_MS: u64 = 60_000;
 /// Milliseconds for which a record waits for its note: a day, as blocks that nobody goes on with (`orphans.rs`).
 const WAIT_MS: u64 = 24 * 3600 * 1000;
-/// Instances of one command: 1000 take about 70 KiB.
-const AT_ONCE: usize = 1000;
+/// Instances of one command: each takes some 0.2 ms to apply, and other groups wait for the transaction.
+const AT_ONCE: usize = 250;
 
 /// What becomes of the instances that a note of one title names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,7 +272,9 @@ impl Archive {
             return removed(records.remove(key, record.version).await);
         }
         let (mut hidden, mut deleted, mut awaited) = (0, 0, 0);
-        for (study, named) in body.studies.in_parts(AT_ONCE, &body.rejection.note[2]) {
+        let parts = body.studies.in_parts(AT_ONCE, &body.rejection.note[2]);
+        let studies: BTreeSet<Uid> = parts.iter().map(|(study, _)| study.clone()).collect();
+        for (study, named) in parts {
             let group = self.group_of(&study)?;
             let command = Command::Reject { rejection: body.rejection.clone(), study: study.clone(), named };
             match self.propose(group, &command, Bytes::new()).await?.0 {
@@ -283,6 +285,10 @@ impl Archive {
                 }
                 other => return Err(StoreError::Refused { why: format!("{other:?}") }.into()),
             }
+        }
+        // Before the record goes, so that whoever must do this again tells of it too.
+        for study in &studies {
+            self.study_changed(study, true).await?;
         }
         self.metrics().rejected.with_label_values(&["hidden"]).inc_by(hidden);
         self.metrics().rejected.with_label_values(&["deleted"]).inc_by(deleted);
@@ -341,6 +347,11 @@ impl Archive {
         let group = self.group_of(&target.study)?;
         match self.propose(group, &Command::Restore { target: target.clone() }, Bytes::new()).await?.0 {
             Outcome::Restored { instances, lifted } => {
+                if instances > 0
+                    && let Err(error) = self.study_changed(&target.study, true).await
+                {
+                    tracing::info!(study = %target.study, %error, "rejected instances are restored, and nobody is told");
+                }
                 if instances + lifted > 0 {
                     let Target { study, series, instance } = &target;
                     let (series, instance) = (series.as_ref().map(Uid::as_str), instance.as_ref().map(Uid::as_str));

@@ -58,7 +58,10 @@ pub(crate) struct Note {
 /// The instances that a note names, by study and series, as it has them. UIDs of a series have most of their bytes in common,
 /// and are kept as how many of the one before, and the rest: 50,000 take about half a MiB.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Studies(Vec<(Uid, Vec<(Uid, Vec<(u8, String)>)>)>);
+pub(crate) struct Studies(Vec<(Uid, Vec<(Uid, Packed)>)>);
+
+/// The instances of a series.
+type Packed = Vec<(u8, String)>;
 
 /// One command's share: a study, its series and their instances.
 type Part = (Uid, Vec<(Uid, Vec<Uid>)>);
@@ -89,7 +92,7 @@ pub(crate) fn note_of(header: &DataSet) -> Option<Note> {
     Some(Note { title, studies: Studies(studies) })
 }
 
-fn packed(instances: &[Uid]) -> Vec<(u8, String)> {
+fn packed(instances: &[Uid]) -> Packed {
     let mut before = "";
     let mut found = Vec::with_capacity(instances.len());
     for instance in instances {
