@@ -34,7 +34,7 @@ fn name_of(number: usize) -> String {
 
 /// A content of instance `number`.
 fn put(number: usize, content: u8, received_unix_ms: u64) -> InstanceHead {
-    let modality = if number % 2 == 0 { "CT" } else { "MR" };
+    let modality = if number.is_multiple_of(2) { "CT" } else { "MR" };
     let more = [text(tags::PATIENT_ID, VR::LO, &["P"]), text(tags::MODALITY, VR::CS, &[modality])];
     let set = instance(STUDY, &series_of(number), &name_of(number), &more);
     InstanceHead { received_unix_ms, ..head(&set, 10 + u64::from(content), content) }
@@ -289,7 +289,8 @@ fn compare(bench: &Bench, model: &Model) {
     ));
     let counted = study.first().and_then(|study| study.text(tags::NUMBER_OF_STUDY_RELATED_INSTANCES)).unwrap_or("0");
     assert_eq!(counted, shown.len().to_string());
-    let modalities: BTreeSet<_> = shown.iter().map(|(number, _)| if number % 2 == 0 { "CT" } else { "MR" }).collect();
+    let modalities: BTreeSet<_> =
+        shown.iter().map(|(number, _)| if number.is_multiple_of(2) { "CT" } else { "MR" }).collect();
     let found = study.first().map(|study| study.texts(tags::MODALITIES_IN_STUDY).to_vec()).unwrap_or_default();
     assert_eq!(found, modalities.into_iter().collect::<Vec<_>>());
 
