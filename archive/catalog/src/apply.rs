@@ -138,6 +138,10 @@ impl Work<'_> {
                 self.put_record(group, position.index, &put)
             }
             Command::RemoveRecord { name, version } => self.remove_record(group, position.index, &name, version),
+            Command::Reject { rejection, study, named } => {
+                self.reject(group, position.index, &rejection, &study, &named)
+            }
+            Command::Restore { target } => self.restore(group, &target),
         }
     }
 
@@ -244,8 +248,23 @@ impl Work<'_> {
         Ok(held == blocks)
     }
 
-    /// An instance: new, the same again, or another content under a known UID.
+    /// An instance, unless a rejection note names it: then as that says.
     fn admit(
+        &mut self,
+        group: GroupId,
+        head: &InstanceHead,
+        blocks: &[BlockPart],
+        upload: Option<UploadId>,
+        other_content: OtherContent,
+    ) -> Result<Outcome, CatalogError> {
+        match self.rejected(group, head)? {
+            None => self.admit_accepted(group, head, blocks, upload, other_content),
+            Some(rejected) => self.admit_rejected(group, rejected, head, blocks, upload, other_content),
+        }
+    }
+
+    /// An instance: new, the same again, or another content under a known UID.
+    pub(crate) fn admit_accepted(
         &mut self,
         group: GroupId,
         head: &InstanceHead,
@@ -268,8 +287,21 @@ impl Work<'_> {
         if self.is_full(head)? {
             return Ok(Outcome::Refused(RefusedWhy::SeriesFull));
         }
-        let study = self.study(group, head, &attrs)?;
-        let (series, ordinal) = self.series(&study, head, &attrs)?;
+        self.insert(group, head, blocks, &attrs)?;
+        Ok(Outcome::Stored(Admission::New))
+    }
+
+    /// Inserts the row of a new instance, counted; answers its number.
+    pub(crate) fn insert(
+        &mut self,
+        group: GroupId,
+        head: &InstanceHead,
+        blocks: &[BlockPart],
+        attrs: &Levels,
+    ) -> Result<i64, CatalogError> {
+        let study = self.study(group, head, attrs)?;
+        let (series, ordinal) = self.series(&study, head, attrs)?;
+        let id = series << SERIES_SHIFT | ordinal;
         let frames = head.frames.as_deref();
         self.transaction
             .prepare_cached(
@@ -279,7 +311,7 @@ impl Work<'_> {
             )
             .step("prepare an instance")?
             .execute(params![
-                series << SERIES_SHIFT | ordinal,
+                id,
                 head.instance.as_str(),
                 head.sop_class.as_str(),
                 head.transfer_syntax,
@@ -296,7 +328,7 @@ impl Work<'_> {
             ])
             .step("insert an instance")?;
         self.count(&study, series, head)?;
-        Ok(Outcome::Stored(Admission::New))
+        Ok(id)
     }
 
     /// Counts and modalities, in the same transaction as the instance (K-3).
@@ -315,7 +347,7 @@ impl Work<'_> {
     }
 
     /// Whether the series of a new instance has no number left for it: asked before anything is written.
-    fn is_full(&self, head: &InstanceHead) -> Result<bool, CatalogError> {
+    pub(crate) fn is_full(&self, head: &InstanceHead) -> Result<bool, CatalogError> {
         let ever: Option<i64> = self
             .transaction
             .prepare_cached(

@@ -5,6 +5,7 @@
 //!   version 2   PutSmallUnder, CommitUnder: the policy for other content under a known UID travels with the instance, so
 //!               that apply stays a function of the log
 //!   version 3   PutRecord, RemoveRecord
+//!   version 4   Reject, Restore
 //! ```
 //!
 //! A command is written in the oldest version that can say it: nodes of an older release go on until somebody sets another
@@ -98,6 +99,59 @@ pub enum Command {
         /// Its version.
         version: u64,
     },
+    /// Does what a rejection note says to the instances of one study that it names, come or yet to come (`reject.rs`).
+    Reject {
+        /// The note, and what it was decided to do.
+        rejection: Rejection,
+        /// The study.
+        study: Uid,
+        /// Its series and their instances.
+        named: Vec<(Uid, Vec<Uid>)>,
+    },
+    /// Takes back what notes did to the target: hidden instances answer again, those to come are not hidden.
+    Restore {
+        /// What comes back.
+        target: Target,
+    },
+}
+
+/// A rejection note, and what was decided when it came: it travels with the order, so that every node does the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejection {
+    /// The note: Study, Series and SOP Instance UID.
+    pub note: [Uid; 3],
+    /// Its title, a code of DCM: `113001`.
+    pub code: String,
+    /// What becomes of the instances.
+    pub action: RejectAction,
+    /// What becomes of one that is stored again.
+    pub again: RejectedAgain,
+    /// Calling AE title, or the address, of who sent the note.
+    pub source: String,
+    /// When the node had the note; informational.
+    pub rejected_unix_ms: u64,
+}
+
+/// What becomes of instances that a note names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RejectAction {
+    /// They are in no answer any more, and are kept.
+    Hide,
+    /// They go, as if they had been deleted.
+    Delete,
+}
+
+/// What becomes of a rejected instance that is stored again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RejectedAgain {
+    /// It is accepted with success, kept, and stays hidden.
+    Keep,
+    /// It is refused.
+    Refuse,
+    /// It is accepted, and answers again with all that was kept of it.
+    Restore,
 }
 
 /// What a record is known by. The group that it lives in follows from both.
@@ -171,6 +225,7 @@ impl Command {
     /// The oldest version that can say it.
     fn version(&self) -> u8 {
         match self {
+            Self::Reject { .. } | Self::Restore { .. } => 4,
             Self::PutRecord { .. } | Self::RemoveRecord { .. } => 3,
             Self::PutSmallUnder { .. } | Self::CommitUnder { .. } => 2,
             Self::PutSmall { .. }
@@ -332,6 +387,22 @@ pub enum Outcome {
     },
     /// The record is gone.
     RecordRemoved,
+    /// The note took effect: on so many instances. Those on which it had effect before do not count.
+    Rejected {
+        /// Instances that are in no answer any more.
+        hidden: u64,
+        /// Instances that went.
+        deleted: u64,
+        /// Instances that have not come yet: each is hidden as it comes.
+        awaited: u64,
+    },
+    /// What notes did is taken back.
+    Restored {
+        /// Instances that answer again.
+        instances: u64,
+        /// Instances that are not there, and will not be hidden when they come.
+        lifted: u64,
+    },
 }
 
 impl Outcome {
@@ -372,6 +443,8 @@ pub enum RefusedWhy {
     OtherContent,
     /// The name or the body of the record is empty where it may not be, or larger than a record may be.
     RecordTooLarge,
+    /// A rejection note names it, and the policy for such is to refuse it.
+    Rejected,
 }
 
 fn encode<T: Serialize>(version: u8, value: &T) -> Bytes {
@@ -391,7 +464,7 @@ fn decode<T: Versioned + DeserializeOwned>(what: &'static str, bytes: &[u8]) -> 
 }
 
 impl Versioned for Command {
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
     /// In the oldest version that can say it.
     fn encode(&self) -> Bytes {
         encode(self.version(), self)
@@ -497,15 +570,38 @@ mod tests {
         assert_eq!(hex(&Outcome::Conflict { current: None }.encode()), "010700");
         assert_eq!(hex(&Outcome::RecordRemoved.encode()), "0108");
         assert_eq!(hex(&Outcome::Refused(RefusedWhy::RecordTooLarge).encode()), "010405");
+        let rejected = Command::Reject {
+            rejection: Rejection {
+                note: [uid("1.2"), uid("1.3"), uid("1.4")],
+                code: "113001".into(),
+                action: RejectAction::Delete,
+                again: RejectedAgain::Restore,
+                source: "s".into(),
+                rejected_unix_ms: 5,
+            },
+            study: uid("1.2"),
+            named: vec![(uid("1.5"), vec![uid("1.6")])],
+        };
+        let note = "03312e32 03312e33 03312e34 06313133303031 01 02 0173 05";
+        let named = "03312e32 01 03312e35 01 03312e36";
+        assert_eq!(hex(&rejected.encode()), format!("040a{note}{named}").replace(' ', ""));
+        let target = Target { study: uid("1.2"), series: None, instance: None };
+        let restore = Command::Restore { target };
+        assert_eq!(hex(&restore.encode()), "040b03312e320000");
+        assert_eq!(hex(&Outcome::Rejected { hidden: 1, deleted: 2, awaited: 300 }.encode()), "01090102ac02");
+        assert_eq!(hex(&Outcome::Restored { instances: 1, lifted: 2 }.encode()), "010a0102");
+        assert_eq!(hex(&Outcome::Refused(RefusedWhy::Rejected).encode()), "010406");
         let abort = Command::Abort { uploads: vec![UploadId([2; 16])] };
-        for command in [record, anew, remove, delete, put, reject, commit, replace, block, Command::Noop, abort] {
+        for command in
+            [rejected, restore, record, anew, remove, delete, put, reject, commit, replace, block, Command::Noop, abort]
+        {
             assert_eq!(Command::decode(&command.encode()), Ok(command));
         }
     }
 
     #[test]
     fn a_command_of_a_newer_release_is_an_error_and_never_skipped() {
-        assert!(matches!(Command::decode(&[4, 0]), Err(DecodeError::Newer { found: 4, newest: 3, .. })));
+        assert!(matches!(Command::decode(&[5, 0]), Err(DecodeError::Newer { found: 5, newest: 4, .. })));
         assert!(matches!(Command::decode(&[0, 4]), Err(DecodeError::Malformed { .. })));
         assert!(matches!(Outcome::decode(&[2, 0]), Err(DecodeError::Newer { found: 2, newest: 1, .. })));
         assert!(matches!(Command::decode(&[1, 99]), Err(DecodeError::Malformed { .. })));

@@ -63,12 +63,31 @@ impl Work<'_> {
         target: &Target,
         grounds: &Grounds,
     ) -> Result<Outcome, CatalogError> {
-        let Some((study, patient)) = self.study_of(group, target)? else { return Ok(Outcome::NOTHING_DELETED) };
+        // What is hidden goes too: to delete a study is to keep nothing of it.
+        let hidden = self.delete_hidden(group, index, target)?;
+        let shown = self.take_out(group, target, Some(index))?;
+        let (instances, bytes) = (hidden.0 + shown.0, hidden.1 + shown.1);
+        if instances == 0 {
+            return Ok(Outcome::NOTHING_DELETED);
+        }
+        self.bury(group, index, target, grounds, instances, bytes)?;
+        Ok(Outcome::Deleted { instances: instances.unsigned_abs(), bytes: bytes.unsigned_abs() })
+    }
+
+    /// Takes the rows of the target out, with their versions, and counts; answers how many instances and bytes. With
+    /// `deleted_by`, the index of the entry, their stores do not come back (D-2); without it they are kept elsewhere.
+    pub(crate) fn take_out(
+        &mut self,
+        group: GroupId,
+        target: &Target,
+        deleted_by: Option<u64>,
+    ) -> Result<(i64, i64), CatalogError> {
+        let Some((study, patient)) = self.study_of(group, target)? else { return Ok((0, 0)) };
         let (mut instances, mut bytes) = (0, 0);
         for series in self.series_of(study, target)? {
             let doomed = self.doomed(series, target)?;
             for one in &doomed {
-                bytes += one.bytes + self.remove(group, index, one)?;
+                bytes += one.bytes + self.remove(group, deleted_by, one)?;
             }
             let gone = doomed.len() as i64;
             instances += gone;
@@ -86,7 +105,7 @@ impl Work<'_> {
             }
         }
         if instances == 0 {
-            return Ok(Outcome::NOTHING_DELETED);
+            return Ok((0, 0));
         }
         self.recount_modalities(study)?;
         if self.run("DELETE FROM study WHERE id = ?1 AND n_series = 0", &[&study])? > 0 {
@@ -98,11 +117,10 @@ impl Work<'_> {
         }
         self.totals.instances -= instances;
         self.totals.bytes -= bytes;
-        self.bury(group, index, target, grounds, instances, bytes)?;
-        Ok(Outcome::Deleted { instances: instances.unsigned_abs(), bytes: bytes.unsigned_abs() })
+        Ok((instances, bytes))
     }
 
-    fn run(&self, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<usize, CatalogError> {
+    pub(crate) fn run(&self, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<usize, CatalogError> {
         self.transaction.prepare_cached(sql).step("prepare a delete")?.execute(values).step("delete")
     }
 
@@ -142,14 +160,14 @@ impl Work<'_> {
     }
 
     /// Removes one instance with its versions; answers the bytes of the versions.
-    fn remove(&mut self, group: GroupId, index: u64, one: &Doomed) -> Result<i64, CatalogError> {
-        let known = index as i64;
+    fn remove(&mut self, group: GroupId, deleted_by: Option<u64>, one: &Doomed) -> Result<i64, CatalogError> {
         let remember = |from: &str| {
+            let Some(index) = deleted_by else { return Ok(0) };
             let sql = format!(
                 "INSERT OR REPLACE INTO deleted_store (grp, digest, received_ms, idx)
                  SELECT ?1, digest, received_ms, ?2 FROM {from} = ?3"
             );
-            self.run(&sql, &[&group.0, &known, &one.id])
+            self.run(&sql, &[&group.0, &(index as i64), &one.id])
         };
         remember("instance WHERE id")?;
         let mut version_bytes = 0;
@@ -212,7 +230,11 @@ impl Work<'_> {
                 ":deleted_ms": grounds.deleted_unix_ms as i64,
             })
             .step("write a tombstone")?;
-        // By the log's own count, so that every node forgets the same.
+        self.forget_deleted_stores(group, index)
+    }
+
+    /// By the log's own count, so that every node forgets the same.
+    pub(crate) fn forget_deleted_stores(&self, group: GroupId, index: u64) -> Result<(), CatalogError> {
         let oldest = index.saturating_sub(DELETED_STORES_ENTRIES) as i64;
         self.run("DELETE FROM deleted_store WHERE grp = ?1 AND idx < ?2", &[&group.0, &oldest])?;
         Ok(())

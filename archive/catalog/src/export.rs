@@ -2,10 +2,12 @@
 //! replica that has applied the same entries.
 //!
 //! ```text
-//!   piece = version 3 | postcard([Row])          about 1 MiB; version 1 had no tombstones, version 2 no records
+//!   piece = version 3 or 4 | postcard([Row])     about 1 MiB; version 1 had no tombstones, 2 no records, 3 no rejections
 //!   rows    Study, its Series, the Instances of each by number, the Versions of each ─ by UID ─ then Uploads, Tombstones,
-//!           Records
+//!           Records, Rejections
 //! ```
+//!
+//! A piece is written in version 4 only if there is a rejection in it: a node of an older release takes the others.
 //!
 //! Local numbers of rows are not in it: a replica gives its own. The number of an instance within its series is, because
 //! it follows from the log.
@@ -22,7 +24,7 @@ use std::ops::ControlFlow;
 
 /// Bytes of rows of a piece, about.
 const PIECE_BYTES: usize = 1 << 20;
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// One row. When adding a variant: at the end, and raise `VERSION` when an old node must not meet it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +40,7 @@ pub(crate) enum Row {
     DeletedStore { idx: i64, digest: Vec<u8>, received_ms: i64 },
     Record(Kept),
     RemovedRecord { idx: i64, kind: String, key: String, created_ms: i64 },
+    Rejection(Rejection),
 }
 
 /// The patient of the study that follows.
@@ -150,6 +153,22 @@ pub(crate) struct Kept {
     pub(crate) body: Vec<u8>,
 }
 
+/// What a rejection note did to an instance (`reject.rs`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rejection {
+    pub(crate) study: String,
+    pub(crate) series: String,
+    pub(crate) instance: String,
+    pub(crate) state: i64,
+    pub(crate) sop_class: String,
+    pub(crate) bytes: i64,
+    pub(crate) rejected_ms: i64,
+    pub(crate) note: String,
+    pub(crate) facts: Vec<u8>,
+    pub(crate) blocks: Vec<u8>,
+    pub(crate) content: Option<Vec<u8>>,
+}
+
 impl Row {
     /// About how many bytes it takes.
     fn bytes(&self) -> usize {
@@ -162,6 +181,7 @@ impl Row {
             Self::Tombstone(buried) => buried.reason.len() + 256,
             Self::Record(kept) => kept.body.len() + kept.key.len() + 64,
             Self::RemovedRecord { key, .. } => key.len() + 64,
+            Self::Rejection(one) => one.content.as_ref().map_or(0, Vec::len) + one.blocks.len() + one.facts.len() + 512,
             Self::Patient(_) | Self::Upload(_) | Self::EndedUpload { .. } | Self::DeletedStore { .. } => 64,
         }
     }
@@ -199,8 +219,9 @@ impl Pieces<'_> {
         }
         let rows = std::mem::take(&mut self.rows);
         self.bytes = 0;
+        let version = if rows.iter().any(|row| matches!(row, Row::Rejection(_))) { VERSION } else { VERSION - 1 };
         // Plain values: nothing here can fail to serialise.
-        let piece: Bytes = postcard::to_extend(&rows, vec![VERSION]).unwrap_or_default().into();
+        let piece: Bytes = postcard::to_extend(&rows, vec![version]).unwrap_or_default().into();
         (self.sink)(Exported::Piece(piece))
     }
 }
@@ -218,7 +239,7 @@ pub(crate) fn export(
         return Ok(());
     }
     let mut pieces = Pieces { rows: Vec::new(), bytes: 0, sink };
-    for walk in [studies, uploads, deletes, records] {
+    for walk in [studies, uploads, deletes, records, rejections] {
         if walk(&transaction, group, &mut pieces)?.is_break() {
             return Ok(());
         }
@@ -304,9 +325,9 @@ fn series(connection: &Connection, study: i64, pieces: &mut Pieces<'_>) -> Resul
     Ok(ControlFlow::Continue(()))
 }
 
-const CONTENT: &str = "sop_class, syntax, length, digest, blocks, frames, received_ms, source, header";
+pub(crate) const CONTENT: &str = "sop_class, syntax, length, digest, blocks, frames, received_ms, source, header";
 
-fn content(row: &SqlRow<'_>, at: usize) -> rusqlite::Result<Content> {
+pub(crate) fn content(row: &SqlRow<'_>, at: usize) -> rusqlite::Result<Content> {
     Ok(Content {
         sop_class: row.get(at)?,
         syntax: row.get(at + 1)?,
@@ -457,6 +478,40 @@ fn records(connection: &Connection, group: GroupId, pieces: &mut Pieces<'_>) -> 
             Ok(Row::RemovedRecord { idx, kind, key, created_ms })
         };
         go_on!(pieces.push(take(row).step("export a removed record")?));
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+fn rejections(
+    connection: &Connection,
+    group: GroupId,
+    pieces: &mut Pieces<'_>,
+) -> Result<ControlFlow<()>, CatalogError> {
+    let mut rejections = connection
+        .prepare(
+            "SELECT study, series, instance, state, sop_class, bytes, rejected_ms, note, facts, blocks, content
+             FROM rejection
+             WHERE grp = ?1 ORDER BY study, series, instance",
+        )
+        .step("prepare an export")?;
+    let mut rows = rejections.query([group.0]).step("export rejections")?;
+    while let Some(row) = rows.next().step("export rejections")? {
+        let take = |row: &SqlRow<'_>| {
+            Ok(Row::Rejection(Rejection {
+                study: row.get(0)?,
+                series: row.get(1)?,
+                instance: row.get(2)?,
+                state: row.get(3)?,
+                sop_class: row.get(4)?,
+                bytes: row.get(5)?,
+                rejected_ms: row.get(6)?,
+                note: row.get(7)?,
+                facts: row.get(8)?,
+                blocks: row.get(9)?,
+                content: row.get(10)?,
+            }))
+        };
+        go_on!(pieces.push(take(row).step("export a rejection")?));
     }
     Ok(ControlFlow::Continue(()))
 }

@@ -6,7 +6,7 @@ use crate::{
     BlockPart,
     apply::write_applied,
     error::{CatalogError, Step},
-    export::{Buried, Content, Instance, Kept, Patient, Row, Series, Study, Version, rows_of},
+    export::{Buried, Content, Instance, Kept, Patient, Rejection, Row, Series, Study, Version, rows_of},
     row,
 };
 use bytes::Bytes;
@@ -72,6 +72,7 @@ fn clear(transaction: &Transaction<'_>, group: GroupId) -> Result<(), CatalogErr
     run(transaction, "DELETE FROM deleted_store WHERE grp = ?1", &[&group.0])?;
     run(transaction, "DELETE FROM record WHERE grp = ?1", &[&group.0])?;
     run(transaction, "DELETE FROM removed_record WHERE grp = ?1", &[&group.0])?;
+    run(transaction, "DELETE FROM rejection WHERE grp = ?1", &[&group.0])?;
     Ok(())
 }
 
@@ -119,6 +120,7 @@ impl Place {
                 let sql = "INSERT INTO removed_record (grp, idx, kind, key, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)";
                 run(transaction, sql, &[&group.0, &idx, &kind, &key, &created_ms])?;
             }
+            Row::Rejection(rejection) => put_rejection(transaction, group, &rejection)?,
         }
         Ok(())
     }
@@ -219,7 +221,7 @@ fn put_instance(transaction: &Transaction<'_>, id: i64, instance: &Instance) -> 
     Ok(())
 }
 
-fn put_version(transaction: &Transaction<'_>, instance: i64, version: &Version) -> Result<(), CatalogError> {
+pub(crate) fn put_version(transaction: &Transaction<'_>, instance: i64, version: &Version) -> Result<(), CatalogError> {
     let Content { sop_class, syntax, length, digest, blocks, frames, received_ms, source, header } = &version.content;
     run(
         transaction,
@@ -264,6 +266,18 @@ fn put_record(transaction: &Transaction<'_>, group: GroupId, kept: &Kept) -> Res
     Ok(())
 }
 
+fn put_rejection(transaction: &Transaction<'_>, group: GroupId, rejection: &Rejection) -> Result<(), CatalogError> {
+    let Rejection { study, series, instance, state, sop_class, bytes, rejected_ms, note, facts, blocks, content } =
+        rejection;
+    run(
+        transaction,
+        "INSERT INTO rejection (grp, study, series, instance, state, sop_class, bytes, rejected_ms, note, facts, blocks, content)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        params![group.0, study, series, instance, state, sop_class, bytes, rejected_ms, note, facts, blocks, content],
+    )?;
+    Ok(())
+}
+
 /// Counts the whole archive anew.
 fn count_totals(transaction: &Transaction<'_>) -> Result<(), CatalogError> {
     run(
@@ -289,6 +303,7 @@ pub(crate) fn bodies(connection: &Connection, group: GroupId) -> Result<Vec<Body
          JOIN instance i ON i.id >= e.id << 24 AND i.id < (e.id + 1) << 24 WHERE t.grp = ?1",
         "SELECT v.blocks FROM study t JOIN series e ON e.study = t.id
          JOIN version v ON v.instance >= e.id << 24 AND v.instance < (e.id + 1) << 24 WHERE t.grp = ?1",
+        "SELECT blocks FROM rejection WHERE grp = ?1 AND content IS NOT NULL",
     ] {
         let mut statement = connection.prepare_cached(sql).step("prepare bodies")?;
         let mut rows = statement.query([group.0]).step("look for bodies")?;

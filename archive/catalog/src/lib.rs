@@ -16,6 +16,7 @@
 //!   what does not answer is kept beside it as a version. Nothing that was acknowledged goes (`versions.rs`).
 //! - K-5 The database is never the only truth: it can be rebuilt from the log.
 //! - D-1…D-3 What is deleted stays deleted: see `delete.rs`.
+//! - J-1…J-6 What a rejection note names is hidden or goes, on every node the same: see `reject.rs`.
 //! - R-1…R-4 Work that lives in the log is in records, one version after the other: see `record.rs`.
 //!
 //! Study, series and instance live in one group, so their rows are the same on every node. A patient is a view over the
@@ -23,6 +24,7 @@
 //! order between groups matters. Studies without a Patient ID have a patient each.
 
 mod apply;
+mod availability;
 mod ballast;
 mod catalog;
 mod checkpoint;
@@ -39,6 +41,7 @@ mod named;
 mod narrow;
 mod pool;
 mod record;
+mod reject;
 mod retrieve;
 mod row;
 pub mod sabotage;
@@ -46,10 +49,11 @@ mod schema;
 mod versions;
 mod witness;
 
+pub use availability::Availability;
 pub use catalog::{Catalog, CatalogOptions, Totals};
 pub use command::{
     Admission, BlockPart, Command, Expect, Grounds, InstanceHead, OtherContent, Outcome, Protocol, RecordName,
-    RefusedWhy, Source, Target, UploadId,
+    RefusedWhy, RejectAction, RejectedAgain, Rejection, Source, Target, UploadId,
 };
 pub use delete::Tombstone;
 pub use error::CatalogError;
@@ -57,6 +61,7 @@ pub use find::{Find, Include, Level, Search};
 pub use head::{HeadError, instance_head};
 pub use keys::{COMPUTED, KEYS, Key};
 pub use record::{Due, Record};
+pub use reject::{Rejected, RejectedState};
 pub use retrieve::{HeaderPages, Selection};
 pub use row::InstanceRow;
 pub use versions::Version;

@@ -16,6 +16,7 @@ pub(crate) fn bodies_of(piece: &[u8]) -> Result<Vec<BodyRef>, CatalogError> {
         let blocks = match &row {
             Row::Instance(instance) => &instance.content.blocks,
             Row::Version(version) => &version.content.blocks,
+            Row::Rejection(rejection) => &rejection.blocks,
             Row::Upload(upload) => {
                 let length_bytes = u32::try_from(upload.length)
                     .map_err(|_| CatalogError::Damaged("the length of a block of an upload".into()))?;

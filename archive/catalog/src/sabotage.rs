@@ -16,6 +16,8 @@ pub enum Sabotage {
     ExpectIgnored,
     /// A late copy of its first put brings a removed record back.
     RemovedRecordComesBack,
+    /// A late copy of a store brings back what a rejection note hides.
+    LateCopyRestores,
     /// A batch that is given again is applied again.
     AppliedTwice,
 }

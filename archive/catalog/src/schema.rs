@@ -1,4 +1,4 @@
-//! The tables. A newer schema is refused; schemas 2 and 3 get what they lack; schema 1 is made anew, and filled from the log
+//! The tables. A newer schema is refused; schemas 2 to 4 get what they lack; schema 1 is made anew, and filled from the log
 //! again (K-5).
 //!
 //! `instance.id` is `series << 24 | number in series`: the rows of a series lie side by side, so that its metadata is
@@ -9,7 +9,7 @@ use crate::error::{CatalogError, Step};
 use rusqlite::Connection;
 
 /// The schema that this release writes.
-const SCHEMA: i64 = 4;
+const SCHEMA: i64 = 5;
 
 /// Every table of an older schema; their indexes go with them.
 const NO_TABLES: &str = "
@@ -94,6 +94,17 @@ CREATE TABLE removed_record (
 CREATE INDEX removed_record_idx ON removed_record (grp, idx);
 ";
 
+/// What schema 5 has beyond schema 4. `state`, `facts` and `content` are those of `reject.rs`; `blocks` are those of all that
+/// `content` keeps.
+const REJECTIONS: &str = "
+CREATE TABLE rejection (
+    grp INTEGER NOT NULL, study TEXT NOT NULL, series TEXT NOT NULL, instance TEXT NOT NULL, state INTEGER NOT NULL,
+    sop_class TEXT NOT NULL, bytes INTEGER NOT NULL, rejected_ms INTEGER NOT NULL, note TEXT NOT NULL, facts BLOB NOT NULL, blocks BLOB NOT NULL,
+    content BLOB, PRIMARY KEY (grp, study, series, instance));
+CREATE INDEX rejection_study ON rejection (study);
+CREATE INDEX rejection_rejected ON rejection (rejected_ms);
+";
+
 /// Instances of one series, at most: bits of `instance.id`.
 pub(crate) const SERIES_SHIFT: u32 = 24;
 
@@ -110,16 +121,19 @@ pub(crate) fn open_writer(connection: &Connection) -> Result<(), CatalogError> {
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).step("read the schema")?;
     match found {
         SCHEMA => Ok(()),
+        4 => connection
+            .execute_batch(&format!("BEGIN; {REJECTIONS} PRAGMA user_version = {SCHEMA}; COMMIT;"))
+            .step("add the table of rejections"),
         3 => connection
-            .execute_batch(&format!("BEGIN; {RECORDS} PRAGMA user_version = {SCHEMA}; COMMIT;"))
+            .execute_batch(&format!("BEGIN; {RECORDS} {REJECTIONS} PRAGMA user_version = {SCHEMA}; COMMIT;"))
             .step("add the tables of records"),
         2 => connection
-            .execute_batch(&format!("BEGIN; {DELETES} {RECORDS} PRAGMA user_version = {SCHEMA}; COMMIT;"))
+            .execute_batch(&format!("BEGIN; {DELETES} {RECORDS} {REJECTIONS} PRAGMA user_version = {SCHEMA}; COMMIT;"))
             .step("add the tables of deletes and records"),
         // With the tables go the applied positions: the log is applied from its beginning.
         0..2 => connection
             .execute_batch(&format!(
-                "BEGIN; {NO_TABLES} {TABLES} {DELETES} {RECORDS} PRAGMA user_version = {SCHEMA}; COMMIT;"
+                "BEGIN; {NO_TABLES} {TABLES} {DELETES} {RECORDS} {REJECTIONS} PRAGMA user_version = {SCHEMA}; COMMIT;"
             ))
             .step("make the tables"),
         newer => Err(CatalogError::Newer { found: newer, newest: SCHEMA }),
@@ -154,8 +168,10 @@ mod tests {
 
     /// Its log may be purged: its rows must stay.
     #[test]
-    fn a_catalogue_without_tombstones_or_records_gets_them_and_keeps_its_rows() {
-        for (tables, version) in [(TABLES.to_owned(), 2), (format!("{TABLES} {DELETES}"), 3)] {
+    fn a_catalogue_without_tombstones_records_or_rejections_gets_them_and_keeps_its_rows() {
+        let olds =
+            [(TABLES.to_owned(), 2), (format!("{TABLES} {DELETES}"), 3), (format!("{TABLES} {DELETES} {RECORDS}"), 4)];
+        for (tables, version) in olds {
             let connection = Connection::open_in_memory().expect("memory");
             connection.execute_batch(&format!("{tables} PRAGMA user_version = {version};")).expect("an old schema");
             connection.execute("INSERT INTO applied (grp, term, idx) VALUES (1, 2, 3)", []).expect("a position");
@@ -164,6 +180,7 @@ mod tests {
             assert_eq!(count("SELECT idx FROM applied"), 3);
             assert_eq!(count("SELECT count(*) FROM tombstone") + count("SELECT count(*) FROM deleted_store"), 0);
             assert_eq!(count("SELECT count(*) FROM record") + count("SELECT count(*) FROM removed_record"), 0);
+            assert_eq!(count("SELECT count(*) FROM rejection"), 0);
             assert_eq!(count("PRAGMA user_version"), SCHEMA);
         }
     }

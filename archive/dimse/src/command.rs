@@ -134,6 +134,13 @@ pub(crate) fn query_request(kind: u16, id: u16, class: &str) -> DataSet {
     set
 }
 
+/// N-CREATE-RQ (PS3.7 §10.3.5), with a data set behind it.
+pub(crate) fn create_request(id: u16, class: &str, instance: &str) -> DataSet {
+    let mut set = request(field::N_CREATE_RQ, id, class, true);
+    put_uid(&mut set, tags::AFFECTED_SOP_INSTANCE_UID, instance);
+    set
+}
+
 /// N-EVENT-REPORT-RQ (PS3.7 §10.3.1), with a data set behind it.
 pub(crate) fn event_report_request(id: u16, class: &str, instance: &str, event_type: u16) -> DataSet {
     let mut set = request(field::EVENT_REPORT_RQ, id, class, true);

@@ -35,6 +35,8 @@ fn write_statement(out: &mut String) -> std::fmt::Result {
     storage(out)?;
     query(out)?;
     commitment(out)?;
+    rejection(out)?;
+    availability(out)?;
     statuses(out)?;
     times(out)?;
     writeln!(out, "\n## Character sets\n")?;
@@ -56,6 +58,7 @@ fn overview(out: &mut String) -> std::fmt::Result {
             writeln!(out, "| {name} | `{uid}` | yes | {scu} |")?;
         }
     }
+    writeln!(out, "| Instance Availability Notification | `{}` | no | yes |", sop_class::AVAILABILITY_NOTIFICATION)?;
     writeln!(
         out,
         "| every storage class below | | yes | yes: C-MOVE, C-GET, `triptych send` |\n\nPrivate storage classes, and those of \
@@ -207,6 +210,42 @@ fn commitment(out: &mut String) -> std::fmt::Result {
         writeln!(out, "| {code:04X} | {meaning} |")?;
     }
     writeln!(out)
+}
+
+fn rejection(out: &mut String) -> std::fmt::Result {
+    use archive_service::{ServiceSettings, rejection::RejectionTitle};
+    writeln!(
+        out,
+        "## Rejection notes (IHE IOCM, RAD-66)\n\nA Key Object Selection document whose title (0040,A043) is one of these \
+         takes effect on the instances of its Current Requested Procedure Evidence Sequence (0040,A375) before its storage is \
+         answered with success, or by whichever node is up. `hide`: they are in no answer of C-FIND, C-MOVE, C-GET, storage \
+         commitment and DICOMweb, and in no count; they are kept, and `triptych rejection restore` brings them back. `delete`: \
+         they go. `show`: nothing happens. An instance that comes after its note is hidden. One that is rejected and stored \
+         again: `keep`, success, and it stays hidden; `refuse`, {:04X}; `restore`, success, and it answers. The note itself is \
+         an instance as any other. A note acts once; 50,000 instances and more may be too many for one note (0110).\n\n\
+         | title | meaning | default |\n|---|---|---|",
+        status::NOT_AUTHORISED
+    )?;
+    let policies = ServiceSettings::default().rejections;
+    for title in RejectionTitle::ALL {
+        writeln!(out, "| ({}, DCM) | {} | `{}` |", title.code(), title.meaning(), policies.of(title))?;
+    }
+    writeln!(out)
+}
+
+fn availability(out: &mut String) -> std::fmt::Result {
+    let settings = archive_service::ServiceSettings::default();
+    writeln!(
+        out,
+        "## Instance Availability Notification (PS3.4 Annex R)\n\nAs SCU, to the application entities that the registry says \
+         (`triptych peer set AE --notify yes`). A study is told when nothing of it has come for {} s by default, and at once when \
+         a rejection note took effect on it or instances were restored. Each notification (N-CREATE) names every instance of \
+         the study that answers as ONLINE, and those that a rejection note has hidden or deleted as UNAVAILABLE; Referenced \
+         Performed Procedure Step Sequence (0008,1111) is empty. It is sent until it is answered with success, for {} days by \
+         default, under the same SOP Instance UID. Nothing is told of a delete by hand. The archive is no SCP of it.\n",
+        settings.study_quiet.as_secs(),
+        settings.notify_for.as_secs() / 86_400
+    )
 }
 
 fn statuses(out: &mut String) -> std::fmt::Result {

@@ -17,6 +17,7 @@
 //! - D-4 Statuses are in `status.rs`, and no text of a patient is in a comment, a log line or a metric.
 
 pub mod association;
+mod availability;
 mod command;
 mod commitment;
 pub mod conformance;
@@ -34,5 +35,6 @@ mod tests;
 mod worklist;
 
 pub use association::Deadlines;
+pub use availability::AvailabilityNotifier;
 pub use commitment::CommitmentReporter;
 pub use server::{DimseServer, DimseSettings};

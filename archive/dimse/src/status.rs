@@ -130,6 +130,9 @@ impl From<&StoreError> for Status {
             StoreError::OtherContent => {
                 Self::new(DUPLICATE_INSTANCE, "other content is stored under this SOP Instance UID")
             }
+            StoreError::Rejected => {
+                Self::new(NOT_AUTHORISED, "a rejection note names it; have it restored, or use another UID")
+            }
             StoreError::Refused { .. } => Self::new(PROCESSING_FAILURE, "the catalogue refused the instance"),
         }
     }
@@ -204,6 +207,7 @@ mod tests {
         let syntax = archive_model::Uid::parse("implicit").map_err(StoreError::TransferSyntax);
         assert_eq!(syntax.map_err(code), Err(SYNTAX_NOT_SUPPORTED));
         assert_eq!(code(StoreError::OtherContent), DUPLICATE_INSTANCE);
+        assert_eq!(code(StoreError::Rejected), NOT_AUTHORISED);
         assert_eq!(code(StoreError::Refused { why: String::new() }), PROCESSING_FAILURE);
     }
 

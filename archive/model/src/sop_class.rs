@@ -37,6 +37,9 @@ pub const MODALITY_PERFORMED_STEP: &str = "1.2.840.10008.3.1.2.3.3";
 /// Modality performed procedure step: N-GET.
 pub const MODALITY_PERFORMED_STEP_RETRIEVE: &str = "1.2.840.10008.3.1.2.3.4";
 
+/// Instance availability notification: N-CREATE.
+pub const AVAILABILITY_NOTIFICATION: &str = "1.2.840.10008.5.1.4.33";
+
 /// A row of the table of storage classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SopClass {

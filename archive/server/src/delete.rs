@@ -54,7 +54,8 @@ pub(crate) struct DeletionsFlags {
 
 pub(crate) fn delete(flags: DeleteFlags) -> Result<ExitCode, Failure> {
     runtime()?.block_on(async {
-        let count = count(&flags).await?;
+        // What rejection notes hide goes with it.
+        let count = count(&flags).await? + hidden(&flags).await?;
         let what = match (&flags.series, &flags.instance) {
             (_, Some(_)) => "instance",
             (Some(_), None) => "series",
@@ -107,11 +108,11 @@ pub(crate) fn deletions(flags: DeletionsFlags) -> Result<ExitCode, Failure> {
     })
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-fn parse(url: &str) -> Result<reqwest::Url, Failure> {
+pub(crate) fn parse(url: &str) -> Result<reqwest::Url, Failure> {
     reqwest::Url::parse(url).map_err(|error| format!("--http: {error}: it looks like http://HOST:PORT").into())
 }
 
@@ -147,7 +148,19 @@ async fn count(flags: &DeleteFlags) -> Result<u64, Failure> {
     Ok(found[0][tag]["Value"][0].as_u64().unwrap_or(0))
 }
 
-async fn ask(method: reqwest::Method, url: reqwest::Url) -> Result<serde_json::Value, Failure> {
+/// How many of them are in no answer, because a rejection note hides them.
+async fn hidden(flags: &DeleteFlags) -> Result<u64, Failure> {
+    let mut url = parse(&format!("{}/api/rejections", flags.http.trim_end_matches('/')))?;
+    url.query_pairs_mut().append_pair("study", &flags.study);
+    let found = ask(reqwest::Method::GET, url).await?;
+    let is_meant = |one: &&serde_json::Value| {
+        let named = |level: &str, uid: &Option<String>| uid.as_ref().is_none_or(|uid| one[level] == uid.as_str());
+        one["state"] == "hidden" && named("series", &flags.series) && named("instance", &flags.instance)
+    };
+    Ok(found.as_array().into_iter().flatten().filter(is_meant).count() as u64)
+}
+
+pub(crate) async fn ask(method: reqwest::Method, url: reqwest::Url) -> Result<serde_json::Value, Failure> {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
     let answer =
         client.request(method, url).header("accept", "application/json").send().await.map_err(|error| {
@@ -162,7 +175,7 @@ async fn ask(method: reqwest::Method, url: reqwest::Url) -> Result<serde_json::V
 }
 
 /// Asks a person; without one, nothing is confirmed.
-fn confirmed(question: &str) -> Result<bool, Failure> {
+pub(crate) fn confirmed(question: &str) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err("nobody is here to confirm it: add --yes if you are sure".into());
     }

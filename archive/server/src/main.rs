@@ -10,6 +10,7 @@ mod logging;
 mod node;
 mod peer;
 mod recover;
+mod rejection;
 mod restore;
 mod serve;
 mod settings;
@@ -50,6 +51,11 @@ enum Verb {
     Compact(upkeep::UpkeepFlags),
     Delete(delete::DeleteFlags),
     Deletions(delete::DeletionsFlags),
+    /// Look at what rejection notes (IHE IOCM) hide or have deleted, and restore it.
+    Rejection {
+        #[command(subcommand)]
+        verb: rejection::RejectionVerb,
+    },
     /// Manage the nodes of a cluster.
     Node {
         #[command(subcommand)]
@@ -89,6 +95,7 @@ fn main() -> ExitCode {
         Verb::Compact(flags) => upkeep::compact(flags),
         Verb::Delete(flags) => delete::delete(flags),
         Verb::Deletions(flags) => delete::deletions(flags),
+        Verb::Rejection { verb } => rejection::run(verb),
         Verb::Node { verb } => node::run(verb),
         Verb::Peer { verb } => peer::run(verb),
         Verb::Backup { verb } => stores::run(verb),

@@ -82,6 +82,9 @@ pub(crate) struct SetFlags {
     /// Storage classes that are not known here, private ones among them: `accept` or `refuse`.
     #[arg(long, value_name = "HOW")]
     unknown_classes: Option<String>,
+    /// Whether it is told what is available (Instance Availability Notification): `yes` or `no`.
+    #[arg(long, value_name = "HOW")]
+    notify: Option<String>,
     /// For people, up to 500 characters.
     #[arg(long, value_name = "TEXT")]
     notes: Option<String>,
@@ -164,6 +167,12 @@ impl SetFlags {
                 let number: u32 = number.parse().map_err(|_| "--associations: a number from 1 to 65535, or `any`")?;
                 put("associations_max", number.into());
             }
+        }
+        match self.notify.as_deref() {
+            None => {}
+            Some("yes") => put("notify", true.into()),
+            Some("no") => put("notify", false.into()),
+            Some(other) => return Err(format!("--notify {other}: `yes` or `no`").into()),
         }
         for (name, given) in [
             ("other_content", &self.other_content),
@@ -309,6 +318,9 @@ fn rest(peer: &Value) -> String {
             said.push(format!("{what} {value}"));
         }
     }
+    if peer["notify"] == true {
+        said.push("is told what is available".to_owned());
+    }
     let syntaxes = words(&peer["transfer_syntaxes"]);
     if !syntaxes.is_empty() {
         said.push(format!("sent in {syntaxes}"));
@@ -335,6 +347,7 @@ mod tests {
             other_content: None,
             hierarchy: None,
             unknown_classes: None,
+            notify: None,
             notes: None,
             asked,
         }

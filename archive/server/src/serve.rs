@@ -16,7 +16,7 @@ use crate::{
     world::{SystemClock, SystemSeed},
 };
 use archive_catalog::{Catalog, CatalogOptions};
-use archive_dimse::{CommitmentReporter, Deadlines, DimseServer, DimseSettings};
+use archive_dimse::{AvailabilityNotifier, CommitmentReporter, Deadlines, DimseServer, DimseSettings};
 use archive_model::AeTitle;
 use archive_service::{Archive, RemoteAe, ServiceSettings};
 use archive_web::{Health, NodeOrder, Web, WebSettings};
@@ -115,6 +115,9 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
         codec: settings.codec.clone(),
         limits: settings.limits.clone(),
         commitment_report_for: settings.commitment_report_for,
+        rejections: settings.rejections,
+        study_quiet: settings.study_quiet,
+        notify_for: settings.notify_for,
         ..ServiceSettings::default()
     };
     let documents: Arc<dyn Documents> = Arc::<Node>::clone(&node);
@@ -125,6 +128,9 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
     let reporter = Arc::new(CommitmentReporter::new(settings.ae_title.clone()));
     // It ends by itself when the archive drains.
     tasks.spawn(until(stop.clone(), archive.clone().work_on_commitments(reporter)));
+    tasks.spawn(until(stop.clone(), archive.clone().work_on_rejections()));
+    let notifier = Arc::new(AvailabilityNotifier::new(settings.ae_title.clone()));
+    tasks.spawn(until(stop.clone(), archive.clone().work_on_availability(notifier)));
     let dimse_settings = DimseSettings {
         associations_max: size(settings.associations),
         associations_per_peer_max: size(settings.associations_per_peer),

@@ -1,7 +1,10 @@
 //! What an operator may set: flag over environment over file over default. Parsed and checked once, at the door.
 
 use archive_model::{AeTitle, Limits};
-use archive_service::{CodecSettings, RemoteAe};
+use archive_service::{
+    CodecSettings, RemoteAe,
+    rejection::{RejectionPolicies, RejectionPolicy},
+};
 use clap::Args;
 use serde::Deserialize;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -55,6 +58,33 @@ pub(crate) struct ServeFlags {
     /// Days in which the report of a storage commitment is tried to be sent to its requester. Default 3, bounds 1 to 30.
     #[arg(long, env = "TRIPTYCH_COMMITMENT_REPORT_DAYS", value_name = "DAYS")]
     pub(crate) commitment_report_days: Option<u64>,
+
+    /// What a rejection note 113001 (Rejected for Quality Reasons) does to the instances that it names: `show` (nothing),
+    /// `hide` or `delete`; behind a colon, what becomes of one that is stored again: `keep` it hidden and answer success,
+    /// `refuse` it (0124), or `restore` it. Default `hide:keep`.
+    #[arg(long, env = "TRIPTYCH_REJECT_QUALITY", value_name = "POLICY")]
+    pub(crate) reject_quality: Option<String>,
+
+    /// The same for 113037 (Rejected for Patient Safety Reasons), which may not `show`. Default `hide:keep`.
+    #[arg(long, env = "TRIPTYCH_REJECT_PATIENT_SAFETY", value_name = "POLICY")]
+    pub(crate) reject_patient_safety: Option<String>,
+
+    /// The same for 113038 (Incorrect Modality Worklist Entry), which may not `show`. Default `hide:keep`.
+    #[arg(long, env = "TRIPTYCH_REJECT_WORKLIST", value_name = "POLICY")]
+    pub(crate) reject_worklist: Option<String>,
+
+    /// The same for 113039 (Data Retention Policy Expired). Default `delete:restore`.
+    #[arg(long, env = "TRIPTYCH_REJECT_RETENTION", value_name = "POLICY")]
+    pub(crate) reject_retention: Option<String>,
+
+    /// Seconds in which nothing of a study must come before those who want it are told that it is available (`triptych peer set
+    /// --notify`). Default 60, bounds 1 to 86400.
+    #[arg(long, env = "TRIPTYCH_STUDY_QUIET_SECONDS", value_name = "S")]
+    pub(crate) study_quiet_seconds: Option<u64>,
+
+    /// Days in which a notification of availability is tried to be sent. Default 3, bounds 1 to 30.
+    #[arg(long, env = "TRIPTYCH_NOTIFY_DAYS", value_name = "DAYS")]
+    pub(crate) notify_days: Option<u64>,
 
     /// Groups that studies are spread over; fixed once the cluster has formed. Default 64, bounds 1 to 4096.
     #[arg(long, env = "TRIPTYCH_GROUPS", value_name = "N")]
@@ -217,6 +247,9 @@ pub(crate) struct Settings {
     pub(crate) ae_title: AeTitle,
     pub(crate) remotes: BTreeMap<String, RemoteAe>,
     pub(crate) commitment_report_for: Duration,
+    pub(crate) rejections: RejectionPolicies,
+    pub(crate) study_quiet: Duration,
+    pub(crate) notify_for: Duration,
     pub(crate) groups: u32,
     pub(crate) ingest_bytes: u64,
     pub(crate) read_bytes: u64,
@@ -289,6 +322,12 @@ impl ServeFlags {
             ae_title: self.ae_title.or(below.ae_title),
             remote_ae: if self.remote_ae.is_empty() { below.remote_ae } else { self.remote_ae },
             commitment_report_days: self.commitment_report_days.or(below.commitment_report_days),
+            reject_quality: self.reject_quality.or(below.reject_quality),
+            reject_patient_safety: self.reject_patient_safety.or(below.reject_patient_safety),
+            reject_worklist: self.reject_worklist.or(below.reject_worklist),
+            reject_retention: self.reject_retention.or(below.reject_retention),
+            study_quiet_seconds: self.study_quiet_seconds.or(below.study_quiet_seconds),
+            notify_days: self.notify_days.or(below.notify_days),
             groups: self.groups.or(below.groups),
             ingest_mib: self.ingest_mib.or(below.ingest_mib),
             read_mib: self.read_mib.or(below.read_mib),
@@ -352,6 +391,32 @@ impl ServeFlags {
             commitment_report_for: Duration::from_secs(
                 24 * 3600 * within("commitment-report-days", self.commitment_report_days.unwrap_or(3), 1, 30)?,
             ),
+            rejections: {
+                let default = RejectionPolicies::default();
+                RejectionPolicies {
+                    quality: rejection("reject-quality", self.reject_quality, default.quality, true)?,
+                    patient_safety: rejection(
+                        "reject-patient-safety",
+                        self.reject_patient_safety,
+                        default.patient_safety,
+                        false,
+                    )?,
+                    wrong_worklist_entry: rejection(
+                        "reject-worklist",
+                        self.reject_worklist,
+                        default.wrong_worklist_entry,
+                        false,
+                    )?,
+                    retention_expired: rejection(
+                        "reject-retention",
+                        self.reject_retention,
+                        default.retention_expired,
+                        true,
+                    )?,
+                }
+            },
+            study_quiet: seconds("study-quiet-seconds", self.study_quiet_seconds, 60, 1, 86_400)?,
+            notify_for: Duration::from_secs(24 * 3600 * within("notify-days", self.notify_days.unwrap_or(3), 1, 30)?),
             groups: within("groups", self.groups.unwrap_or(64), 1, 4096)?,
             ingest_bytes: within("ingest-mib", self.ingest_mib.unwrap_or(128), 16, 65_536)? << 20,
             read_bytes: within("read-mib", self.read_mib.unwrap_or(64), 16, 65_536)? << 20,
@@ -425,6 +490,20 @@ fn bad(setting: &'static str, why: String) -> SettingsError {
 
 fn name_is_plain(name: &str) -> bool {
     (1..=63).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+}
+
+/// What notes of one title do.
+fn rejection(
+    setting: &'static str,
+    text: Option<String>,
+    default: RejectionPolicy,
+    may_show: bool,
+) -> Result<RejectionPolicy, SettingsError> {
+    let policy = text.map_or(Ok(default), |text| text.parse::<RejectionPolicy>()).map_err(|why| bad(setting, why))?;
+    if policy.action.is_none() && !may_show {
+        return Err(bad(setting, "what these notes name must go out of sight (IHE IOCM): `hide` or `delete`".into()));
+    }
+    Ok(policy)
 }
 
 fn within<T: PartialOrd + std::fmt::Display>(
@@ -546,6 +625,8 @@ mod tests {
         let service = archive_service::ServiceSettings::default();
         assert_eq!(settings.queries as usize, service.queries_max);
         assert_eq!(settings.commitment_report_for, service.commitment_report_for);
+        assert_eq!(settings.rejections, service.rejections);
+        assert_eq!((settings.study_quiet, settings.notify_for), (service.study_quiet, service.notify_for));
         assert_eq!(settings.query_headers, archive_catalog::CatalogOptions::default().query_headers_max);
         assert_eq!(CodecSettings { program: None, ..settings.codec }, service.codec);
     }
@@ -573,6 +654,8 @@ mod tests {
         assert_eq!(refused("remote-ae = ['X=h:1', 'X=h:2']"), "--remote-ae: `X` is given twice");
         assert_eq!(refused("groups = 0"), "--groups: 0 is not within 1 to 4096");
         assert_eq!(refused("commitment-report-days = 31"), "--commitment-report-days: 31 is not within 1 to 30");
+        assert_eq!(refused("reject-quality = 'drop'"), "--reject-quality: `drop`: `show`, `hide` or `delete`");
+        assert!(refused("reject-worklist = 'show'").contains("must go out of sight"));
         assert_eq!(refused("artim-seconds = 0"), "--artim-seconds: 0 is not within 1 to 3600");
         assert!(
             refused("cors-origin = ['viewer.example']").starts_with("--cors-origin: `viewer.example` is no origin")

@@ -2,7 +2,7 @@
 
 use crate::{
     ClusterStatus, Ingest, InstanceRow, Offer, Peers, Reading, RemoteAe, ServiceSettings, StoreError, Stored,
-    codec::Codec, memory::IngestMemory, metrics::Metrics,
+    availability::Remembered, codec::Codec, memory::IngestMemory, metrics::Metrics,
 };
 use archive_catalog::{Admission, Catalog};
 use archive_model::{AeTitle, Limits, Uid};
@@ -23,6 +23,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     settings: ServiceSettings,
     peers: Arc<Peers>,
+    remembered: Remembered,
     ingest_memory: IngestMemory,
     read_budget: ByteBudget,
     codec: Codec,
@@ -54,6 +55,7 @@ impl Archive {
             queries: Arc::new(Semaphore::new(settings.queries_max.max(1))),
             look_ups: Arc::new(Semaphore::new(settings.queries_max.max(1))),
             peers: Arc::new(Peers::new(documents, settings.remotes.clone())),
+            remembered: Remembered::default(),
             codec: Codec::new(settings.codec.clone(), metrics.clone()),
             settings,
             metrics,
@@ -165,6 +167,10 @@ impl Archive {
         &self.inner.ingest_memory
     }
 
+    pub(crate) fn remembered(&self) -> &Remembered {
+        &self.inner.remembered
+    }
+
     pub(crate) fn codec(&self) -> &Codec {
         &self.inner.codec
     }
@@ -223,6 +229,7 @@ impl Archive {
             StoreError::Overloaded => "overloaded",
             StoreError::DiskFull => "disk_full",
             StoreError::OtherContent => "other_content",
+            StoreError::Rejected => "rejected",
             StoreError::Refused { .. } => "refused",
             StoreError::Stopping => "stopping",
         };

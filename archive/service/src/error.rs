@@ -46,6 +46,10 @@ pub enum StoreError {
     /// own, or have the policy changed.
     #[error("other content is stored under this SOP Instance UID, and its sender's policy is to reject that")]
     OtherContent,
+    /// A rejection note names it, and the policy of that note's title is to refuse what comes again: have it restored, or send a
+    /// new image under a UID of its own.
+    #[error("a rejection note names this instance: it is refused until it is restored")]
+    Rejected,
     /// The log refused the command: the reason is the catalogue's.
     #[error("the catalogue refused the instance: {why}")]
     Refused {

@@ -21,6 +21,7 @@
 use crate::{
     Archive, StoreError,
     memory::{IngestPermit, Share},
+    rejection::{Note, note_of},
 };
 use archive_catalog::{
     Admission, BlockPart, Command, HeadError, InstanceHead, OtherContent, Outcome, RefusedWhy, Source, UploadId,
@@ -265,7 +266,7 @@ impl Ingest {
         let scanner = std::mem::replace(&mut self.scanner, empty);
         let (offer, digest) = (self.offer.clone(), *self.hasher.finalize().as_bytes());
         let now = self.archive.clock().unix_ms();
-        let (head, warnings) = if scanner.header_bytes() < HEADER_BYTES_INLINE {
+        let (head, warnings, note) = if scanner.header_bytes() < HEADER_BYTES_INLINE {
             accept(scanner, offer, digest, now)?
         } else {
             let accepting = tokio::task::spawn_blocking(move || accept(scanner, offer, digest, now));
@@ -277,6 +278,11 @@ impl Ingest {
         let other_content = self.archive.peers().other_content(&self.offer.source);
         let started = Instant::now();
         let names = (head.study.clone(), head.series.clone(), head.instance.clone(), head.sop_class.clone());
+        // What a rejection note is to do is recorded before it is stored (N-1).
+        let rejecting = match note {
+            Some(note) => self.archive.begin_rejection(&head, note, &self.offer.source).await?,
+            None => None,
+        };
         let outcome = match self.large.take() {
             None => {
                 let outcome = put_small(&self.archive, head, body, other_content).await?;
@@ -287,15 +293,26 @@ impl Ingest {
         };
         metrics.propose.observe(started.elapsed().as_secs_f64());
         match outcome {
-            Outcome::Stored(admission) => Ok(Stored {
-                study: names.0,
-                series: names.1,
-                instance: names.2,
-                sop_class: names.3,
-                admission,
-                warnings,
-            }),
+            Outcome::Stored(admission) => {
+                // The record that tells of it, before success is.
+                if let Err(error) = self.archive.study_changed(&names.0, false).await {
+                    tracing::info!(study = %names.0, %error, "an instance is stored, and its notification not recorded");
+                    return Err(StoreError::Unknown);
+                }
+                if let Some(rejecting) = rejecting {
+                    self.archive.finish_rejection(rejecting).await;
+                }
+                Ok(Stored {
+                    study: names.0,
+                    series: names.1,
+                    instance: names.2,
+                    sop_class: names.3,
+                    admission,
+                    warnings,
+                })
+            }
             Outcome::Refused(RefusedWhy::OtherContent) => Err(StoreError::OtherContent),
+            Outcome::Refused(RefusedWhy::Rejected) => Err(StoreError::Rejected),
             Outcome::Refused(why) => Err(StoreError::Refused { why: format!("{why:?}") }),
             Outcome::Held { .. }
             | Outcome::Aborted
@@ -303,18 +320,20 @@ impl Ingest {
             | Outcome::Deleted { .. }
             | Outcome::Recorded { .. }
             | Outcome::Conflict { .. }
-            | Outcome::RecordRemoved => Err(StoreError::Refused { why: "the log answered another question".into() }),
+            | Outcome::RecordRemoved
+            | Outcome::Rejected { .. }
+            | Outcome::Restored { .. } => Err(StoreError::Refused { why: "the log answered another question".into() }),
         }
     }
 }
 
-/// The end of the data set: what the log carries of it, and how many oddities were tolerated. Takes time with the header.
+/// The end of the data set: what the log carries of it, how many oddities were tolerated, and the rejection note that it may be. Takes time with the header.
 fn accept(
     scanner: Scanner,
     offer: Offer,
     digest: [u8; 32],
     now_unix_ms: u64,
-) -> Result<(InstanceHead, usize), StoreError> {
+) -> Result<(InstanceHead, usize, Option<Note>), StoreError> {
     let scanned = scanner.finish().map_err(StoreError::Invalid)?;
     agrees(&offer, &scanned)?;
     let head = instance_head(&scanned, &offer.transfer_syntax, digest, offer.source, now_unix_ms);
@@ -323,7 +342,7 @@ fn accept(
         HeadError::BadUid { tag, why } => StoreError::BadUid { tag, why: why.to_string() },
         HeadError::TooLarge { .. } | HeadError::Compress(_) => StoreError::Refused { why: error.to_string() },
     })?;
-    Ok((head, scanned.warnings.len()))
+    Ok((head, scanned.warnings.len(), note_of(&scanned.header)))
 }
 
 /// The data set must be what the request said (PS3.4 B.2.3: A900), and findable.

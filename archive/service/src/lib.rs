@@ -17,10 +17,13 @@
 //! - S-2 Nothing is looked into before the pre-validator has accepted it; nothing is committed before it has seen the end.
 //! - S-3 Bytes in memory hold a permit of a budget, from before they are gathered until the log has answered:
 //!   what its caches keep after that, they count themselves.
+//! - A-1…A-3 Who is told what is available: see `availability.rs`.
+//! - N-1…N-5 What rejection notes do: see `rejection.rs`.
 //! - PR-1…PR-4 Who is admitted, and by which rules: see `peers.rs`.
 //! - S-4 An outcome that is not known is `StoreError::Unknown`, never success and never "refused".
 
 mod archive;
+pub mod availability;
 mod codec;
 pub mod commitment;
 mod convert;
@@ -38,6 +41,7 @@ mod performed;
 mod query;
 mod read;
 mod records;
+pub mod rejection;
 mod settings;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -16,6 +16,8 @@ pub(crate) struct Metrics {
     pub(crate) refused: IntCounterVec,
     pub(crate) stored_bytes: IntCounterVec,
     pub(crate) deleted: IntCounter,
+    pub(crate) rejected: IntCounterVec,
+    pub(crate) notifications: IntCounterVec,
     pub(crate) commitments: IntCounterVec,
     pub(crate) commitment_reports: IntCounterVec,
     pub(crate) commitments_waiting: IntGauge,
@@ -58,6 +60,16 @@ impl Metrics {
             stored_bytes: counter("archive_service_stored_bytes_total", "Bytes of stored instances.", "protocol"),
             deleted: IntCounter::new("archive_service_deleted_total", "Instances deleted by orders to this node.")
                 .unwrap_or_else(|error| unreachable!("literal metric options: {error}")),
+            rejected: counter(
+                "archive_service_rejected_total",
+                "Instances on which rejection notes took effect by this node, by what became of them.",
+                "state",
+            ),
+            notifications: counter(
+                "archive_service_notifications_total",
+                "Notifications of availability, by what became of the attempt.",
+                "result",
+            ),
             commitments: counter(
                 "archive_service_commitments_total",
                 "Transactions of storage commitment that were worked out on this node, by result.",
@@ -79,12 +91,14 @@ impl Metrics {
             codec_workers: IntCounter::new("archive_service_codec_workers_total", "Codec workers started.")
                 .unwrap_or_else(|error| unreachable!("literal metric options: {error}")),
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 13] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 15] = [
             Box::new(stages),
             Box::new(metrics.stored.clone()),
             Box::new(metrics.refused.clone()),
             Box::new(metrics.stored_bytes.clone()),
             Box::new(metrics.deleted.clone()),
+            Box::new(metrics.rejected.clone()),
+            Box::new(metrics.notifications.clone()),
             Box::new(metrics.commitments.clone()),
             Box::new(metrics.commitment_reports.clone()),
             Box::new(metrics.commitments_waiting.clone()),

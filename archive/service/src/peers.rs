@@ -186,6 +186,19 @@ impl Peers {
         Some(Destination { remote, transfer_syntaxes: Vec::new() })
     }
 
+    /// Whether anybody wants to be told what is available: asked at every store.
+    #[must_use]
+    pub fn anybody_wants_availability(&self) -> bool {
+        self.registry().is_ok_and(|registry| registry.peers().any(|peer| peer.notify))
+    }
+
+    /// The titles of those who want to be told what is available.
+    #[must_use]
+    pub fn wanting_availability(&self) -> Vec<String> {
+        let Ok(registry) = self.registry() else { return Vec::new() };
+        registry.peers().filter(|peer| peer.notify).map(|peer| peer.ae.to_string()).collect()
+    }
+
     /// What becomes of another content under a known UID that comes from there.
     #[must_use]
     pub fn other_content(&self, source: &Source) -> OtherContent {

@@ -1,6 +1,6 @@
 //! What an operator may set for the use cases.
 
-use crate::CodecSettings;
+use crate::{CodecSettings, rejection::RejectionPolicies};
 use archive_model::{AeTitle, Limits};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -35,6 +35,12 @@ pub struct ServiceSettings {
     pub queries_max: usize,
     /// How long the report of a storage commitment is tried to be sent. Default 3 days.
     pub commitment_report_for: Duration,
+    /// How long nothing of a study must come before whoever wants it is told that it is available. Default 60 s.
+    pub study_quiet: Duration,
+    /// How long a notification of availability is tried to be sent. Default 3 days.
+    pub notify_for: Duration,
+    /// What rejection notes do, by title.
+    pub rejections: RejectionPolicies,
     /// How compressed frames are decoded.
     pub codec: CodecSettings,
 }
@@ -56,6 +62,9 @@ impl Default for ServiceSettings {
             propose_deadline: Duration::from_secs(10),
             queries_max: 16,
             commitment_report_for: Duration::from_secs(3 * 24 * 3600),
+            study_quiet: Duration::from_secs(60),
+            notify_for: Duration::from_secs(3 * 24 * 3600),
+            rejections: RejectionPolicies::default(),
             codec: CodecSettings::default(),
         }
     }

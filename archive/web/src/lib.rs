@@ -27,6 +27,7 @@ mod page;
 mod peers;
 mod qido;
 mod query;
+mod rejections;
 mod retrieve;
 mod router;
 mod server;

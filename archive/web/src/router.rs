@@ -1,7 +1,7 @@
 //! Which path is answered by what.
 
 use crate::{
-    commitment, delete, frames, guard, metadata, operations, page, peers, qido, retrieve,
+    commitment, delete, frames, guard, metadata, operations, page, peers, qido, rejections, retrieve,
     server::{Health, WebSettings},
     status::Problem,
     stow, versions, worklist,
@@ -93,6 +93,8 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/api/totals", get(operations::totals))
         .route("/api/deletions", get(delete::deletions))
         .route("/api/versions", get(versions::list))
+        .route("/api/rejections", get(rejections::list))
+        .route("/api/rejections/restore", post(rejections::restore))
         .route("/api/worklist", get(worklist::list).post(worklist::enter))
         .route("/api/worklist/{study}/{step}", get(worklist::get).delete(worklist::remove))
         .route("/api/mpps", get(worklist::performed))

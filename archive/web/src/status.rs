@@ -128,6 +128,8 @@ const NOT_UNDERSTOOD: u16 = 49152;
 const SYNTAX: u16 = 49442;
 /// Duplicate SOP instance (0111).
 const DUPLICATE: u16 = 273;
+/// Not authorised (0124): a rejection note names it.
+const NOT_AUTHORISED: u16 = 292;
 /// Processing failure (0110).
 const PROCESSING: u16 = 272;
 
@@ -151,6 +153,7 @@ pub(crate) fn refusal(error: &StoreError) -> Refusal {
         | StoreError::DiskFull
         | StoreError::Stopping => (RESOURCES, StatusCode::SERVICE_UNAVAILABLE),
         StoreError::OtherContent => (DUPLICATE, StatusCode::CONFLICT),
+        StoreError::Rejected => (NOT_AUTHORISED, StatusCode::CONFLICT),
         StoreError::Refused { .. } => (PROCESSING, StatusCode::CONFLICT),
     };
     Refusal { reason, status }

@@ -119,9 +119,18 @@ pub struct Peer {
     /// What becomes of storage classes that are not known here.
     #[serde(default)]
     pub unknown_classes: UnknownClasses,
+    /// Whether it is told what is available (Instance Availability Notification). Written only if it is, so that a release that
+    /// does not know it reads what was set without it.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub notify: bool,
     /// For people.
     #[serde(default)]
     pub notes: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_not(set: &bool) -> bool {
+    !set
 }
 
 fn all_rights() -> BTreeSet<Right> {
@@ -142,6 +151,7 @@ impl Peer {
             other_content: OtherContent::default(),
             hierarchy: Hierarchy::default(),
             unknown_classes: UnknownClasses::default(),
+            notify: false,
             notes: String::new(),
         }
     }
@@ -165,6 +175,9 @@ impl Peer {
                 return Err("`*` stands for those that are not listed: it has no address".into());
             }
             check_address(address)?;
+        }
+        if self.notify && self.address.is_none() {
+            return Err("who is to be told what is available needs an address: give it with --address".into());
         }
         if self.networks.len() > NETWORKS_MAX {
             return Err(format!("at most {NETWORKS_MAX} networks: join some to larger ones"));
@@ -331,6 +344,17 @@ mod tests {
         let read = Registry::decode(1, b"{\"version\":1,\"peers\":[{\"ae\":\"CT1\"}]}").expect("readable");
         assert_eq!(**read.entry("CT1"), Peer::new(title("CT1")));
         assert!(Right::ALL.iter().all(|right| read.entry("CT1").may(*right)));
+    }
+
+    #[test]
+    fn who_is_told_what_is_available_is_called() {
+        let told = Peer { notify: true, ..full() };
+        let none = Registry::decode(0, b"").expect("an empty registry");
+        let bytes = none.with(&title("CT1"), Some(told.clone()));
+        assert!(bytes.windows(14).any(|text| text == b"\"notify\":true,"), "{bytes:?}");
+        assert_eq!(Registry::decode(1, &bytes).map(|read| read.entry("CT1").notify), Ok(true));
+        assert_eq!(told.check(), Ok(()));
+        assert!(Peer { address: None, ..told }.check().is_err_and(|why| why.contains("--address")));
     }
 
     #[test]
