@@ -195,8 +195,4 @@ def number_of(data_set, keyword):
 
 def shown(data_set, raw, plugin=""):
     """As other decoders have it; `raw`: colours as they stand."""
-    try:
-        int(data_set.get("NumberOfFrames", 1) or 1)
-    except ValueError:  # badVR.dcm
-        data_set.NumberOfFrames = 1
     return pixel_array(data_set, raw=raw, decoding_plugin=plugin)

@@ -74,6 +74,8 @@ UNCONVERTED = {
     "pydicom/MR_small_jp2klossless.dcm": (PLANES, ()),
     # Two bytes a pixel, which no lossless coding takes.
     "pydicom/SC_ybr_full_422_uncompressed.dcm": ("have not the bytes that rows, columns, samples and bits promise", (RLE,)),
+    # Number of Frames is "1A", and there are 15.
+    "pydicom/badVR.dcm": ("its pixel data is longer than its frames", (RLE,)),
     "pydicom/liver_1frame.dcm": SINGLE_BITS,
     "pydicom/liver_expb_1frame.dcm": SINGLE_BITS,
     "pydicom_data/693_J2KR.dcm": (PLANES, ()),
@@ -282,11 +284,22 @@ def test_a_real_file_is_kept_and_shown_as_it_is(server, wire, real):
     assert not wrong, "\n".join(wrong)
 
 
+def said_bytes(server):
+    return (server.folder / "log").stat().st_size
+
+
+def said_from(server, begins):
+    """The log is long: not read whole for each image."""
+    with open(server.folder / "log", "rb") as log:
+        log.seek(begins)
+        return log.read().decode(errors="replace")
+
+
 def check_not_converted(server, wire, real, syntax, why):
     """A failed sub-operation, never a wrong image; its reason is in the log, and in the answer on the web."""
-    said = len(server.said())
+    begins = said_bytes(server)
     assert wire.get(real, syntax) == (0xA702, [])
-    assert why in server.said()[said:]
+    assert why in said_from(server, begins)
     if syntax == EXPLICIT:
         accept = {"Accept": f"application/dicom; transfer-syntax={EXPLICIT}"}
         answer = requests.get(server.web + real.path_of_instance(), headers=accept, timeout=60)
@@ -294,10 +307,10 @@ def check_not_converted(server, wire, real, syntax, why):
 
 
 def check_converted(server, wire, real, stored, reference, syntax):
-    said = len(server.said())
+    begins = said_bytes(server)
     status, received = wire.get(real, syntax)
     if status != 0:
-        found = [line for line in server.said()[said:].splitlines() if "archive_dimse::retrieve" in line]
+        found = [line for line in said_from(server, begins).splitlines() if "archive_dimse::retrieve" in line]
         raise AssertionError(f"{status:04x} " + " ".join(found).split("instance=")[-1])
     ((came, data),) = received
     assert came == syntax

@@ -70,7 +70,7 @@ impl Coder for Jpeg {
     }
 }
 
-/// The stream up to its EOI; with one where only that is missing.
+/// The stream up to its EOI, with one where only that is missing.
 fn complete(stream: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
     whole(stream).map(Cow::Borrowed).or_else(|refusal| {
         let end = scan::end(stream).ok_or(refusal)?;

@@ -1,5 +1,6 @@
-//! Whether the only scan of a JPEG stream that lacks its EOI is complete: some modalities leave the EOI out, and such a frame
-//! is whole; of a stream that was cut off a decoder would fill up the rest in silence.
+//! Whether the only scan of a JPEG stream that does not end with EOI is complete: some modalities leave the EOI out, others
+//! fill fragments of one size with what was in memory, and such frames are whole; of a stream that was cut off a decoder would
+//! fill up the rest in silence.
 //!
 //! The codes of the scan are counted, nothing is decoded (ISO/IEC 10918-1 F.2.2, H.2):
 //!
@@ -202,13 +203,16 @@ impl Bits<'_> {
         (self.stream.get(self.at - 2..self.at)? == expected).then_some(())
     }
 
-    /// The end, if nothing but padding is behind it.
+    /// The end: EOI is there, whatever is behind it, or nothing but padding is.
     fn finish(&self) -> Option<usize> {
-        let ones = (1_u16 << self.left) as u8;
-        let mask = ones.wrapping_sub(1);
-        let filled = self.left < 8 && self.byte & mask == mask;
-        let ends_in_zero = self.byte == 0 && self.at == self.stream.len();
-        let padding = self.stream[self.at..].iter().all(|byte| matches!(byte, 0 | 0xFF | b' '));
+        let behind = &self.stream[self.at..];
+        if behind.starts_with(b"\xFF\xD9") {
+            return Some(self.at);
+        }
+        let mask = ((1_u16 << self.left) - 1) as u8;
+        let filled = self.byte & mask == mask;
+        let ends_in_zero = self.byte == 0 && behind.is_empty();
+        let padding = behind.iter().all(|byte| matches!(byte, 0 | 0xFF | b' '));
         (filled && !ends_in_zero && padding).then_some(self.at)
     }
 }
@@ -237,6 +241,7 @@ mod tests {
             assert_eq!(end(open), Some(open.len()), "{subsampling:?}");
             assert_eq!(end(&[open, b"\0"].concat()), Some(open.len()), "padded");
             assert_eq!(end(&[open, b"\x55\x55"].concat()), None, "something behind it");
+            assert_eq!(end(&[&coded[..], b"\x55\xFF\xD8"].concat()), Some(open.len()), "something behind its EOI");
             for cut in 0..open.len() {
                 assert_eq!(end(&open[..cut]), None, "{cut} of {}", open.len());
                 assert_eq!(end(&[&open[..cut], b"\0"].concat()), None, "{cut} of {}, padded", open.len());

@@ -62,6 +62,8 @@ pub(crate) struct Encoding {
     archive: Archive,
     row: InstanceRow,
     recoder: Recoder,
+    /// Of all frames, before they were encoded.
+    native_bytes: u64,
     /// The offset table, then the frames.
     coded: VecDeque<Bytes>,
     reading: Option<Reading>,
@@ -137,6 +139,7 @@ impl Encoding {
             archive: archive.clone(),
             row: row.clone(),
             recoder: recoder()?,
+            native_bytes,
             coded: VecDeque::new(),
             reading: None,
             finished: false,
@@ -153,6 +156,11 @@ impl Encoding {
         let mut out = Vec::new();
         if self.recoder.wants_frames() {
             self.reading = None;
+            // Pixels behind the frames that are told (Number of Frames is missing, or no number) would be left out.
+            let value_bytes = self.recoder.native_value().map_or(0, |value| value.end - value.start);
+            if value_bytes != self.native_bytes && value_bytes != self.native_bytes.next_multiple_of(2) {
+                return Err(ConvertError::Image("its pixel data is longer than its frames"));
+            }
             if let Some(item) = self.coded.pop_front() {
                 self.recoder.fragment(&item, &mut out).map_err(ConvertError::Recode)?;
                 return Ok(Some(Covered::bytes(out, item)));
