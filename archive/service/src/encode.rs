@@ -62,8 +62,8 @@ pub(crate) struct Encoding {
     archive: Archive,
     row: InstanceRow,
     recoder: Recoder,
-    /// Of all frames, before they were encoded.
-    native_bytes: u64,
+    /// Bytes of pixel data that is these frames: what is behind them is padding while it is less than a frame.
+    native_bytes: Range<u64>,
     /// The offset table, then the frames.
     coded: VecDeque<Bytes>,
     reading: Option<Reading>,
@@ -139,7 +139,7 @@ impl Encoding {
             archive: archive.clone(),
             row: row.clone(),
             recoder: recoder()?,
-            native_bytes,
+            native_bytes: native_bytes..native_bytes.saturating_add(frame_bytes.max(2)),
             coded: VecDeque::new(),
             reading: None,
             finished: false,
@@ -156,9 +156,9 @@ impl Encoding {
         let mut out = Vec::new();
         if self.recoder.wants_frames() {
             self.reading = None;
-            // Pixels behind the frames that are told (Number of Frames is missing, or no number) would be left out.
+            // Frames behind those that are told (Number of Frames is missing, or no number) would be left out.
             let value_bytes = self.recoder.native_value().map_or(0, |value| value.end - value.start);
-            if value_bytes != self.native_bytes && value_bytes != self.native_bytes.next_multiple_of(2) {
+            if !self.native_bytes.contains(&value_bytes) {
                 return Err(ConvertError::Image("its pixel data is longer than its frames"));
             }
             if let Some(item) = self.coded.pop_front() {

@@ -169,12 +169,18 @@ async fn native_frames_are_encoded_all_or_none() {
     assert!(coded.windows(10).any(|bytes| bytes == b"\x28\0\x06\0US\x02\0\0\0"));
 }
 
-/// What real files do: Number of Frames is "1A", and there are fifteen.
+/// What real files do: Number of Frames is "1A", and there are fifteen; or padding follows, which is no frame.
 #[tokio::test]
 async fn pixels_behind_the_frames_that_are_told_are_not_left_out_in_silence() {
     let folder = tempfile::tempdir().unwrap();
     let (archive, _log) = testing::archive(folder.path(), settings(folder.path(), Some(ECHO)));
     let mut set = attributes(1);
+    set.put(Element { tag: tags::PIXEL_DATA, vr: VR::OB, value: Value::Bytes(b"abcdef\0\0\0\0"[..].into()) });
+    let row = stored_in(&archive, EXPLICIT_LE, write_data_set(&set, Encoding::ExplicitLe)).await;
+    let coded = whole(archive.convert(&row, RLE).await.unwrap()).await.unwrap();
+    assert!(coded.windows(6).any(|bytes| bytes == b"abcdef"));
+    let folder = tempfile::tempdir().unwrap();
+    let (archive, _log) = testing::archive(folder.path(), settings(folder.path(), Some(ECHO)));
     set.put(Element { tag: tags::PIXEL_DATA, vr: VR::OB, value: Value::Bytes(b"abcdefghijkl"[..].into()) });
     let row = stored_in(&archive, EXPLICIT_LE, write_data_set(&set, Encoding::ExplicitLe)).await;
     let refused = archive.convert(&row, RLE).await.err();
