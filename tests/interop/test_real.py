@@ -26,7 +26,7 @@ CLASSES = sorted({real.sop_class() for real in FILES})
 PLAIN = (EXPLICIT, IMPLICIT, BIG)
 DEFLATED, ENCAPSULATED, RLE, JPEG_LS, HTJ2K, RPCL = (ROOT + end for end in (".1.99", ".1.98", ".5", ".4.80", ".4.201", ".4.202"))
 NATIVE = (*PLAIN, DEFLATED)
-LOSSLESS = (RLE, JPEG_LS, HTJ2K, RPCL)
+OPEN_MAX = 5
 
 # Files that differ, of each package.
 PACKAGES = {
@@ -103,7 +103,8 @@ class Wire:
         return self.association("get", syntax, [(GET, [EXPLICIT]), *((each, [syntax]) for each in CLASSES)])
 
     def association(self, what, syntax, contexts):
-        association = self.open.get((what, syntax))
+        # The latest goes to the end. A few only: each polls its socket.
+        association = self.open[what, syntax] = self.open.pop((what, syntax), None)
         if association is None or not association.is_established:
             roles, handlers = [], []
             if what == "get":
@@ -112,6 +113,10 @@ class Wire:
                     role = SCP_SCU_RoleSelectionNegotiation()
                     role.sop_class_uid, role.scu_role, role.scp_role = class_uid, False, True
                     roles.append(role)
+            if len(self.open) > OPEN_MAX:
+                oldest = self.open.pop(next(iter(self.open)))
+                if oldest and oldest.is_established:
+                    oldest.release()
             associated = self.server.associate(contexts, roles=roles, handlers=handlers, longest_pdu=1 << 20)
             association = self.open[what, syntax] = associated
         return association
