@@ -70,7 +70,7 @@ chaos-short:
 # Needs no nightly toolchain: RUSTC_BOOTSTRAP lets the stable one use the sanitizer.
 fuzz: | target
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz --version 0.13.2
-	cd tests/fuzz && for each in $(or $(FUZZ),pdu association command_set data_set matching); do \
+	cd tests/fuzz && for each in $(or $(FUZZ),pdu association command_set data_set recode matching); do \
 	  mkdir -p ../../target/fuzz/corpus/$$each; \
 	  RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . --target-dir ../../target/fuzz $$each ../../target/fuzz/corpus/$$each -- \
 	    -max_total_time=$(or $(SECONDS),60) -timeout=5 -rss_limit_mb=512 -max_len=65536 || exit 1; \

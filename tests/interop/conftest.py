@@ -50,10 +50,11 @@ class Server:
         self.process.kill()
         self.process.wait()
 
-    def associate(self, contexts, called="TRIPTYCH", roles=None, handlers=None):
+    def associate(self, contexts, called="TRIPTYCH", roles=None, handlers=None, longest_pdu=None):
         """An association with these (class, [syntaxes]) contexts; fails if it is rejected."""
         ae = AE(ae_title="PYTEST")
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 30
+        ae.maximum_pdu_size = longest_pdu or ae.maximum_pdu_size
         for abstract, syntaxes in contexts:
             ae.add_requested_context(abstract, syntaxes)
         association = ae.associate(

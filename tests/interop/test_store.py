@@ -15,25 +15,35 @@ from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet
 
 
+def send(association, context, request):
+    """As send_c_store does it, but with the bytes that `request` has: the response."""
+    association._reactor_checkpoint.clear()
+    while not association._is_paused:
+        time.sleep(0.0001)
+    association.dimse.send_msg(request, context)
+    _, answer = association.dimse.get_msg(block=True)
+    association._reactor_checkpoint.set()
+    assert answer is not None, "no answer to C-STORE"
+    return answer
+
+
+def store_request(class_uid, instance, body):
+    request = C_STORE()
+    request.MessageID = 1
+    request.AffectedSOPClassUID = class_uid
+    request.AffectedSOPInstanceUID = instance
+    request.Priority = 0
+    request.DataSet = BytesIO(body)
+    return request
+
+
 def store(server, sample, instance=None, body=None, class_uid=None):
     """C-STORE of exactly these bytes; answers the status."""
     class_uid = class_uid or str(sample.header.SOPClassUID)
     association = server.associate([(class_uid, [sample.syntax])])
-    context = association.accepted_contexts[0]
-    request = C_STORE()
-    request.MessageID = 1
-    request.AffectedSOPClassUID = class_uid
-    request.AffectedSOPInstanceUID = instance or str(sample.header.SOPInstanceUID)
-    request.Priority = 0
-    request.DataSet = BytesIO(sample.bytes if body is None else body)
-    # As send_c_store does it, but with bytes of our own.
-    association._reactor_checkpoint.clear()
-    while not association._is_paused:
-        time.sleep(0.0001)
-    association.dimse.send_msg(request, context.context_id)
-    _, answer = association.dimse.get_msg(block=True)
-    association._reactor_checkpoint.set()
-    assert answer is not None, "no answer to C-STORE"
+    instance = instance or str(sample.header.SOPInstanceUID)
+    request = store_request(class_uid, instance, sample.bytes if body is None else body)
+    answer = send(association, association.accepted_contexts[0].context_id, request)
     association.release()
     return answer.Status
 

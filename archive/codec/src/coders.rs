@@ -67,9 +67,10 @@ pub(crate) fn encode(coding: Coding, image: &Image, native: &[u8]) -> Result<Fra
     if native.len() as u128 != image.native_bytes() {
         return Err(refused("the native frame has not the bytes that rows, columns, samples and bits promise"));
     }
-    if image.planar {
-        return Err(unsupported("planes that are apart are not encoded"));
-    }
+    // Codings have the samples of a pixel together; of a single sample Planar Configuration says nothing.
+    let together = (image.planar && image.samples > 1).then(|| pixel_by_pixel(image, native));
+    let native = together.as_deref().unwrap_or(native);
+    let image = &Image { planar: false, ..*image };
     let coded = match coding {
         Coding::Rle => rle::encode(image, native)?,
         Coding::JpegLs => jpegls::encode(image, native)?,
@@ -91,6 +92,17 @@ pub(crate) fn encode(coding: Coding, image: &Image, native: &[u8]) -> Result<Fra
         _ => image.photometric,
     };
     Ok((coded, photometric, false))
+}
+
+/// Samples of planes that are apart, those of a pixel together. Bits that fill up a byte have no planes.
+fn pixel_by_pixel(image: &Image, native: &[u8]) -> Vec<u8> {
+    let (samples, bytes) = (usize::from(image.samples), usize::from(image.allocated / 8).max(1));
+    let pixels = native.len() / (samples * bytes);
+    let sample = |pixel: usize, plane: usize| {
+        let at = (plane * pixels + pixel) * bytes;
+        &native[at..at + bytes]
+    };
+    (0..pixels).flat_map(|pixel| (0..samples).flat_map(move |plane| sample(pixel, plane))).copied().collect()
 }
 
 fn sensible(image: &Image) -> Result<(), Refusal> {
@@ -206,6 +218,21 @@ pub(crate) mod tests {
                 assert_eq!(decode(coding, &image, &[0; 12]).unwrap_err().failure, Failure::Refused);
             }
         }
+    }
+
+    #[test]
+    fn planes_that_are_apart_are_encoded_together() {
+        let image = Image { planar: true, ..colour(2, 2) };
+        let native: Vec<u8> = (0..12).collect();
+        let together = [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11];
+        for coding in [Coding::Rle, Coding::Htj2k] {
+            let (coded, _, planar) = encode(coding, &image, &native).unwrap();
+            assert!(!planar);
+            assert_eq!(decode(coding, &image, &coded).unwrap().0, together);
+        }
+        let grey = Image { planar: true, ..grey(3, 4, 8, 8, false) };
+        let (coded, ..) = encode(Coding::Rle, &grey, &native).unwrap();
+        assert_eq!(decode(Coding::Rle, &grey, &coded).unwrap().0, native);
     }
 
     proptest! {

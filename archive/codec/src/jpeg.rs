@@ -13,10 +13,12 @@ use crate::{
     fit::{Decoded, Samples},
     markers::{Header, whole},
     refusal::{Refusal, refused, said, unsupported},
+    scan,
 };
 use archive_codec_wire::{FRAME_BYTES_MAX, Image, Photometric};
 use jpeg_decoder::{ColorTransform, Decoder};
 use libjpeg_turbo_rs::{DecodeLimits, decompress_12bit_with_limits};
+use std::borrow::Cow;
 
 const LOSSLESS: u8 = 0xC3;
 /// Scans of one frame: a progressive one has some ten.
@@ -26,7 +28,7 @@ pub(crate) struct Jpeg;
 
 impl Coder for Jpeg {
     fn look(&self, stream: &[u8]) -> Result<Option<Shape>, Refusal> {
-        let header = Header::of(whole(stream)?)?;
+        let header = Header::of(stream)?;
         let samples = match header.components.len() {
             1 => 1,
             3 => 3,
@@ -43,7 +45,7 @@ impl Coder for Jpeg {
     }
 
     fn decode(&self, image: &Image, stream: &[u8]) -> Result<Decoded, Refusal> {
-        let stream = whole(stream)?;
+        let stream = &*complete(stream)?;
         let header = Header::of(stream)?;
         if header.process != LOSSLESS && header.precision == 12 {
             return twelve_bits(image, &header, stream);
@@ -66,6 +68,14 @@ impl Coder for Jpeg {
         };
         Ok(Decoded { samples, photometric, planar: false })
     }
+}
+
+/// The stream up to its EOI, with one where only that is missing.
+fn complete(stream: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
+    whole(stream).map(Cow::Borrowed).or_else(|refusal| {
+        let end = scan::end(stream).ok_or(refusal)?;
+        Ok(Cow::Owned([&stream[..end], b"\xFF\xD9"].concat()))
+    })
 }
 
 /// What `jpeg-decoder` decodes rightly.
@@ -171,10 +181,14 @@ mod tests {
     fn a_stream_that_was_cut_off_is_refused() {
         let native = gradient(32, 48, 1);
         let coded = compress(&native, 48, 32, PixelFormat::Grayscale, 95, Subsampling::S444).unwrap();
-        for end in [coded.len() - 1, coded.len() / 2, 10] {
-            let refusal = decode(Coding::Jpeg, &grey(32, 48, 8, 8, false), &coded[..end]).unwrap_err();
+        let image = grey(32, 48, 8, 8, false);
+        for end in [coded.len() - 3, coded.len() / 2, 10] {
+            let refusal = decode(Coding::Jpeg, &image, &coded[..end]).unwrap_err();
             assert_eq!(refusal.failure, Failure::Refused);
         }
+        let whole = decode(Coding::Jpeg, &image, &coded);
+        assert_eq!(decode(Coding::Jpeg, &image, &coded[..coded.len() - 2]), whole, "only its EOI is missing");
+        assert_eq!(decode(Coding::Jpeg, &image, &coded[..coded.len() - 1]), whole, "half of its EOI is missing");
     }
 
     #[test]

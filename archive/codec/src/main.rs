@@ -23,6 +23,7 @@ mod markers;
 mod plain;
 mod refusal;
 mod rle;
+mod scan;
 mod serve;
 
 use rustix::process::{Resource, Rlimit, setrlimit};

@@ -77,7 +77,7 @@ pub const COMPRESSED: [&str; 4] =
 /// Whether what is in `from` can be written in `to` by who has an encoder for its frames.
 #[must_use]
 pub fn can_encode(from: &str, to: &str) -> bool {
-    [IMPLICIT_LE, EXPLICIT_LE].contains(&transfer_syntax(from).uid) && COMPRESSED.contains(&to)
+    [IMPLICIT_LE, EXPLICIT_LE, EXPLICIT_BE].contains(&transfer_syntax(from).uid) && COMPRESSED.contains(&to)
 }
 
 /// What becomes of encapsulated pixel data, once its frames are decoded.
@@ -95,7 +95,8 @@ pub struct NativePixels {
 
 /// Bytes that change their order together in Pixel Data of OW: those of a sample, as in real big endian files of 32 bits
 /// (PS3.5 §7.3 speaks of binary numbers of several bytes).
-fn pixel_bytes(allocated: u8) -> usize {
+#[must_use]
+pub fn pixel_word_bytes(allocated: u8) -> usize {
     match allocated {
         32 => 4,
         64 => 8,
@@ -209,12 +210,18 @@ impl Recoder {
         Some(recoder)
     }
 
-    /// From `from` to `to`, where the frames are encoded by somebody else, and Photometric Interpretation may become another.
-    /// `None` where [`can_encode`] says no.
+    /// From `from` to `to`, where the frames are encoded by somebody else, and Photometric Interpretation and Planar
+    /// Configuration may become others. `None` where [`can_encode`] says no.
     #[must_use]
-    pub fn encoding(from: &str, to: &str, photometric: Option<&'static str>, limits: &Limits) -> Option<Self> {
+    pub fn encoding(
+        from: &str,
+        to: &str,
+        photometric: Option<&'static str>,
+        planar: Option<bool>,
+        limits: &Limits,
+    ) -> Option<Self> {
         let mut recoder = can_encode(from, to).then(|| Self::of(from, to, limits))?;
-        recoder.change(photometric, None);
+        recoder.change(photometric, planar);
         recoder.coded = true;
         Some(recoder)
     }
@@ -569,7 +576,7 @@ impl Recoder {
             _ if level.coding.big == self.to.big => 1,
             // Two numbers of 2 bytes.
             VR::AT => 2,
-            VR::OW if tag == tags::PIXEL_DATA => pixel_bytes(level.allocated),
+            VR::OW if tag == tags::PIXEL_DATA => pixel_word_bytes(level.allocated),
             vr => number_bytes(vr).max(word_bytes(vr)),
         };
         if !(length as usize).is_multiple_of(size) {
@@ -610,7 +617,7 @@ impl Recoder {
 
     fn begin_frames(&mut self, pixels: &NativePixels, out: &mut Vec<u8>) {
         let NativePixels { length, allocated, .. } = *pixels;
-        let (vr, size) = if allocated <= 8 { (VR::OB, 1) } else { (VR::OW, pixel_bytes(allocated)) };
+        let (vr, size) = if allocated <= 8 { (VR::OB, 1) } else { (VR::OW, pixel_word_bytes(allocated)) };
         let pad = (length % 2 == 1).then_some(0);
         self.put(out, tags::PIXEL_DATA, Some(vr), length + length % 2);
         self.state = State::Frames { left: length, word: Word::of(if self.to.big { size } else { 1 }), pad };

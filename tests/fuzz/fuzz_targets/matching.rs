@@ -1,11 +1,13 @@
 //! Keys of any text against values of any text: never a panic, in linear time, and a value without wildcards that is its own
 //! key matches.
 #![no_main]
-use archive_model::{Tag, VR, matching::{Meaning, Pattern}};
+use archive_model::{
+    Tag, VR,
+    matching::{Meaning, Pattern},
+};
 use libfuzzer_sys::fuzz_target;
 
-const VRS: [VR; 12] =
-    [VR::AE, VR::CS, VR::DA, VR::DT, VR::IS, VR::LO, VR::LT, VR::PN, VR::SH, VR::TM, VR::UC, VR::UI];
+const VRS: [VR; 12] = [VR::AE, VR::CS, VR::DA, VR::DT, VR::IS, VR::LO, VR::LT, VR::PN, VR::SH, VR::TM, VR::UC, VR::UI];
 
 fuzz_target!(|input: (u8, String, String)| {
     let (which, key, value) = input;

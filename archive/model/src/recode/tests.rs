@@ -176,7 +176,7 @@ fn encapsulated_pixel_data_becomes_native_and_the_attributes_follow() {
 fn native_pixel_data_becomes_fragments() {
     let implicit = b"\x28\0\x04\0\x04\0\0\0RGB \xE0\x7F\x10\0\x04\0\0\0abcd\xFC\xFF\xFC\xFF\x02\0\0\0\0\0";
     let to = "1.2.840.10008.1.2.4.201";
-    let mut recoder = Recoder::encoding(IMPLICIT_LE, to, Some("YBR_RCT"), &Limits::default()).unwrap();
+    let mut recoder = Recoder::encoding(IMPLICIT_LE, to, Some("YBR_RCT"), None, &Limits::default()).unwrap();
     let mut out = Vec::new();
     recoder.push(implicit, &mut out).unwrap();
     assert!(recoder.wants_frames());
@@ -187,7 +187,22 @@ fn native_pixel_data_becomes_fragments() {
     recoder.push(&implicit[24..], &mut out).unwrap();
     recoder.finish(&mut out).unwrap();
     assert_eq!(out, b"\x28\0\x04\0CS\x08\0YBR_RCT \xE0\x7F\x10\0OB\0\0\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\0\0\0\0\xFE\xFF\0\xE0\x04\0\0\0xyz\0\xFE\xFF\xDD\xE0\0\0\0\0\xFC\xFF\xFC\xFFOB\0\0\x02\0\0\0\0\0");
-    assert!(!can_encode(EXPLICIT_BE, to) && !can_encode(EXPLICIT_LE, "1.2.840.10008.1.2.4.50"));
+    assert!(!can_encode(DEFLATED_LE, to) && !can_encode(EXPLICIT_LE, "1.2.840.10008.1.2.4.50"));
+}
+
+#[test]
+fn big_endian_pixel_data_becomes_fragments_in_a_little_endian_data_set() {
+    let big = b"\0\x28\0\x06US\0\x02\0\x01\0\x28\0\x10US\0\x02\0\x02\x7F\xE0\0\x10OW\0\0\0\0\0\x04abcd";
+    let mut recoder =
+        Recoder::encoding(EXPLICIT_BE, "1.2.840.10008.1.2.5", None, Some(false), &Limits::default()).unwrap();
+    let mut out = Vec::new();
+    recoder.push(big, &mut out).unwrap();
+    assert_eq!(recoder.native_value(), Some(32..36));
+    recoder.fragment(b"", &mut out).unwrap();
+    recoder.fragment(b"xyzw", &mut out).unwrap();
+    recoder.resume(36, &mut out).unwrap();
+    recoder.finish(&mut out).unwrap();
+    assert_eq!(out, b"\x28\0\x06\0US\x02\0\0\0\x28\0\x10\0US\x02\0\x02\0\xE0\x7F\x10\0OB\0\0\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\0\0\0\0\xFE\xFF\0\xE0\x04\0\0\0xyzw\xFE\xFF\xDD\xE0\0\0\0\0");
 }
 
 #[test]

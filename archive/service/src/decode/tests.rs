@@ -12,6 +12,7 @@ use archive_model::{
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 const NATIVE: &str = "1.2.840.10008.1.2.1.98";
+const RLE: &str = "1.2.840.10008.1.2.5";
 const ECHO: &str =
     r"while true; do head -c 28 >/dev/null; printf 'TA\001\000\004\000\000\000\006\000\000\000'; head -c 6; done";
 
@@ -68,9 +69,13 @@ fn bytes(set: &DataSet, fragments: &[&[u8]]) -> Vec<u8> {
 }
 
 async fn stored(archive: &Archive, body: Vec<u8>) -> InstanceRow {
+    stored_in(archive, NATIVE, body).await
+}
+
+async fn stored_in(archive: &Archive, syntax: &str, body: Vec<u8>) -> InstanceRow {
     let source =
         Sender { protocol: Protocol::Dimse, calling_ae: String::new(), called_ae: String::new(), peer: String::new() };
-    let offer = Offer { sop_class: None, instance: None, study: None, transfer_syntax: NATIVE.into(), source };
+    let offer = Offer { sop_class: None, instance: None, study: None, transfer_syntax: syntax.into(), source };
     let mut ingest = archive.store(offer).await.unwrap();
     ingest.push(body.into()).await.unwrap();
     ingest.finish().await.unwrap();
@@ -147,4 +152,37 @@ async fn what_is_not_what_it_says_is_refused_without_a_decoder() {
         let error = archive.convert(&row, EXPLICIT_LE).await.map(|_| ()).unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
     }
+}
+
+/// The worker echoes frames that are to be encoded, too.
+#[tokio::test]
+async fn native_frames_are_encoded_all_or_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let (archive, _log) = testing::archive(folder.path(), settings(folder.path(), Some(ECHO)));
+    let mut set = attributes(2);
+    set.put(Element { tag: tags::PIXEL_DATA, vr: VR::OW, value: Value::Bytes(b"abcdefghijkl"[..].into()) });
+    let row = stored_in(&archive, EXPLICIT_BE, write_data_set(&set, Encoding::ExplicitBe)).await;
+    let coded = whole(archive.convert(&row, RLE).await.unwrap()).await.unwrap();
+    // Words of OW, turned; planes that were apart are together.
+    let items = b"\xFE\xFF\0\xE0\x08\0\0\0\0\0\0\0\x0E\0\0\0\xFE\xFF\0\xE0\x06\0\0\0abcdef\xFE\xFF\0\xE0\x06\0\0\0ghijkl\xFE\xFF\xDD\xE0\0\0\0\0";
+    assert!(coded.ends_with(items));
+    assert!(coded.windows(10).any(|bytes| bytes == b"\x28\0\x06\0US\x02\0\0\0"));
+}
+
+/// What real files do: Number of Frames is "1A", and there are fifteen; or padding follows, which is no frame.
+#[tokio::test]
+async fn pixels_behind_the_frames_that_are_told_are_not_left_out_in_silence() {
+    let folder = tempfile::tempdir().unwrap();
+    let (archive, _log) = testing::archive(folder.path(), settings(folder.path(), Some(ECHO)));
+    let mut set = attributes(1);
+    set.put(Element { tag: tags::PIXEL_DATA, vr: VR::OB, value: Value::Bytes(b"abcdef\0\0\0\0"[..].into()) });
+    let row = stored_in(&archive, EXPLICIT_LE, write_data_set(&set, Encoding::ExplicitLe)).await;
+    let coded = whole(archive.convert(&row, RLE).await.unwrap()).await.unwrap();
+    assert!(coded.windows(6).any(|bytes| bytes == b"abcdef"));
+    let folder = tempfile::tempdir().unwrap();
+    let (archive, _log) = testing::archive(folder.path(), settings(folder.path(), Some(ECHO)));
+    set.put(Element { tag: tags::PIXEL_DATA, vr: VR::OB, value: Value::Bytes(b"abcdefghijkl"[..].into()) });
+    let row = stored_in(&archive, EXPLICIT_LE, write_data_set(&set, Encoding::ExplicitLe)).await;
+    let refused = archive.convert(&row, RLE).await.err();
+    assert!(matches!(refused, Some(ConvertError::Image("its pixel data is longer than its frames"))), "{refused:?}");
 }
