@@ -99,18 +99,15 @@ fn hole(disk: &CrashDisk) {
     disk.rot(&name, batches[batches.len() / 2] as u64 + 100, 1);
 }
 
-/// The rewrite then has nothing but the records themselves to go by, and some of them are damaged.
+/// Of two batches in a row whose headers are lost the records of the second are found by way of the footer alone. Where that is
+/// damaged too they are still served by it, but the rewrite believes it not, and has head and body from a peer.
 #[tokio::test(start_paused = true)]
-async fn a_segment_with_damage_in_its_footer_and_in_its_records_is_mended_by_one_scrub() {
+async fn what_only_a_damaged_footer_finds_is_mended_by_one_scrub() {
     let mut world = World::new(56, &NAMES);
     world.start_all().await;
     let mut written = Vec::new();
-    for round in 0..6 {
-        let texts: Vec<_> = (0..16).map(|number| (number % 4 + 1, format!("round {round}-{number}"))).collect();
-        let writes = texts.iter().map(|(group, text)| world.write("n1", *group, text)); // at once: batches of many
-        let indexes = futures::future::join_all(writes).await;
-        let done = texts.iter().zip(indexes).map(|((group, text), index)| (*group, index.expect("kept"), text.clone()));
-        written.extend(done);
+    for round in 0..4 {
+        write_some(&world, "n1", &format!("before {round}"), &mut written).await;
     }
     world.holds("n2", &written).await;
     assert_eq!(scrub(&world, "n2").await.damaged_found, 0); // ends the open segment
@@ -121,10 +118,9 @@ async fn a_segment_with_damage_in_its_footer_and_in_its_records_is_mended_by_one
         let file = disk.open(&name).expect("there");
         let mut bytes = vec![0; file.len().expect("length") as usize];
         file.read_at(0, &mut bytes).expect("read");
-        for (_, _, text) in written.iter().step_by(7) {
-            if let Some(at) = bytes.windows(text.len()).position(|window| window == text.as_bytes()) {
-                disk.rot(&name, at as u64 - 20, 1);
-            }
+        let batches = (0..bytes.len()).step_by(4096).filter(|at| bytes[*at..].starts_with(b"TRBA"));
+        for (_, at) in batches.enumerate().filter(|(number, _)| number % 4 >= 2) {
+            disk.rot(&name, at as u64 + 1, 1);
         }
         disk.rot(&name, bytes.len() as u64 - 20, 1);
     }
