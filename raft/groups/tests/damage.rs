@@ -19,6 +19,18 @@ fn rot(world: &World, disk: &CrashDisk, count: u32) {
     }
 }
 
+/// The segments of a disk, with what is in them.
+fn segments(disk: &CrashDisk) -> Vec<(String, Vec<u8>)> {
+    let names = disk.list().expect("names").into_iter().filter(|name| name.ends_with(".lane"));
+    let read = |name: String| {
+        let file = disk.open(&name).expect("there");
+        let mut bytes = vec![0; file.len().expect("length") as usize];
+        file.read_at(0, &mut bytes).expect("read");
+        (name, bytes)
+    };
+    names.map(read).collect()
+}
+
 async fn scrub(world: &World, name: &str) -> raft_types::UpkeepStatus {
     let order = world.node(name).order_scrub();
     until("the scrub ends", world, |world| world.node(name).status().upkeep.scrub_orders_done >= order).await;
@@ -89,11 +101,7 @@ async fn a_thousand_flipped_bits_on_one_of_three_nodes_are_mended_by_one_scrub()
 
 /// Flips a bit in the head of a batch in the middle of the newest segment, as a crash left it.
 fn hole(disk: &CrashDisk) {
-    let names = disk.list().expect("names").into_iter().filter(|name| name.ends_with(".lane"));
-    let name = names.max().expect("a segment");
-    let file = disk.open(&name).expect("there");
-    let mut bytes = vec![0; file.len().expect("length") as usize];
-    file.read_at(0, &mut bytes).expect("read");
+    let (name, bytes) = segments(disk).into_iter().max().expect("a segment");
     let batches: Vec<usize> = (0..bytes.len()).step_by(4096).filter(|at| bytes[*at..].starts_with(b"TRBA")).collect();
     assert!(batches.len() > 8, "{name}: {} batches", batches.len());
     disk.rot(&name, batches[batches.len() / 2] as u64 + 100, 1);
@@ -112,12 +120,9 @@ async fn what_only_a_damaged_footer_finds_is_mended_by_one_scrub() {
     world.holds("n2", &written).await;
     assert_eq!(scrub(&world, "n2").await.damaged_found, 0); // ends the open segment
     let disk = world.running["n2"].disk.clone();
-    let closed: Vec<u64> = world.running["n2"].lane.closed_segments().iter().map(|own| own.sequence).collect();
-    for sequence in closed {
-        let name = format!("segment-{sequence:016x}.lane");
-        let file = disk.open(&name).expect("there");
-        let mut bytes = vec![0; file.len().expect("length") as usize];
-        file.read_at(0, &mut bytes).expect("read");
+    let closed = world.running["n2"].lane.closed_segments();
+    let is_closed = |name: &str| closed.iter().any(|own| name == format!("segment-{:016x}.lane", own.sequence));
+    for (name, bytes) in segments(&disk).into_iter().filter(|(name, _)| is_closed(name)) {
         let batches = (0..bytes.len()).step_by(4096).filter(|at| bytes[*at..].starts_with(b"TRBA"));
         for (_, at) in batches.enumerate().filter(|(number, _)| number % 4 >= 2) {
             disk.rot(&name, at as u64 + 1, 1);
@@ -146,10 +151,7 @@ async fn a_damaged_body_that_no_row_names_goes() {
     assert_eq!(scrub(&world, "n2").await.damaged_found, 0); // ends the open segment
     let (disk, whole) = (world.running["n2"].disk.clone(), vec![text.len() as u8; 5_000]);
     let mut hit = 0;
-    for name in disk.list().expect("names").into_iter().filter(|name| name.ends_with(".lane")) {
-        let file = disk.open(&name).expect("there");
-        let mut bytes = vec![0; file.len().expect("length") as usize];
-        file.read_at(0, &mut bytes).expect("read");
+    for (name, bytes) in segments(&disk) {
         if let Some(at) = bytes.windows(5_000).position(|window| window == whole) {
             disk.rot(&name, at as u64 + 2_500, 1);
             hit += 1;
@@ -185,10 +187,7 @@ async fn a_leader_whose_log_is_damaged_catches_a_peer_up_all_the_same() {
     world.holds("n2", &written).await;
     let left = world.stop("n2").await;
     let mut hit = 0;
-    for name in left.disk.list().expect("names").into_iter().filter(|name| name.ends_with(".lane")) {
-        let file = left.disk.open(&name).expect("there");
-        let mut bytes = vec![0; file.len().expect("length") as usize];
-        file.read_at(0, &mut bytes).expect("read");
+    for (name, bytes) in segments(&left.disk) {
         for (number, (_, _, text)) in written.iter().enumerate().skip(from).step_by(2) {
             let text = text.as_bytes();
             if let Some(at) = bytes.windows(text.len()).position(|window| window == text) {
@@ -290,10 +289,7 @@ async fn what_is_damaged_on_a_single_node_is_said_and_never_dropped() {
     assert_eq!(scrub(&world, "n1").await.damaged_found, 0);
     let disk = world.running["n1"].disk.clone();
     let whole = vec![written[0].2.len() as u8; 5_000];
-    for name in disk.list().expect("names").into_iter().filter(|name| name.ends_with(".lane")) {
-        let file = disk.open(&name).expect("there");
-        let mut bytes = vec![0; file.len().expect("length") as usize];
-        file.read_at(0, &mut bytes).expect("read");
+    for (name, bytes) in segments(&disk) {
         if let Some(at) = bytes.windows(5_000).position(|window| window == whole) {
             disk.rot(&name, at as u64 + 2_500, 1);
             break;
