@@ -94,7 +94,8 @@ impl LogStore {
                 self.blocking.run(read).await.map_err(|_| LaneError::Stopped)??
             }
         };
-        thin.into_iter().map(|thin| from_lane(thin).map_err(|error| LaneError::Io(error.to_string()))).collect()
+        // What cannot be decoded is of a newer release, and no damage: no peer's copy would help.
+        thin.into_iter().map(|thin| from_lane(thin).map_err(|error| LaneError::Failed(error.to_string()))).collect()
     }
 
     /// What stands behind the log, if there is any other node.
