@@ -1,5 +1,6 @@
 //! One association over a socket: the machine's actions carried out, PDUs read with deadlines, messages written.
 
+use crate::held::Held;
 use archive_model::{DataSet, Limits, read_command_set, write_command_set};
 use archive_upper_layer::{
     Action, End, Event, Machine, State,
@@ -152,6 +153,9 @@ pub struct Association {
     pub contexts: BTreeMap<u8, Context>,
     /// Longest PDU that the peer takes; 0 is no limit.
     pub pdu_bytes_max: u32,
+    /// Operations that the peer may have under way at the same time (PS3.7 D.3.3.3); at least 1.
+    pub operations_max: u16,
+    held: Held,
     next_message_id: u16,
     gathered: Vec<u8>,
     /// Half a PDU may be out: nothing can follow it (fo-dicom#1359), not even an abort.
@@ -175,6 +179,8 @@ impl Association {
             deadlines,
             contexts: BTreeMap::new(),
             pdu_bytes_max: 0,
+            operations_max: 1,
+            held: Held::default(),
             next_message_id: 1,
             gathered: Vec::new(),
             torn: false,
@@ -250,8 +256,39 @@ impl Association {
         Ended::Broken(bad.to_string())
     }
 
-    /// What the peer sends next. Cancel safe between messages.
+    /// The next request, or the next piece of one: first what was held while an operation was under way. Cancel safe.
+    pub(crate) async fn next_request(&mut self) -> Result<Received, Ended> {
+        match self.held.pop() {
+            Some(received) => Ok(received),
+            None => self.next().await,
+        }
+    }
+
+    /// Keeps for [`Association::next_request`] what came during an operation and is not about it; ends the association of a
+    /// peer that was granted one operation at a time, or has sent more than it was granted.
+    pub(crate) async fn hold(&mut self, received: Received) -> Result<(), Ended> {
+        let is_request = matches!(received, Received::Command { .. });
+        let others = self.held.requests();
+        if others + usize::from(is_request) < usize::from(self.operations_max)
+            && !matches!(received, Received::Released)
+        {
+            self.held.push(received);
+            return Ok(());
+        }
+        self.abort().await;
+        Err(Ended::Broken(format!("more than the {} operations at a time that were agreed on", self.operations_max)))
+    }
+
+    /// Whether nothing is read any more until the operation is over: the peer has sent more than can be held.
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.held.is_full()
+    }
+
+    /// What the peer sends next; nothing while [`Association::is_deaf`]. Cancel safe.
     pub async fn next(&mut self) -> Result<Received, Ended> {
+        if self.is_deaf() {
+            return std::future::pending().await;
+        }
         loop {
             while let Some(pdv) = self.pdvs.pop_front() {
                 if let Some(received) = self.piece(pdv).await? {
@@ -352,7 +389,7 @@ impl Association {
     pub(crate) async fn small_data(&mut self, bytes_max: usize) -> Result<Option<Vec<u8>>, Ended> {
         let mut whole = Some(Vec::new());
         loop {
-            match self.next().await? {
+            match self.next_request().await? {
                 Received::Data { bytes, last } => {
                     whole = whole.filter(|whole: &Vec<u8>| whole.len() + bytes.len() <= bytes_max);
                     if let Some(whole) = &mut whole {

@@ -166,9 +166,9 @@ pub(crate) async fn find(
                 match cancel(received?, command::message_id(request)) {
                     Heard::Cancel => return Ok(Status::new(status::CANCEL, "")),
                     Heard::Nothing => continue,
-                    Heard::Other => {
-                        association.abort().await;
-                        return Err(Ended::Broken("another request during a C-FIND".into()));
+                    Heard::Other(received) => {
+                        association.hold(received).await?;
+                        continue;
                     }
                 }
             }
@@ -227,25 +227,25 @@ pub(crate) enum Heard {
     Cancel,
     /// Nothing: a cancel for one that is over.
     Nothing,
-    /// Something that may not come now.
-    Other,
+    /// Another request, or a piece of one.
+    Other(Received),
 }
 
 pub(crate) fn cancel(received: Received, operation: u16) -> Heard {
     match received {
-        Received::Command { set, data: false, .. } if command::command_field(&set) == Some(field::CANCEL_RQ) => {
-            if command::responded_id(&set) == Some(operation) {
+        Received::Command { ref set, data: false, .. } if command::command_field(set) == Some(field::CANCEL_RQ) => {
+            if command::responded_id(set) == Some(operation) {
                 Heard::Cancel
             } else {
                 Heard::Nothing
             }
         }
         // The answer to a report of storage commitment that went out before this operation began: it goes out again.
-        Received::Command { set, data: false, .. }
-            if command::command_field(&set) == Some(field::EVENT_REPORT_RQ | field::RESPONSE) =>
+        Received::Command { ref set, data: false, .. }
+            if command::command_field(set) == Some(field::EVENT_REPORT_RQ | field::RESPONSE) =>
         {
             Heard::Nothing
         }
-        _ => Heard::Other,
+        other => Heard::Other(other),
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   server ─ accept ─► association (PDUs, machine, contexts) ─► provider: one message after the other
-//!                                                                 ├─ store      pieces straight into the use case
+//!                                                                 ├─ store      pieces straight into the use case, the end in a window
 //!                                                                 ├─ find       answers as they are found
 //!                                                                 ├─ retrieve   sub-operations, here or to a third party
 //!                                                                 └─ commitment reports over this association or a new one
@@ -22,6 +22,7 @@ mod command;
 mod commitment;
 pub mod conformance;
 mod find;
+mod held;
 mod metrics;
 mod performed;
 mod provider;
@@ -32,6 +33,7 @@ pub mod status;
 mod store;
 #[cfg(test)]
 mod tests;
+mod window;
 mod worklist;
 
 pub use association::Deadlines;

@@ -8,7 +8,9 @@ use crate::{
     performed, retrieve,
     server::{Place, Shared},
     status::{self, Status},
-    store, worklist,
+    store,
+    window::{self, Window},
+    worklist,
 };
 use archive_model::{DataSet, sop_class};
 use archive_service::{
@@ -142,6 +144,7 @@ async fn accept(
             association.event(Event::AssociateAccept);
             association.contexts = agreed.contexts;
             association.pdu_bytes_max = agreed.pdu_bytes_max;
+            association.operations_max = agreed.operations_max;
             let refused = agreed
                 .answer
                 .presentation_contexts
@@ -179,6 +182,22 @@ async fn accept(
 }
 
 async fn requests(shared: &Shared, association: &mut Association, peer: &Peer) -> Result<(), Ended> {
+    let mut window = Window::of(association);
+    let ended = serve_requests(shared, association, peer, &mut window).await;
+    tokio::select! {
+        biased;
+        () = window.settle() => {}
+        () = shared.deadline.cancelled() => {}
+    }
+    ended
+}
+
+async fn serve_requests(
+    shared: &Shared,
+    association: &mut Association,
+    peer: &Peer,
+    window: &mut Window,
+) -> Result<(), Ended> {
     // Dropped with the association: what it has not reported is then reported over another one.
     let mut open = OpenCommitments::new(&shared.archive);
     let mut awaited = None;
@@ -187,10 +206,17 @@ async fn requests(shared: &Shared, association: &mut Association, peer: &Peer) -
         let received = tokio::select! {
             biased;
             () = shared.stopping.cancelled() => {
+                within_the_stop(shared, association, async |association| {
+                    window.answer_all(&shared.metrics, association).await
+                }).await?;
                 association.abort().await;
                 return Ok(());
             }
-            received = association.next() => received?,
+            ready = window.ready() => {
+                Window::answer(&shared.metrics, association, ready?).await?;
+                continue;
+            }
+            received = association.next_request() => received?,
             (asked, report) = open.next(), if awaited.is_none() => {
                 let id = commitment::send_report(association, &shared.archive, &report).await?;
                 awaited = Some((id, asked));
@@ -214,26 +240,83 @@ async fn requests(shared: &Shared, association: &mut Association, peer: &Peer) -
                 return Err(Ended::Broken("a data set without its command".into()));
             }
             Received::Command { context, set, data } => {
-                let started = Instant::now();
-                let serve = request(shared, association, peer, context, &set, data, &mut open);
-                tokio::select! {
-                    biased;
-                    service = serve => {
-                        let seconds = started.elapsed().as_secs_f64();
-                        shared.metrics.operation_seconds.with_label_values(&[service?]).observe(seconds);
-                    }
-                    () = shared.deadline.cancelled() => {
-                        association.abort().await;
-                        return Err(Ended::Broken("cut off by the stop of this node".into()));
-                    }
-                }
+                within_the_stop(shared, association, async |association| {
+                    request(shared, association, peer, (context, set, data), window, &mut open).await
+                })
+                .await?;
             }
         }
     }
 }
 
-/// Serves one request; answers the name of its service.
+/// Does it, unless the time of a stopping node is over before.
+async fn within_the_stop(
+    shared: &Shared,
+    association: &mut Association,
+    work: impl AsyncFnOnce(&mut Association) -> Result<(), Ended>,
+) -> Result<(), Ended> {
+    let done = tokio::select! {
+        biased;
+        done = work(association) => Some(done),
+        () = shared.deadline.cancelled() => None,
+    };
+    match done {
+        Some(done) => done,
+        None => {
+            association.abort().await;
+            Err(Ended::Broken("cut off by the stop of this node".into()))
+        }
+    }
+}
+
+/// Serves one request; an object that came whole is answered by the window.
 async fn request(
+    shared: &Shared,
+    association: &mut Association,
+    peer: &Peer,
+    (context, set, data): (u8, DataSet, bool),
+    window: &mut Window,
+    open: &mut OpenCommitments,
+) -> Result<(), Ended> {
+    let since = Instant::now();
+    let stores = asked(association, context, &set, data) == Some(Right::Store)
+        && command::command_field(&set) == Some(field::STORE_RQ);
+    if stores && allowed(&shared.archive, peer, Right::Store).is_ok() {
+        let status = match store::store(shared, association, window, peer, context, &set).await? {
+            store::Received::Whole(ingest) => {
+                let request = window::Request { context, set, since };
+                return window.finish(&shared.metrics, association, request, *ingest).await;
+            }
+            store::Received::Refused(status) => status,
+        };
+        return Window::answer(&shared.metrics, association, (window::Request { context, set, since }, status)).await;
+    }
+    // What came before is answered before: a query, or a commitment, knows it.
+    window.answer_all(&shared.metrics, association).await?;
+    let service = operate(shared, association, peer, context, &set, data, open).await?;
+    shared.metrics.operation_seconds.with_label_values(&[service]).observe(since.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// What a request needs to be allowed, if it is one that the context is for.
+fn asked(association: &Association, context: u8, set: &DataSet, data: bool) -> Option<Right> {
+    let class = association.contexts.get(&context)?.abstract_syntax.as_str();
+    match (command::command_field(set)?, data) {
+        (field::ECHO_RQ, false) => Some(Right::Echo),
+        (field::STORE_RQ, true) if !negotiate::is_service(class) => Some(Right::Store),
+        (field::FIND_RQ, true) if is_query(class) || class == sop_class::MODALITY_WORKLIST_FIND => Some(Right::Find),
+        (field::N_GET_RQ, _) if negotiate::performs_steps(class, true) => Some(Right::Find),
+        // Who stores images says what it has done for them.
+        (field::N_CREATE_RQ | field::N_SET_RQ, _) if negotiate::performs_steps(class, false) => Some(Right::Store),
+        (field::GET_RQ, true) if is_get(class) => Some(Right::Get),
+        (field::MOVE_RQ, true) if is_move(class) => Some(Right::Move),
+        (field::ACTION_RQ, _) if is_commitment(class) => Some(Right::Commit),
+        _ => None,
+    }
+}
+
+/// Serves a request that is no object; answers the name of its service.
+async fn operate(
     shared: &Shared,
     association: &mut Association,
     peer: &Peer,
@@ -245,20 +328,7 @@ async fn request(
     let class = association.contexts.get(&context).map(|context| context.abstract_syntax.clone()).unwrap_or_default();
     let archive = &shared.archive;
     let is_worklist = class == sop_class::MODALITY_WORKLIST_FIND;
-    let right = match (command::command_field(set), data) {
-        (Some(field::ECHO_RQ), false) => Some(Right::Echo),
-        (Some(field::STORE_RQ), true) if !negotiate::is_service(&class) => Some(Right::Store),
-        (Some(field::FIND_RQ), true) if is_query(&class) || is_worklist => Some(Right::Find),
-        (Some(field::N_GET_RQ), _) if negotiate::performs_steps(&class, true) => Some(Right::Find),
-        // Who stores images says what it has done for them.
-        (Some(field::N_CREATE_RQ | field::N_SET_RQ), _) if negotiate::performs_steps(&class, false) => {
-            Some(Right::Store)
-        }
-        (Some(field::GET_RQ), true) if is_get(&class) => Some(Right::Get),
-        (Some(field::MOVE_RQ), true) if is_move(&class) => Some(Right::Move),
-        (Some(field::ACTION_RQ), _) if is_commitment(&class) => Some(Right::Commit),
-        _ => None,
-    };
+    let right = asked(association, context, set, data);
     // Again for every request: the rules may have changed since the association was accepted.
     let allowed = right.map(|right| (right, allowed(archive, peer, right)));
     let (service, status) = match (allowed, command::command_field(set)) {
@@ -282,7 +352,6 @@ async fn request(
             ("worklist", worklist::find(association, archive, context, set).await?)
         }
         (Some((Right::Echo, Ok(_))), _) => ("echo", Status::new(status::SUCCESS, "")),
-        (Some((Right::Store, Ok(_))), _) => ("store", store::store(association, archive, peer, context, set).await?),
         (Some((Right::Find, Ok(entry))), _) => {
             ("find", find::find(association, archive, context, set, entry.hierarchy).await?)
         }

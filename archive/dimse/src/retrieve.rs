@@ -224,10 +224,7 @@ impl<'a> Operation<'a> {
                 Ok(())
             }
             Heard::Nothing => Ok(()),
-            Heard::Other => {
-                association.abort().await;
-                Err(Ended::Broken("another request during a retrieval".into()))
-            }
+            Heard::Other(received) => association.hold(received).await,
         }
     }
 
@@ -471,6 +468,12 @@ async fn get_one(
     // The answer to it; a cancel may come first.
     let cancelled = command::message_id(operation.request);
     loop {
+        if association.is_deaf() {
+            association.abort().await;
+            return Err(Ended::Broken(
+                "an object during a C-GET: its sub-operations could not be answered behind it".into(),
+            ));
+        }
         match association.next().await? {
             Received::Command { set, data: false, .. }
                 if command::command_field(&set) == Some(field::STORE_RQ | field::RESPONSE) =>

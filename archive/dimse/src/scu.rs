@@ -123,6 +123,16 @@ impl Requestor {
         proposals: &[Proposal],
         deadlines: Deadlines,
     ) -> Result<Self, ScuError> {
+        Self::ask(address, request(calling, called, proposals), proposals, deadlines).await
+    }
+
+    /// Connects with a request that is made already.
+    pub(crate) async fn ask(
+        address: &str,
+        request: AssociationRQ,
+        proposals: &[Proposal],
+        deadlines: Deadlines,
+    ) -> Result<Self, ScuError> {
         let unreachable = |why: String| ScuError::Unreachable { address: address.to_owned(), why };
         let stream = match timeout(deadlines.artim.min(Duration::from_secs(10)), TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
@@ -133,7 +143,6 @@ impl Requestor {
             Association::over(stream, End::Requestor, deadlines).map_err(|error| unreachable(error.to_string()))?;
         association.event(Event::AssociateRequest);
         association.event(Event::TransportConfirm);
-        let request = request(calling, called, proposals);
         association.write_pdu(&Pdu::AssociationRQ(request)).await?;
         let first = match timeout(deadlines.artim, association.frame()).await {
             Ok(first) => first?,

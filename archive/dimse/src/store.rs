@@ -1,21 +1,33 @@
 //! C-STORE as provider (PS3.4 Annex B, PS3.7 §9.3.1): pieces go straight into the use case while they arrive.
 
 use crate::{
-    association::{Association, Ended, Received},
+    association::{self, Association, Ended},
     provider::Peer,
+    server::Shared,
     status::{self, Status},
+    window::Window,
 };
 use archive_model::{DataSet, Uid, tags};
-use archive_service::{Archive, Offer, Protocol, Source, StoreError};
+use archive_service::{Ingest, Offer, Protocol, Source, StoreError};
 
-/// Receives one object; answers its status. An `Err` ends the association, and leaves nothing of the object.
+/// How far an object came.
+pub(crate) enum Received {
+    /// It is here whole, and not durable yet.
+    Whole(Box<Ingest>),
+    /// It was refused.
+    Refused(Status),
+}
+
+/// Receives one object, and answers meanwhile those before it that are ready. An `Err` ends the association, and leaves
+/// nothing of the object.
 pub(crate) async fn store(
+    shared: &Shared,
     association: &mut Association,
-    archive: &Archive,
+    window: &mut Window,
     peer: &Peer,
     context: u8,
     request: &DataSet,
-) -> Result<Status, Ended> {
+) -> Result<Received, Ended> {
     let Some(agreed) = association.contexts.get(&context) else {
         return Err(Ended::Broken("a context that was not agreed on".into()));
     };
@@ -25,18 +37,18 @@ pub(crate) async fn store(
         Ok(_) => {
             association.drain_data().await?;
             let status = Status::new(status::CLASS_NOT_SUPPORTED, "the class is not that of the presentation context");
-            return Ok(status.naming(tags::AFFECTED_SOP_CLASS_UID));
+            return Ok(Received::Refused(status.naming(tags::AFFECTED_SOP_CLASS_UID)));
         }
         Err(status) => {
             association.drain_data().await?;
-            return Ok(status);
+            return Ok(Received::Refused(status));
         }
     };
     let instance = match uid(request, tags::AFFECTED_SOP_INSTANCE_UID) {
         Ok(instance) => instance,
         Err(status) => {
             association.drain_data().await?;
-            return Ok(status);
+            return Ok(Received::Refused(status));
         }
     };
     let offer = Offer {
@@ -51,13 +63,12 @@ pub(crate) async fn store(
             peer: peer.address.clone(),
         },
     };
-    match receive(association, archive, offer).await? {
-        Ok(()) => Ok(Status::new(status::SUCCESS, "")),
-        Err(error) => {
+    receive(shared, association, window, offer).await.map(|received| {
+        received.unwrap_or_else(|error| {
             tracing::info!(%error, "an object was refused");
-            Ok(Status::from(&error))
-        }
-    }
+            Received::Refused(Status::from(&error))
+        })
+    })
 }
 
 fn uid(request: &DataSet, tag: archive_model::Tag) -> Result<Uid, Status> {
@@ -66,11 +77,12 @@ fn uid(request: &DataSet, tag: archive_model::Tag) -> Result<Uid, Status> {
 }
 
 async fn receive(
+    shared: &Shared,
     association: &mut Association,
-    archive: &Archive,
+    window: &mut Window,
     offer: Offer,
-) -> Result<Result<(), StoreError>, Ended> {
-    let mut ingest = match archive.store(offer).await {
+) -> Result<Result<Received, StoreError>, Ended> {
+    let mut ingest = match shared.archive.store(offer).await {
         Ok(ingest) => ingest,
         Err(error) => {
             association.drain_data().await?;
@@ -78,8 +90,17 @@ async fn receive(
         }
     };
     loop {
-        match association.next().await? {
-            Received::Data { bytes, last } => {
+        let received = tokio::select! {
+            biased;
+            // A slow object keeps nobody from hearing of those before it.
+            ready = window.ready() => {
+                Window::answer(&shared.metrics, association, ready?).await?;
+                continue;
+            }
+            received = association.next_request() => received?,
+        };
+        match received {
+            association::Received::Data { bytes, last } => {
                 if let Err(error) = ingest.push(bytes).await {
                     drop(ingest);
                     if !last {
@@ -88,11 +109,10 @@ async fn receive(
                     return Ok(Err(error));
                 }
                 if last {
-                    // D-1: success is the proof, and nothing else.
-                    return Ok(ingest.finish().await.map(|_stored| ()));
+                    return Ok(Ok(Received::Whole(Box::new(ingest))));
                 }
             }
-            Received::Command { .. } | Received::Released => {
+            association::Received::Command { .. } | association::Received::Released => {
                 association.abort().await;
                 return Err(Ended::Broken("the object did not come to its end".into()));
             }

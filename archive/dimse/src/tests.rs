@@ -8,3 +8,4 @@ mod peers;
 mod retrieve;
 mod store;
 mod support;
+mod window;

@@ -35,9 +35,9 @@ pub(crate) async fn find(
                 match cancel(received?, command::message_id(request)) {
                     Heard::Cancel => return Ok(Status::new(status::CANCEL, "")),
                     Heard::Nothing => continue,
-                    Heard::Other => {
-                        association.abort().await;
-                        return Err(Ended::Broken("another request during a C-FIND".into()));
+                    Heard::Other(received) => {
+                        association.hold(received).await?;
+                        continue;
                     }
                 }
             }

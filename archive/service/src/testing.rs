@@ -36,6 +36,7 @@ pub struct LocalLog {
     silent: AtomicBool,
     leads: AtomicBool,
     verified: AtomicUsize,
+    together: Mutex<Option<Arc<tokio::sync::Barrier>>>,
 }
 
 impl LocalLog {
@@ -52,6 +53,7 @@ impl LocalLog {
             silent: AtomicBool::new(false),
             leads: AtomicBool::new(true),
             verified: AtomicUsize::new(0),
+            together: Mutex::default(),
         })
     }
 
@@ -78,6 +80,11 @@ impl LocalLog {
     /// Whether this node leads the groups.
     pub fn set_leads(&self, leads: bool) {
         self.leads.store(leads, Ordering::SeqCst);
+    }
+
+    /// From now on proposals commit only so many together, as they do behind a disk that is slow; 0: each at once.
+    pub fn set_commits_together(&self, count: usize) {
+        *self.together.lock() = (count > 0).then(|| Arc::new(tokio::sync::Barrier::new(count)));
     }
 
     /// How many objects were verified.
@@ -119,6 +126,10 @@ impl Propose for LocalLog {
         Box::pin(async move {
             if !self.quorum.load(Ordering::SeqCst) {
                 return Err(ProposeError::NoQuorum { group });
+            }
+            let together = self.together.lock().clone();
+            if let Some(together) = together {
+                together.wait().await;
             }
             self.apply(group, command)
         })

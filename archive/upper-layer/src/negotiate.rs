@@ -22,6 +22,9 @@ pub const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
 pub const CONTEXTS_MAX: usize = 128;
 /// Asynchronous operations window (PS3.7 D.3.3.3).
 pub const ITEM_ASYNC_WINDOW: u8 = 0x53;
+/// Operations at a time that a requestor is granted at most: enough to hide that a disk is waited for, and a bound on what
+/// one association can have under way (unlimited windows made receivers run out of memory).
+pub const OPERATIONS_MAX: u16 = 8;
 /// User identity, the server's response (PS3.7 D.3.3.7.2).
 const ITEM_USER_IDENTITY_RESPONSE: u8 = 0x59;
 /// Storage Commitment Push Model (PS3.4 Annex J).
@@ -169,6 +172,8 @@ pub struct Agreed {
     pub called: String,
     /// Longest PDU that the peer takes; 0 is no limit.
     pub pdu_bytes_max: u32,
+    /// Operations that the requestor may have under way at the same time (PS3.7 D.3.3.3); 1 unless it asked for more.
+    pub operations_max: u16,
 }
 
 /// The answer to a request.
@@ -262,6 +267,7 @@ fn agree(
         calling: request.calling_ae_title.trim_matches(['\0', ' ']).to_owned(),
         called: request.called_ae_title.trim_matches(['\0', ' ']).to_owned(),
         pdu_bytes_max,
+        operations_max: operations_max(request).unwrap_or(1),
     }
 }
 
@@ -287,6 +293,20 @@ fn extended(request: &AssociationRQ) -> BTreeMap<&str, Extended> {
     extended
 }
 
+/// Operations at a time that the requestor may invoke: as many as it asks for, up to our bound; 0 asks for any number.
+fn operations_max(request: &AssociationRQ) -> Option<u16> {
+    request.user_variables.iter().find_map(|item| match item {
+        UserVariableItem::Unknown(ITEM_ASYNC_WINDOW, window) => {
+            match window.first_chunk().map(|two| u16::from_be_bytes(*two)) {
+                Some(0) => Some(OPERATIONS_MAX),
+                Some(asked) => Some(asked.min(OPERATIONS_MAX)),
+                None => None,
+            }
+        }
+        _ => None,
+    })
+}
+
 /// Items are answered only where they were sent.
 fn user_items(
     request: &AssociationRQ,
@@ -301,9 +321,10 @@ fn user_items(
     let accepted = |class: &str| contexts.values().any(|context| context.abstract_syntax == trimmed(class));
     for item in &request.user_variables {
         match item {
-            // One operation at a time: what we can do well.
             UserVariableItem::Unknown(ITEM_ASYNC_WINDOW, _) => {
-                items.push(UserVariableItem::Unknown(ITEM_ASYNC_WINDOW, vec![0, 1, 0, 1]));
+                let [high, low] = operations_max(request).unwrap_or(1).to_be_bytes();
+                // What we ask of the requestor, the sub-operations of C-GET and reports, we ask one at a time.
+                items.push(UserVariableItem::Unknown(ITEM_ASYNC_WINDOW, vec![high, low, 0, 1]));
             }
             UserVariableItem::ScuScpRoleSelectionSubItem(class, roles) if accepted(class) => {
                 let roles = RequestorRoles { scu: roles.scu, scp: roles.scp };
@@ -580,10 +601,31 @@ mod tests {
         assert!(agreed.contexts[&1].we_request);
         let negotiated = Extended { relational: true, fuzzy: true, ..Extended::default() };
         assert_eq!((agreed.contexts[&1].extended, agreed.contexts[&3].extended), (Extended::default(), negotiated));
-        assert!(agreed.answer.user_variables.contains(&UserVariableItem::Unknown(ITEM_ASYNC_WINDOW, vec![0, 1, 0, 1])));
+        assert!(agreed.answer.user_variables.contains(&UserVariableItem::Unknown(ITEM_ASYNC_WINDOW, vec![0, 8, 0, 1])));
+        assert_eq!(agreed.operations_max, 8);
         let find =
             UserVariableItem::SopClassExtendedNegotiationSubItem(sop_class::STUDY_ROOT_FIND.into(), vec![1, 0, 1]);
         assert!(agreed.answer.user_variables.contains(&find));
+    }
+
+    #[test]
+    fn a_requestor_is_granted_the_operations_it_asks_for_up_to_eight() {
+        let granted = |window: Option<Vec<u8>>| {
+            let mut request = request(&[(1, CT, &[EXPLICIT_LE])]);
+            request.user_variables.extend(window.map(|window| UserVariableItem::Unknown(ITEM_ASYNC_WINDOW, window)));
+            let agreed = answer(&request, &acceptor(), 1).expect("accepted");
+            let item = agreed.answer.user_variables.iter().find_map(|item| match item {
+                UserVariableItem::Unknown(ITEM_ASYNC_WINDOW, window) => Some(window.clone()),
+                _ => None,
+            });
+            (agreed.operations_max, item)
+        };
+        assert_eq!(granted(None), (1, None), "one at a time, and nothing said of it");
+        assert_eq!(granted(Some(vec![0, 1, 0, 1])), (1, Some(vec![0, 1, 0, 1])));
+        assert_eq!(granted(Some(vec![0, 3, 0, 0])), (3, Some(vec![0, 3, 0, 1])));
+        assert_eq!(granted(Some(vec![1, 0, 1, 0])), (8, Some(vec![0, 8, 0, 1])));
+        assert_eq!(granted(Some(vec![0, 0, 0, 0])), (8, Some(vec![0, 8, 0, 1])), "any number");
+        assert_eq!(granted(Some(vec![7])), (1, Some(vec![0, 1, 0, 1])), "no window at all");
     }
 
     /// Byte by byte: what is proposed and done is agreed on, and nothing else (PS3.4 C.5.1.1).
