@@ -1,7 +1,9 @@
 //! C-STORE of files that are in memory before the clock starts: one synchronous operation at a time per association.
+//! `--max-seconds` ends a run early. Units that were begun are ended, so that what was sent is the first part of the list,
+//! without a hole.
 
 use crate::R;
-use crate::report::{Args, cpu_s, dist, locked, opened};
+use crate::report::{Args, Tenths, cpu_s, dist, locked, opened};
 use crate::wire::{Assoc, Ctx, Msg, Partial, command, le16, le32, u, us};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -53,6 +55,7 @@ pub(crate) fn store(a: &Args) -> R<String> {
         (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(BTreeMap::<String, usize>::new()));
     let (sent, cnt) = (AtomicU64::new(0), AtomicU64::new(0));
     let maxpdu = AtomicUsize::new(0);
+    let (tenths, limit_s) = (Tenths::of(files.len()), a.num("max-seconds", usize::MAX) as f64);
     let c0 = cpu_s();
     let t0 = Instant::now();
     std::thread::scope(|sc| {
@@ -72,6 +75,9 @@ pub(crate) fn store(a: &Args) -> R<String> {
                     let map: HashMap<(String, String), u8> = k.ctx.iter().map(|(i, v)| (v.clone(), *i)).collect();
                     let (mut l, mut mid, mut part) = (Vec::new(), 0u16, Partial::default());
                     loop {
+                        if t0.elapsed().as_secs_f64() > limit_s {
+                            break;
+                        }
                         let ui = next.fetch_add(1, Relaxed);
                         if ui >= units.len() {
                             break;
@@ -103,7 +109,7 @@ pub(crate) fn store(a: &Args) -> R<String> {
                             }
                             l.push(t.elapsed().as_secs_f64());
                             sent.fetch_add((f.bytes.len() - f.off) as u64, Relaxed);
-                            cnt.fetch_add(1, Relaxed);
+                            tenths.done(cnt.fetch_add(1, Relaxed) as usize + 1, t0.elapsed());
                         }
                     }
                     locked(&lat).extend(l);
@@ -120,11 +126,12 @@ pub(crate) fn store(a: &Args) -> R<String> {
     let (b, n) = (sent.into_inner() as f64, cnt.into_inner() as f64);
     let mut l = opened(lat);
     Ok(format!(
-        "{{\"op\":\"store\",\"assoc\":{n_assoc},\"instances\":{n},\"mb\":{:.3},\"seconds\":{dt:.4},\"inst_s\":{:.2},\"mb_s\":{:.2},{},\"client_cpu_s\":{:.2},\"peer_max_pdu\":{},\"failures\":{:?}}}",
+        "{{\"op\":\"store\",\"assoc\":{n_assoc},\"instances\":{n},\"mb\":{:.3},\"seconds\":{dt:.4},\"inst_s\":{:.2},\"mb_s\":{:.2},{},\"tenths_inst_s\":{:.1?},\"client_cpu_s\":{:.2},\"peer_max_pdu\":{},\"failures\":{:?}}}",
         b / 1e6,
         n / dt,
         b / 1e6 / dt,
         dist("latency_ms", &mut l),
+        tenths.rates(),
         cpu_s() - c0,
         maxpdu.into_inner(),
         opened(fails)
