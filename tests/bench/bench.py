@@ -36,6 +36,8 @@ class Bench:
         row = dict(peer=peer if isinstance(peer, str) else peer.name, test=test, round=round_, **(meter.r if meter else {}), **figures)
         if row.get("mb") and "server_cpu_s" in row:
             row["server_cpu_s_per_gb"] = round(row["server_cpu_s"] / (row["mb"] / 1000), 2)
+        if row["test"] == "small" and row.get("instances"):
+            row["server_cpu_ms_per_instance"] = round(row["server_cpu_s"] * 1e3 / row["instances"], 4)
         if row.get("requests") and "server_cpu_s" in row:
             row["server_cpu_ms_per_request"] = round(row["server_cpu_s"] * 1e3 / row["requests"], 3)
         self.rows.append(row)
@@ -43,7 +45,7 @@ class Bench:
         keys = ("req_s", "server_cpu_ms_per_request") if query else ("mb_s", "inst_s", "server_cpu_s_per_gb")
         shown = {k: row[k] for k in (*keys, "server_peak_rss_mib", "foreign_cpu_s", "kills", "acknowledged", "standstill_s",
                                                              "mirror_s", "of_raw", "raw_copy_mb_s", "p99_over_alone", "catch_up_s", "rss_highest_mib", "longest_ready_s",
-                                                             "first_over_last", "disk_mib") if row.get(k)}
+                                                             "first_over_last", "cpu_last_over_first", "server_cpu_ms_per_instance", "disk_mib") if row.get(k)}
         if "latency_ms" in row:
             shown.update(p50=round(row["latency_ms"]["p50"], 2), p99=round(row["latency_ms"]["p99"], 2))
         for wrong in ("failures", "error"):

@@ -66,6 +66,7 @@ def _targets(r, options):
         yield f"C-MOVE, {n} associations: CPU s/GB over dcmqrscp's", r.ratio("triptych", "dcmqrscp", f"cmove_a{n}", "server_cpu_s_per_gb"), 1, "most"
     yield "small instances: rate over Orthanc's", r.ratio("triptych", "orthanc", "small", "inst_s"), 10, "least"
     yield "small instances: rate of the first tenth over that of the last", r.each("triptych", "small", "first_over_last"), 1.2, "most"
+    yield "small instances: server CPU for one, last tenth over first", r.each("triptych", "small", "cpu_last_over_first"), 1.2, "most"
     yield "small instances: the same sender's rate into nothing over that into Triptych", r.ratio("sink", "triptych", "small", "inst_s"), 2, "least"
     yield "C-FIND by PatientID over them: server CPU ms a query", r.each("triptych", "pid", "server_cpu_ms_per_request"), 1, "most"
     for peer in ("triptych", "triptych-3"):

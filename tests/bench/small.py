@@ -3,7 +3,8 @@ what a query by PatientID costs its server then.
 
     sender     the driver, from memory, over `--small-associations`; each peer gets the same files in the same order, and so
                does a receiver that discards them (`sink`): the sender must not be the limit
-    tenths     the rate of each tenth of all instances; the first over the last is the slow-down
+    tenths     rate, and CPU of the server for an instance, of each tenth of all instances. The rate of the first over that of the
+               last is the slow-down; where others use the machine, too, the CPU of the last over that of the first says more
     budget     Orthanc gets `--orthanc-seconds`. Its rate is then that of its first instances, which flatters it as it grows
                slower, and its queries are over what it holds
     queries    one client, exact PatientID of patients that the archive holds all three studies of; each answer is counted
@@ -41,8 +42,10 @@ def run(bench, peer, round_):
         raise RuntimeError(f"{free >> 20} MiB free under {peer.folder}: make room, set BENCH_DIR or lower --small-instances")
     arguments = ("--assoc", o.small_associations, "--unit", UNIT)
     bench.dload(peer, "warm-up", round_, "store", "--list", bench.files("small", wanted), *arguments, keep=False)
+    # Each of the peers is one process.
+    arguments += ("--server-pid", peer.pids()[0])
     if peer.name == "orthanc":
-        arguments += ("--max-seconds", o.orthanc_seconds)
+        arguments += ("--max-seconds", int(o.orthanc_seconds))
     stored = bench.dload(peer, "small", round_, "store", "--list", bench.files("small", 0, wanted), *arguments,
                          judge=lambda figures: _filled(peer, figures, wanted * INSTANCES_A_STUDY))
     if "find" not in peer.can or stored.get("error") or stored.get("failures"):
@@ -63,7 +66,8 @@ def _filled(peer, figures, wanted):
     more = dict(wanted=wanted, disk_mib=_disk_mib(peer.folder))
     tenths = figures["tenths_inst_s"]
     if len(tenths) == 10:
-        more["first_over_last"] = round(tenths[0] / tenths[-1], 3)
+        cpu = figures["tenths_server_cpu_ms"]
+        more.update(first_over_last=round(tenths[0] / tenths[-1], 3), cpu_last_over_first=round(cpu[-1] / cpu[0], 3) if cpu[0] else None)
     if figures["instances"] < wanted:
         if peer.name == "orthanc":
             more["note"] = (f"took {figures['instances']} of {wanted} in {figures['seconds']:.0f} s and was not waited for: "

@@ -77,7 +77,8 @@ def test_a_round_without_the_peer_gives_no_ratio():
     assert target(result, "small instances: rate over Orthanc's")["rounds"] == [30]
 
 
-STORED = dict(instances=1000, seconds=10.0, tenths_inst_s=[120.0, 110, 110, 110, 110, 110, 110, 110, 110, 100], failures={})
+STORED = dict(instances=1000, seconds=10.0, tenths_inst_s=[120.0, 110, 110, 110, 110, 110, 110, 110, 110, 100],
+              tenths_server_cpu_ms=[0.25] * 9 + [0.3], failures={})
 
 
 class Peer:
@@ -88,7 +89,7 @@ class Peer:
 def test_a_whole_run_tells_its_slow_down(tmp_path):
     (tmp_path / "file").write_bytes(b"x" * (3 << 20))
     found = small._filled(Peer("triptych", tmp_path), STORED, 1000)
-    assert found["first_over_last"] == 1.2 and "failures" not in found and "note" not in found
+    assert found["first_over_last"] == 1.2 and found["cpu_last_over_first"] == 1.2 and "failures" not in found and "note" not in found
     assert 3 <= found["disk_mib"] <= 4
 
 

@@ -1,6 +1,6 @@
 //! C-STORE of files that are in memory before the clock starts: one synchronous operation at a time per association.
 //! `--max-seconds` ends a run early. Units that were begun are ended, so that what was sent is the first part of the list,
-//! without a hole.
+//! without a hole. `--server-pid` is whose CPU is told for each tenth.
 
 use crate::R;
 use crate::report::{Args, Tenths, cpu_s, dist, locked, opened};
@@ -55,7 +55,8 @@ pub(crate) fn store(a: &Args) -> R<String> {
         (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(BTreeMap::<String, usize>::new()));
     let (sent, cnt) = (AtomicU64::new(0), AtomicU64::new(0));
     let maxpdu = AtomicUsize::new(0);
-    let (tenths, limit_s) = (Tenths::of(files.len()), a.num("max-seconds", usize::MAX) as f64);
+    let limit_s = a.num("max-seconds", usize::MAX) as f64;
+    let tenths = Tenths::of(files.len(), a.get("server-pid", ""));
     let c0 = cpu_s();
     let t0 = Instant::now();
     std::thread::scope(|sc| {
@@ -126,12 +127,12 @@ pub(crate) fn store(a: &Args) -> R<String> {
     let (b, n) = (sent.into_inner() as f64, cnt.into_inner() as f64);
     let mut l = opened(lat);
     Ok(format!(
-        "{{\"op\":\"store\",\"assoc\":{n_assoc},\"instances\":{n},\"mb\":{:.3},\"seconds\":{dt:.4},\"inst_s\":{:.2},\"mb_s\":{:.2},{},\"tenths_inst_s\":{:.1?},\"client_cpu_s\":{:.2},\"peer_max_pdu\":{},\"failures\":{:?}}}",
+        "{{\"op\":\"store\",\"assoc\":{n_assoc},\"instances\":{n},\"mb\":{:.3},\"seconds\":{dt:.4},\"inst_s\":{:.2},\"mb_s\":{:.2},{},{},\"client_cpu_s\":{:.2},\"peer_max_pdu\":{},\"failures\":{:?}}}",
         b / 1e6,
         n / dt,
         b / 1e6 / dt,
         dist("latency_ms", &mut l),
-        tenths.rates(),
+        tenths.json(),
         cpu_s() - c0,
         maxpdu.into_inner(),
         opened(fails)
