@@ -2,7 +2,9 @@
 
     OUT/ct/00000/00000.dcm      512 x 512 signed 16 bit, 512 KiB of noise under a header of about 1 KB
     OUT/index/000/00000.dcm     8 x 8, one instance a study: only the index has work
-    OUT/small/000/00000-0.dcm   8 x 8, five instances a study, three studies a patient: what a PACS counts its load in
+    OUT/small/000.pack          8 x 8, five instances a study, three studies a patient: what a PACS counts its load in; whole files
+                                one behind the other, each named `small/000.pack@OFFSET+LENGTH`, as 100,000 files of their own take
+                                minutes to make and to remove where others use the disk
     OUT/ct.json index.json small.json       studies, their files, and what to query for
 
 Pixels are noise, so that no peer gains by compressing, and slices of one noise field, so that making them is quick.
@@ -82,10 +84,9 @@ def _studies(out, kind, count, per_study, seed):
     number_of_kind, size = KINDS[kind]
     sop_class, modality = (CT, "CT") if kind == "ct" else (SECONDARY_CAPTURE, "OT")
     noise = random.Random(seed).randbytes((1 << 20) + 524288)
-    studies = []
+    studies, packed, ends = [], {}, {}
     for s in range(count):
         folder = f"ct/{s:05d}" if kind == "ct" else f"{kind}/{s // 1000:03d}"
-        os.makedirs(os.path.join(out, folder), exist_ok=True)
         r = random.Random(f"{seed}/{kind}/{s}")
         person = f"{FAMILY[r.randrange(len(FAMILY))]}^{kind.upper()}^{s // 3}"
         date = "%d%02d%02d" % (2015 + s % 10, 1 + r.randrange(12), 1 + r.randrange(28))
@@ -95,12 +96,33 @@ def _studies(out, kind, count, per_study, seed):
         for i in range(per_study):
             at = r.randrange(1 << 19) * 2
             pixels = noise[at:at + size * size * (2 if size > 8 else 1)]
-            path = os.path.join(folder, dict(ct=f"{i:05d}", index=f"{s:05d}", small=f"{s:05d}-{i}")[kind] + ".dcm")
+            part10 = instance(sop_class, uid, uid + ".1", f"{uid}.1.{i + 1}", i, size, pixels, person, patient, date, accession, modality)
+            if kind == "small":
+                path = f"{folder}.pack"
+                packed.setdefault(path, []).append(part10)
+                files.append(f"{path}@{ends.get(path, 0)}+{len(part10)}")
+                ends[path] = ends.get(path, 0) + len(part10)
+                continue
+            path = os.path.join(folder, f"{i if kind == 'ct' else s:05d}.dcm")
+            os.makedirs(os.path.join(out, folder), exist_ok=True)
             with open(os.path.join(out, path), "wb") as f:
-                f.write(instance(sop_class, uid, uid + ".1", f"{uid}.1.{i + 1}", i, size, pixels, person, patient, date, accession, modality))
+                f.write(part10)
             files.append(path)
         studies.append(dict(study=uid, series=uid + ".1", person=person, patient=patient, date=date, accession=accession, files=files))
+    for path, parts in packed.items():
+        os.makedirs(os.path.join(out, kind), exist_ok=True)
+        with open(os.path.join(out, path), "wb") as f:
+            f.write(b"".join(parts))
     return studies
+
+
+def read(out, name):
+    """The bytes of one instance, by its name."""
+    path, _, place = name.partition("@")
+    offset, length = map(int, place.split("+")) if place else (0, -1)
+    with open(os.path.join(out, path), "rb") as f:
+        f.seek(offset)
+        return f.read(length)
 
 
 def make(out, seed=1, **wanted):
@@ -111,7 +133,7 @@ def make(out, seed=1, **wanted):
     for kind, (count, per_study) in wanted.items():
         if not count:
             continue
-        arguments = dict(version=2, studies=count, per_study=per_study, seed=seed)
+        arguments = dict(version=3, studies=count, per_study=per_study, seed=seed)
         manifest = os.path.join(out, f"{kind}.json")
         if os.path.exists(manifest):
             with open(manifest, encoding="ascii") as f:

@@ -9,7 +9,7 @@ what a query by PatientID costs its server then.
                slower, and its queries are over what it holds
     queries    one client, exact PatientID of patients that the archive holds all three studies of; each answer is counted
 
-On disk for 100,000 instances (measured): the files 400 MB, Triptych 1.3 GB, of which 1.1 are there before the first (segments and
+On disk for 100,000 instances (measured): the files 160 MB, Triptych 1.3 GB, of which 1.1 are there before the first (segments and
 the space kept for a full disk), Orthanc 570 MB. A peer's folder goes when it is stopped; the files stay for the next run, in `data/small`.
 """
 import os

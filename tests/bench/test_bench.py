@@ -30,7 +30,7 @@ def test_small_instances_are_five_to_a_study_and_three_studies_to_a_patient(tmp_
     for study in made:
         assert len(study["files"]) == small.INSTANCES_A_STUDY
         for name in study["files"]:
-            found = elements((tmp_path / name).read_bytes())
+            found = elements(data.read(tmp_path, name))
             assert found[0x20, 0x0D].decode() == study["study"]
             assert found[0x10, 0x20].decode() == study["patient"]
             seen.add(found[8, 0x18])
@@ -40,10 +40,12 @@ def test_small_instances_are_five_to_a_study_and_three_studies_to_a_patient(tmp_
 
 
 def test_a_kind_is_made_again_only_when_its_own_numbers_change_or_it_is_unfinished(tmp_path):
+    data.make(tmp_path, ct=(1, 1), small=(1001, 1))
+    assert len(list((tmp_path / "small").iterdir())) == 2
     data.make(tmp_path, ct=(1, 1), small=(4, 5))
 
     def touched(**wanted):
-        kinds = {"ct": tmp_path / "ct/00000/00000.dcm", "small": tmp_path / "small/000/00000-0.dcm"}
+        kinds = {"ct": tmp_path / "ct/00000/00000.dcm", "small": tmp_path / "small/000.pack"}
         for path in kinds.values():
             os.utime(path, (1, 1))
         data.make(tmp_path, **wanted)
@@ -51,7 +53,7 @@ def test_a_kind_is_made_again_only_when_its_own_numbers_change_or_it_is_unfinish
 
     assert touched(ct=(1, 1), small=(4, 5)) == set()
     assert touched(ct=(0, 1), small=(2, 5)) == {"small"}
-    assert len(list((tmp_path / "small/000").iterdir())) == 10, "nothing is left of the larger set"
+    assert len(list((tmp_path / "small").iterdir())) == 1, "nothing is left of the larger set"
     os.unlink(tmp_path / "small.json")
     assert touched(ct=(1, 1), small=(2, 5)) == {"small"}
 

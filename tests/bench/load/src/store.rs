@@ -6,6 +6,9 @@ use crate::R;
 use crate::report::{Args, Tenths, cpu_s, dist, locked, opened};
 use crate::wire::{Assoc, Ctx, Msg, Partial, command, le16, le32, u, us};
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
@@ -19,8 +22,20 @@ pub(crate) struct Dcm {
     pub(crate) dir: String,
 }
 
+/// A file, or `PATH@OFFSET+LENGTH` of one that holds many.
+fn read(path: &str) -> io::Result<Vec<u8>> {
+    let place = path.rsplit_once('@').and_then(|(pack, place)| {
+        let (offset, length) = place.split_once('+')?;
+        Some((pack, offset.parse().ok()?, length.parse().ok()?))
+    });
+    let Some((pack, offset, length)) = place else { return std::fs::read(path) };
+    let mut bytes = vec![0; length];
+    File::open(pack)?.read_exact_at(&mut bytes, offset)?;
+    Ok(bytes)
+}
+
 pub(crate) fn load(path: &str) -> R<Dcm> {
-    let bytes = std::fs::read(path).map_err(|e| format!("{path}: {e}"))?;
+    let bytes = read(path).map_err(|e| format!("{path}: {e}"))?;
     if bytes.len() < 144 || &bytes[128..132] != b"DICM" {
         return Err(format!("{path}: not a DICOM file").into());
     }
