@@ -68,7 +68,10 @@ def _filled(peer, figures, wanted):
     tenths = figures["tenths_inst_s"]
     if len(tenths) == 10:
         cpu = figures["tenths_server_cpu_ms"]
-        more.update(first_over_last=round(tenths[0] / tenths[-1], 3), cpu_last_over_first=round(cpu[-1] / cpu[0], 3) if cpu[0] else None)
+        more["first_over_last"] = round(tenths[0] / tenths[-1], 3)
+        # CPU is counted in hundredths of a second: with fewer than a hundred of them the ratio says nothing.
+        if cpu[0] * wanted / 10 >= 1000:
+            more["cpu_last_over_first"] = round(cpu[-1] / cpu[0], 3)
     if figures["instances"] < wanted:
         if peer.name == "orthanc":
             more["note"] = (f"took {figures['instances']} of {wanted} in {figures['seconds']:.0f} s and was not waited for: "
