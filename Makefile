@@ -36,6 +36,7 @@ test: | target
 	cargo clippy $(CODEC) --all-targets -- -D warnings
 	cargo build $(CODEC)
 	cargo nextest run $(CODEC)
+	cd tests/bench && $(PYTHON) -m pytest -q
 	$(MAKE) interop cluster chaos-short
 
 interop:

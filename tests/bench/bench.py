@@ -14,11 +14,12 @@ import time
 import data
 import failover
 import measure
+import move
 import peers
 import repair
 import report
+import small
 
-DLOAD = os.environ.get("DLOAD", os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(peers.ROOT, "target")), "release", "dload"))
 BASE = os.environ.get("BENCH_DIR", os.path.join(peers.ROOT, "target", "bench"))
 INSTANCES = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
@@ -35,13 +36,16 @@ class Bench:
         row = dict(peer=peer if isinstance(peer, str) else peer.name, test=test, round=round_, **(meter.r if meter else {}), **figures)
         if row.get("mb") and "server_cpu_s" in row:
             row["server_cpu_s_per_gb"] = round(row["server_cpu_s"] / (row["mb"] / 1000), 2)
+        if row["test"] == "small" and row.get("instances"):
+            row["server_cpu_ms_per_instance"] = round(row["server_cpu_s"] * 1e3 / row["instances"], 4)
         if row.get("requests") and "server_cpu_s" in row:
             row["server_cpu_ms_per_request"] = round(row["server_cpu_s"] * 1e3 / row["requests"], 3)
         self.rows.append(row)
-        small = row["test"].startswith(("cfind", "qido"))
-        keys = ("req_s", "server_cpu_ms_per_request") if small else ("mb_s", "inst_s", "server_cpu_s_per_gb")
+        query = row["test"].startswith(("cfind", "qido", "pid"))
+        keys = ("req_s", "server_cpu_ms_per_request") if query else ("mb_s", "inst_s", "server_cpu_s_per_gb")
         shown = {k: row[k] for k in (*keys, "server_peak_rss_mib", "foreign_cpu_s", "kills", "acknowledged", "standstill_s",
-                                                             "mirror_s", "of_raw", "raw_copy_mb_s", "p99_over_two_left", "p99_over_three_nodes", "catch_up_s", "rss_highest_mib", "longest_ready_s") if row.get(k)}
+                                                             "mirror_s", "of_raw", "raw_copy_mb_s", "p99_over_two_left", "p99_over_three_nodes", "catch_up_s", "rss_highest_mib", "longest_ready_s",
+                                                             "first_over_last", "cpu_last_over_first", "server_cpu_ms_per_instance", "disk_mib") if row.get(k)}
         if "latency_ms" in row:
             shown.update(p50=round(row["latency_ms"]["p50"], 2), p99=round(row["latency_ms"]["p99"], 2))
         for wrong in ("failures", "error"):
@@ -60,10 +64,11 @@ class Bench:
         return self.write_lines(f"{kind}-{first}-{last}.txt", [os.path.join(BASE, "data", f) for s in self.manifest[kind][first:last] for f in s["files"]])
 
     def command(self, peer, operation):
-        return [DLOAD, operation, "--addr", f"127.0.0.1:{peer.dimse}", "--called", peer.title]
+        return [peers.DLOAD, operation, "--addr", f"127.0.0.1:{peer.dimse}", "--called", peer.title]
 
-    def dload(self, peer, test, round_, operation, *arguments, keep=True):
-        """One run of the driver; what it did not get done is in the row as `failures` or `error`."""
+    def dload(self, peer, test, round_, operation, *arguments, keep=True, judge=None):
+        """One run of the driver; what it did not get done is in the row as `failures` or `error`. `judge` gives what else
+        the row shall say of its figures, such as failures that the driver cannot know of."""
         command = [*self.command(peer, operation), *map(str, arguments)]
         with measure.Meter(peer.pids()) as meter:
             try:
@@ -72,6 +77,8 @@ class Bench:
                 done = subprocess.CompletedProcess(command, 1, "", f"not done within {self.o.timeout} s")
         figures = json.loads(done.stdout) if done.returncode == 0 else dict(error=done.stderr.strip()[-200:])
         figures.pop("op", None)
+        if judge and "error" not in figures:
+            figures.update(judge(figures))
         if keep:
             return self.record(peer, test, round_, meter, **figures)
         if figures.get("error") or figures.get("failures"):
@@ -111,6 +118,23 @@ class Bench:
                     with measure.Meter(peer.pids()) as meter:
                         figures = measure.http_load(peer.http, paths, INSTANCES, clients)
                     self.record(peer, f"wado_series_c{clients}", round_, meter, **figures)
+        finally:
+            peer.stop()
+            peer.remove()
+
+    def move(self, peer, round_):
+        """C-MOVE of whole studies to the driver's own receiver."""
+        self.begun(peer, lambda: move.run(self, peer, round_))
+
+    def small(self, peer, round_):
+        """Many small instances, and C-FIND over them."""
+        self.begun(peer, lambda: small.run(self, peer, round_))
+
+    def begun(self, peer, work):
+        """Starts the peer, does the work, and removes it whatever happens."""
+        peer.start()
+        try:
+            work()
         finally:
             peer.stop()
             peer.remove()
@@ -222,13 +246,15 @@ TESTS = dict(
     mirror=("triptych-3",),
     lag=("triptych-3",),
     restart=("triptych", "triptych-3"),
+    move=("triptych", "dcmqrscp"),
+    small=("triptych", "orthanc", "sink"),
 )
 
 
 def arguments():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    # The last three want much disk and time of their own: by name.
-    usual = [test for test in TESTS if test not in ("mirror", "lag", "restart")]
+    # These want much disk and time of their own: by name.
+    usual = [test for test in TESTS if test not in ("mirror", "lag", "restart", "small")]
     a.add_argument("--tests", default=",".join(usual), help=f"of {','.join(TESTS)}")
     a.add_argument("--peers", default=",".join(peers.ALL), help=f"of {','.join(peers.ALL)}")
     a.add_argument("--rounds", type=int, default=3, help="rounds go over all peers, so that a busy spell of the machine meets them all")
@@ -242,6 +268,9 @@ def arguments():
     a.add_argument("--kills", type=int, default=5, help="of the failover test; 20 for a p99 worth the name")
     a.add_argument("--lag-seconds", type=float, default=300, help="how long the node of the lag test is away")
     a.add_argument("--lag-mb-s", type=float, default=None, help="what the senders of the lag test are held to; else they send all they can")
+    a.add_argument("--small-instances", type=int, default=100000, help="of the small test, five to a study")
+    a.add_argument("--small-associations", type=int, default=16)
+    a.add_argument("--orthanc-seconds", type=float, default=300, help="what the small test grants Orthanc; its rate is that of the first instances then")
     a.add_argument("--timeout", type=float, default=600, help="seconds that one run of the driver may take")
     a.add_argument("--quick", action="store_true", help="one small round of everything: does it work at all")
     a.add_argument("--no-install", action="store_true", help="leave out peers that are missing instead of installing them")
@@ -249,6 +278,7 @@ def arguments():
     o = a.parse_args()
     if o.quick:
         o.rounds, o.ct_studies, o.index_studies, o.find_seconds, o.idle_seconds, o.big_mib, o.kills = 1, 6, 1200, 1, 5, 64, 2
+        o.small_instances, o.orthanc_seconds = 2000, 10
     for given, known in ((o.tests, TESTS), (o.peers, peers.ALL)):
         for name in given.split(","):
             if name not in known:
@@ -260,8 +290,8 @@ def main():
     # Being asked to stop unwinds, so that every server that was started is stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped before the end"))
     o = arguments()
-    if not os.access(DLOAD, os.X_OK):
-        sys.exit(f"no {DLOAD}: cargo build --release -p dload, or set DLOAD")
+    if not os.access(peers.DLOAD, os.X_OK):
+        sys.exit(f"no {peers.DLOAD}: cargo build --release -p dload, or set DLOAD")
     if not o.no_install:
         peers.install()
     work = os.path.join(BASE, "run")
@@ -278,8 +308,11 @@ def main():
             there.append(peer)
     tests = o.tests.split(",")
     begun = time.monotonic()
-    manifest = data.make(os.path.join(BASE, "data"), o.ct_studies, 50, o.index_studies if {"find", "restart"} & set(tests) else 0)
-    print(f"data: {o.ct_studies * 50} CTs, {len(manifest['index'])} studies for queries, {time.monotonic() - begun:.0f} s", flush=True)
+    manifest = data.make(os.path.join(BASE, "data"), ct=(0 if set(tests) <= {"find", "restart", "small"} else o.ct_studies, 50),
+                         index=(o.index_studies if {"find", "restart"} & set(tests) else 0, 1),
+                         small=(small.studies(o) if "small" in tests else 0, small.INSTANCES_A_STUDY))
+    print("data: " + ", ".join(f"{sum(len(s['files']) for s in studies)} {kind}" for kind, studies in manifest.items() if studies)
+          + f" instances, {time.monotonic() - begun:.0f} s", flush=True)
     bench, stopped = Bench(o, manifest), []
     for round_ in range(o.rounds):
         raw = measure.disk(work)

@@ -2,7 +2,10 @@
 
     OUT/ct/00000/00000.dcm      512 x 512 signed 16 bit, 512 KiB of noise under a header of about 1 KB
     OUT/index/000/00000.dcm     8 x 8, one instance a study: only the index has work
-    OUT/manifest.json           studies, their files, and what to query for
+    OUT/small/000.pack          8 x 8, five instances a study, three studies a patient: what a PACS counts its load in; whole files
+                                one behind the other, each named `small/000.pack@OFFSET+LENGTH`, as 100,000 files of their own take
+                                minutes to make and to remove where others use the disk
+    OUT/ct.json index.json small.json       studies, their files, and what to query for
 
 Pixels are noise, so that no peer gains by compressing, and slices of one noise field, so that making them is quick.
 Standard library only.
@@ -10,6 +13,7 @@ Standard library only.
 import json
 import os
 import random
+import shutil
 import struct
 
 EXPLICIT_LE = "1.2.840.10008.1.2.1"
@@ -71,40 +75,76 @@ def instance(sop_class, study, series, uid, number, size, pixels, person, patien
     return b"\0" * 128 + b"DICM" + element(2, 0, "UL", struct.pack("<I", len(meta))) + meta + body
 
 
-def make(out, ct_studies, ct_per_study, index_studies, seed=1):
-    """Makes the set unless it is there with these very arguments; gives the manifest."""
-    wanted = dict(version=1, ct_studies=ct_studies, ct_per_study=ct_per_study, index_studies=index_studies, seed=seed)
-    manifest = os.path.join(out, "manifest.json")
-    if os.path.exists(manifest):
-        with open(manifest, encoding="ascii") as f:
-            found = json.load(f)
-        if found["arguments"] == wanted:
-            return found
-    noise = random.Random(seed).randbytes((1 << 20) + 524288)
-    root = f"1.2.826.0.1.3680043.10.511.{seed}"
+# Folder and number of a kind, side of its images in pixels; the number stands in every UID and accession.
+KINDS = dict(ct=(1, 512), index=(2, 8), small=(3, 8))
 
-    def study(kind, s, count, size, sop_class, modality, folder):
-        os.makedirs(os.path.join(out, folder), exist_ok=True)
+
+def _studies(out, kind, count, per_study, seed):
+    """Writes the files of one kind and gives its studies."""
+    number_of_kind, size = KINDS[kind]
+    sop_class, modality = (CT, "CT") if kind == "ct" else (SECONDARY_CAPTURE, "OT")
+    noise = random.Random(seed).randbytes((1 << 20) + 524288)
+    studies, packed, ends = [], {}, {}
+    for s in range(count):
+        folder = f"ct/{s:05d}" if kind == "ct" else f"{kind}/{s // 1000:03d}"
         r = random.Random(f"{seed}/{kind}/{s}")
         person = f"{FAMILY[r.randrange(len(FAMILY))]}^{kind.upper()}^{s // 3}"
         date = "%d%02d%02d" % (2015 + s % 10, 1 + r.randrange(12), 1 + r.randrange(28))
-        number_of_kind = dict(ct=1, index=2)[kind]
-        uid, patient, accession = f"{root}.{number_of_kind}.{s + 1}", f"{kind.upper()}{s // 3:06d}", f"A{number_of_kind}{s:07d}"
+        uid = f"1.2.826.0.1.3680043.10.511.{seed}.{number_of_kind}.{s + 1}"
+        patient, accession = f"{kind.upper()}{s // 3:06d}", f"A{number_of_kind}{s:07d}"
         files = []
-        for i in range(count):
+        for i in range(per_study):
             at = r.randrange(1 << 19) * 2
             pixels = noise[at:at + size * size * (2 if size > 8 else 1)]
-            path = os.path.join(folder, f"{(i if kind == 'ct' else s):05d}.dcm")
+            part10 = instance(sop_class, uid, uid + ".1", f"{uid}.1.{i + 1}", i, size, pixels, person, patient, date, accession, modality)
+            if kind == "small":
+                path = f"{folder}.pack"
+                packed.setdefault(path, []).append(part10)
+                files.append(f"{path}@{ends.get(path, 0)}+{len(part10)}")
+                ends[path] = ends.get(path, 0) + len(part10)
+                continue
+            path = os.path.join(folder, f"{i if kind == 'ct' else s:05d}.dcm")
+            os.makedirs(os.path.join(out, folder), exist_ok=True)
             with open(os.path.join(out, path), "wb") as f:
-                f.write(instance(sop_class, uid, uid + ".1", f"{uid}.1.{i + 1}", i, size, pixels, person, patient, date, accession, modality))
+                f.write(part10)
             files.append(path)
-        return dict(study=uid, series=uid + ".1", person=person, patient=patient, date=date, accession=accession, files=files)
+        studies.append(dict(study=uid, series=uid + ".1", person=person, patient=patient, date=date, accession=accession, files=files))
+    for path, parts in packed.items():
+        os.makedirs(os.path.join(out, kind), exist_ok=True)
+        with open(os.path.join(out, path), "wb") as f:
+            f.write(b"".join(parts))
+    return studies
 
-    found = dict(
-        arguments=wanted,
-        ct=[study("ct", s, ct_per_study, 512, CT, "CT", f"ct/{s:05d}") for s in range(ct_studies)],
-        index=[study("index", s, 1, 8, SECONDARY_CAPTURE, "OT", f"index/{s // 1000:03d}") for s in range(index_studies)],
-    )
-    with open(manifest, "w", encoding="ascii") as f:
-        json.dump(found, f)
+
+def read(out, name):
+    """The bytes of one instance, by its name."""
+    path, _, place = name.partition("@")
+    offset, length = map(int, place.split("+")) if place else (0, -1)
+    with open(os.path.join(out, path), "rb") as f:
+        f.seek(offset)
+        return f.read(length)
+
+
+def make(out, seed=1, **wanted):
+    """`ct=(studies, instances a study)` and so on: makes each kind that is not there with these very numbers; gives the
+    studies by kind. A kind that is not wanted is left as it lies."""
+    found = {kind: [] for kind in KINDS}
+    os.makedirs(out, exist_ok=True)
+    for kind, (count, per_study) in wanted.items():
+        if not count:
+            continue
+        arguments = dict(version=3, studies=count, per_study=per_study, seed=seed)
+        manifest = os.path.join(out, f"{kind}.json")
+        if os.path.exists(manifest):
+            with open(manifest, encoding="ascii") as f:
+                there = json.load(f)
+            if there["arguments"] == arguments:
+                found[kind] = there["studies"]
+                continue
+            # Without its manifest a folder is unfinished: a run that is stopped here makes it again.
+            os.unlink(manifest)
+        shutil.rmtree(os.path.join(out, kind), ignore_errors=True)
+        found[kind] = _studies(out, kind, count, per_study, seed)
+        with open(manifest, "w", encoding="ascii") as f:
+            json.dump(dict(arguments=arguments, studies=found[kind]), f)
     return found

@@ -12,6 +12,9 @@ import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
+DLOAD = os.environ.get("DLOAD", os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release", "dload"))
+# The title of the receiver of C-MOVE, which the driver is at the same time.
+RECEIVER = "DSINK"
 
 
 def free_ports(count):
@@ -71,7 +74,7 @@ class Peer:
         if fresh:
             shutil.rmtree(self.folder, ignore_errors=True)
         os.makedirs(self.folder, exist_ok=True)
-        self.dimse, self.http = free_ports(2)
+        self.dimse, self.http, self.receiver = free_ports(3)
         self.launch()
         wait_until(f"{self.name} accepts associations", lambda: accepts(self.dimse), self.processes)
         if self.web:
@@ -106,6 +109,15 @@ class Peer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class Sink(Peer):
+    """The driver's own receiver, which counts and discards: as fast as the driver can go at all."""
+    name, program, title = "sink", DLOAD, RECEIVER
+    note = "the driver's discarding receiver: parses the command, keeps nothing"
+
+    def launch(self):
+        self.spawn([DLOAD, "sink", "--listen", f"127.0.0.1:{self.dimse}"])
+
+
 class StoreScp(Peer):
     """DCMTK storescp writes files: no fsync, no index, no queries. The floor of what DIMSE costs."""
     name, program, package, title = "storescp", "storescp", "dcmtk", "STORESCP"
@@ -119,13 +131,14 @@ class DcmQrScp(Peer):
     """DCMTK dcmqrscp; its flat index takes one writer at a time and at most 500 studies (it deletes older ones)."""
     name, program, package, title = "dcmqrscp", "dcmqrscp", "dcmtk", "QRSCP"
     note = "DCMTK dcmqrscp with MaxPDUSize 131072; a process per association, flat index file, no fsync"
-    can, most_studies = ("store", "find", "get"), 500
+    can, most_studies = ("store", "find", "get", "move"), 500
 
     def launch(self):
         os.makedirs(f"{self.folder}/db", exist_ok=True)
         settings = f"{self.folder}/qr.cfg"
         with open(settings, "w") as f:
-            f.write(f"NetworkTCPPort = {self.dimse}\nMaxPDUSize = 131072\nMaxAssociations = 64\nHostTable BEGIN\nHostTable END\n"
+            f.write(f"NetworkTCPPort = {self.dimse}\nMaxPDUSize = 131072\nMaxAssociations = 64\n"
+                    f"HostTable BEGIN\nreceiver = ({RECEIVER}, 127.0.0.1, {self.receiver})\nHostTable END\n"
                     f"VendorTable BEGIN\nVendorTable END\nAETable BEGIN\n{self.title} {self.folder}/db RW (500, 1024mb) ANY\nAETable END\n")
         self.spawn(["dcmqrscp", "-c", settings])
 
@@ -159,7 +172,7 @@ class Triptych(Peer):
     """Ours. One node; or three on this machine, all clients at the first."""
     name, program, title, web, nodes = "triptych", "triptych", "TRIPTYCH", "/dicom-web", 1
     note = "one node, every answer after fdatasync"
-    can = ("store", "find", "get", "qido", "wado")
+    can = ("store", "find", "get", "move", "qido", "wado")
     environment = {}
     binary = os.environ.get("TRIPTYCH_BIN", os.path.join(ROOT, "target", "release", "triptych"))
 
@@ -172,7 +185,7 @@ class Triptych(Peer):
         os.makedirs(self.folder, exist_ok=True)
         # A cluster keeps its addresses over a restart, as its nodes know each other by them.
         if fresh or not hasattr(self, "ports"):
-            ports = free_ports(3 * self.nodes)
+            *ports, self.receiver = free_ports(3 * self.nodes + 1)
             self.ports = [ports[i:i + 3] for i in range(0, len(ports), 3)]
         self.dimse, self.http = self.ports[0][:2]
         self.by_node = [None] * self.nodes
@@ -183,7 +196,7 @@ class Triptych(Peer):
     def launch_node(self, i):
         dimse, http, peer = self.ports[i]
         command = [self.binary, "serve", "--data", f"{self.folder}/n{i + 1}", "--name", f"n{i + 1}", "--dimse", f"127.0.0.1:{dimse}",
-                   "--http", f"127.0.0.1:{http}", "--peer", f"127.0.0.1:{peer}"]
+                   "--http", f"127.0.0.1:{http}", "--peer", f"127.0.0.1:{peer}", "--remote-ae", f"{RECEIVER}=127.0.0.1:{self.receiver}"]
         if self.nodes > 1:
             command += ["--peers", ",".join(f"n{k + 1}=127.0.0.1:{p[2]}" for k, p in enumerate(self.ports))]
         self.by_node[i] = self.spawn(command, f"n{i + 1}")
@@ -203,7 +216,7 @@ class TriptychThree(Triptych):
     name, nodes, note = "triptych-3", 3, "three nodes on this machine's one disk, all clients at the first"
 
 
-ALL = {peer.name: peer for peer in (Triptych, TriptychThree, Orthanc, DcmQrScp, StoreScp)}
+ALL = {peer.name: peer for peer in (Triptych, TriptychThree, Orthanc, DcmQrScp, StoreScp, Sink)}
 
 
 def install():

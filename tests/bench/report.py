@@ -26,13 +26,16 @@ class Rows:
         return statistics.median(values) if values else None
 
     def ratio(self, ours, theirs, test, path, their_test=None):
+        """One ratio for each round that has both."""
         a, b = self.by_round(ours, test, path), self.by_round(theirs, their_test or test, path)
-        both = [a[i] / b[i] for i in a if b.get(i)]
-        return statistics.median(both) if both else None
+        return [a[i] / b[i] for i in a if b.get(i)]
+
+    def each(self, peer, test, path):
+        return list(self.by_round(peer, test, path).values())
 
 
 def _targets(r, options):
-    """(what, figure, target, at least | at most); figures that were not measured are None."""
+    """(what, figure or one for each round, target, at least | at most); what was not measured is None or empty."""
     for a in options["associations"]:
         if a > 1:
             yield f"ingest, {a} associations: MB/s over Orthanc's", r.ratio("triptych", "orthanc", f"ingest_a{a}", "mb_s"), 2.5, "least"
@@ -59,6 +62,13 @@ def _targets(r, options):
         yield f"C-GET, {n} associations: CPU s/GB over dcmqrscp's", r.ratio("triptych", "dcmqrscp", f"cget_a{n}", "server_cpu_s_per_gb"), 1, "most"
         yield f"WADO-RS series, {n} clients: MB/s over Orthanc's", r.ratio("triptych", "orthanc", f"wado_series_c{n}", "mb_s"), 2, "least"
         yield f"WADO-RS series, {n} clients: CPU s/GB over Orthanc's", r.ratio("triptych", "orthanc", f"wado_series_c{n}", "server_cpu_s_per_gb"), 1, "most"
+        yield f"C-MOVE, {n} associations: MB/s over dcmqrscp's", r.ratio("triptych", "dcmqrscp", f"cmove_a{n}", "mb_s"), 1, "least"
+        yield f"C-MOVE, {n} associations: CPU s/GB over dcmqrscp's", r.ratio("triptych", "dcmqrscp", f"cmove_a{n}", "server_cpu_s_per_gb"), 1, "most"
+    yield "small instances: rate over Orthanc's", r.ratio("triptych", "orthanc", "small", "inst_s"), 10, "least"
+    yield "small instances: rate of the first tenth over that of the last", r.each("triptych", "small", "first_over_last"), 1.2, "most"
+    yield "small instances: server CPU for one, last tenth over first", r.each("triptych", "small", "cpu_last_over_first"), 1.2, "most"
+    yield "small instances: the same sender's rate into nothing over that into Triptych", r.ratio("sink", "triptych", "small", "inst_s"), 2, "least"
+    yield "C-FIND by PatientID over them: server CPU ms a query", r.each("triptych", "pid", "server_cpu_ms_per_request"), 1, "most"
     for peer in ("triptych", "triptych-3"):
         yield f"{peer}: {options['big_associations']} x {options['big_mib']} MiB objects at once: peak resident MiB of a node", r.median(peer, "big", "server_peak_rss_mib"), 300, "most"
         idle = [x for x in r.rows if x["peer"] == peer and x["test"] == "idle"]
@@ -82,9 +92,12 @@ def _busy(rows):
 def conclude(rows, absent, stopped, options):
     """All rows, the targets with their figures, and what went wrong."""
     targets = []
-    for what, figure, target, sense in _targets(Rows(rows), options):
+    for what, figures, target, sense in _targets(Rows(rows), options):
+        figures = figures if isinstance(figures, list) else [] if figures is None else [figures]
+        figure = statistics.median(figures) if figures else None
         met = None if figure is None else (figure >= target if sense == "least" else figure <= target)
-        targets.append(dict(what=what, figure=None if figure is None else round(figure, 3), target=target, at=sense, met=met))
+        targets.append(dict(what=what, figure=None if figure is None else round(figure, 3), target=target, at=sense, met=met,
+                            rounds=[round(f, 3) for f in figures]))
     wrong = list(stopped)
     for row in rows:
         if row.get("error") or row.get("failures"):
@@ -94,7 +107,8 @@ def conclude(rows, absent, stopped, options):
         cpu = next((line.split(":")[1].strip() for line in f if line.startswith("model name")), "")
     return dict(machine=dict(cores=os.cpu_count(), cpu=cpu, kernel=os.uname().release, load1_at_end=os.getloadavg()[0],
                              share_used_by_others=_busy(rows)),
-                options=options, absent=absent, wrong=wrong, targets=targets, rows=rows)
+                options=options, absent=absent, wrong=wrong, targets=targets, rows=rows,
+                notes=[f"{row['peer']} {row['test']} #{row['round']}: {row['note']}" for row in rows if row.get("note")])
 
 
 def show(result):
@@ -106,7 +120,11 @@ def show(result):
             figure, verdict = "-", "not measured"
         else:
             figure, verdict = f"{t['figure']:.2f}", "met" if t["met"] else "NOT MET"
+        if len(t["rounds"]) > 1:
+            verdict += f" ({min(t['rounds']):.2f} to {max(t['rounds']):.2f} in {len(t['rounds'])} rounds)"
         print(f"  {t['what']:{width}}  {figure:>8}  {'>=' if t['at'] == 'least' else '<='} {t['target']:<5} {verdict}")
+    for note in result["notes"]:
+        print(f"   note: {note}")
     busy = result["machine"]["share_used_by_others"]
     if busy and busy > 0.1:
         print(f"!! BUSY: other programs used {busy:.0%} of the machine (median of the runs): trust CPU s/GB and p50 before MB/s, and run it again")

@@ -3,10 +3,13 @@
 use crate::{InstanceHead, Source, keys::KEYS, row::number_of};
 use archive_model::{DataSet, Scanned, Tag, Uid, UidError, Value, json, tags};
 use bytes::Bytes;
-use std::io;
+use std::{cell::RefCell, io};
+use zstd::bulk::Compressor;
 
 /// Compression of headers: 1 is four times as fast as 3, for a tenth more bytes.
 const ZSTD_LEVEL: i32 = 1;
+/// JSON up to this size is compressed in a workspace that its thread keeps: some 300 KiB at this size.
+const JSON_BYTES_REUSED_MAX: usize = 128 << 10;
 
 /// Bytes of a header's JSON, at most: 4 for each byte that the pre-validator accepts as a header.
 pub(crate) const HEADER_JSON_BYTES_MAX: usize = 256 << 20;
@@ -61,7 +64,7 @@ pub fn instance_head(
     };
     let json = capped_json(&scanned.header, &place, HEADER_JSON_BYTES_MAX);
     let json = json.ok_or(HeadError::TooLarge { max: HEADER_JSON_BYTES_MAX })?;
-    let mut header = zstd::bulk::compress(&json, ZSTD_LEVEL).map_err(|error| HeadError::Compress(error.to_string()))?;
+    let mut header = compressed(&json).map_err(|error| HeadError::Compress(error.to_string()))?;
     // It was made for the worst case, which is as long as the JSON itself.
     header.shrink_to_fit();
     Ok(InstanceHead {
@@ -77,6 +80,30 @@ pub fn instance_head(
         frames: scanned.frames.as_ref().map(|frames| Bytes::from(frames.encode())),
         source,
         received_unix_ms,
+    })
+}
+
+thread_local! {
+    /// What zstd works in, kept by each thread that makes heads: to make it anew for each small instance took more than to
+    /// compress its header.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// `json` as one zstd frame that says how much is in it.
+fn compressed(json: &[u8]) -> io::Result<Vec<u8>> {
+    // A large header would leave a large workspace with its thread, and there are many that may make one.
+    if json.len() > JSON_BYTES_REUSED_MAX {
+        return zstd::bulk::compress(json, ZSTD_LEVEL);
+    }
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let mut compressor = match kept.take() {
+            Some(compressor) => compressor,
+            None => Compressor::new(ZSTD_LEVEL)?,
+        };
+        // One that failed is not used again.
+        let compressed = compressor.compress(json)?;
+        *kept = Some(compressor);
+        Ok(compressed)
     })
 }
 
@@ -144,4 +171,24 @@ fn cut(text: &str) -> String {
         end -= 1;
     }
     text[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One thread after the other header, small and large: a workspace that is used again may not show what was in it before.
+    #[test]
+    fn a_workspace_that_is_used_again_gives_the_bytes_of_a_new_one() {
+        for round in 0..3_u32 {
+            for length in [0, 1, 700, JSON_BYTES_REUSED_MAX, 64, JSON_BYTES_REUSED_MAX + 1, 5_000] {
+                let json: Vec<u8> =
+                    (0..length as u32).map(|i| (i.wrapping_mul(i / 64 + round) % 61) as u8 + 32).collect();
+                let frame = compressed(&json).expect("compressed");
+                assert_eq!(frame, zstd::bulk::compress(&json, ZSTD_LEVEL).expect("by a new one"), "{length} bytes");
+                assert_eq!(zstd::zstd_safe::get_frame_content_size(&frame).ok(), Some(Some(length as u64)));
+                assert_eq!(zstd::bulk::decompress(&frame, length).expect("read back"), json);
+            }
+        }
+    }
 }
