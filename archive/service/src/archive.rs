@@ -2,7 +2,7 @@
 
 use crate::{
     ClusterStatus, Ingest, InstanceRow, Offer, Peers, Reading, RemoteAe, ServiceSettings, StoreError, Stored,
-    availability::Remembered, codec::Codec, memory::IngestMemory, metrics::Metrics,
+    availability::Remembered, codec::Codec, memory::IngestMemory, metrics::Metrics, sends::Senders,
 };
 use archive_catalog::{Admission, Catalog};
 use archive_model::{AeTitle, Limits, Uid};
@@ -24,6 +24,7 @@ struct Inner {
     settings: ServiceSettings,
     peers: Arc<Peers>,
     remembered: Remembered,
+    senders: Senders,
     ingest_memory: IngestMemory,
     read_budget: ByteBudget,
     codec: Codec,
@@ -56,6 +57,7 @@ impl Archive {
             look_ups: Arc::new(Semaphore::new(settings.queries_max.max(1))),
             peers: Arc::new(Peers::new(documents, settings.remotes.clone())),
             remembered: Remembered::default(),
+            senders: Senders::default(),
             codec: Codec::new(settings.codec.clone(), metrics.clone()),
             settings,
             metrics,
@@ -169,6 +171,10 @@ impl Archive {
 
     pub(crate) fn remembered(&self) -> &Remembered {
         &self.inner.remembered
+    }
+
+    pub(crate) fn senders(&self) -> &Senders {
+        &self.inner.senders
     }
 
     pub(crate) fn codec(&self) -> &Codec {
