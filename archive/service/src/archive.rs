@@ -67,6 +67,16 @@ impl Archive {
         Self { inner: Arc::new(inner) }
     }
 
+    /// Another node over the same rows.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn over(&self, log: Arc<dyn Propose>, documents: Arc<dyn Documents>) -> Self {
+        let Inner { catalog, clock, settings, .. } = &*self.inner;
+        let registry = prometheus::Registry::new();
+        let made = Self::new(Arc::clone(catalog), log, documents, Arc::clone(clock), settings.clone(), &registry);
+        made.peers().learn(&raft_types::Document::default());
+        made
+    }
+
     /// Begins to store an instance.
     ///
     /// # Errors
@@ -142,6 +152,7 @@ impl Archive {
     /// Waits for the queries and aborts that are still running. Call when both faces have stopped.
     pub async fn shutdown(&self) {
         self.drain();
+        self.inner.senders.let_go().await;
         self.inner.queries.close();
         self.inner.look_ups.close();
         self.inner.tasks.close();

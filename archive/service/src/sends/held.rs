@@ -76,6 +76,21 @@ impl Senders {
     pub(super) fn count(&self) -> usize {
         self.held.lock().len()
     }
+
+    /// Waits until this node, which drains, has handed over what it holds; not for ever.
+    pub(crate) async fn let_go(&self) {
+        let free = async {
+            while self.count() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(END_OF_NODE_WITHIN + RECORDED_WITHIN, free).await.is_err() {
+            tracing::warn!(
+                sends = self.count(),
+                "some sends could not be handed over: a peer notices that this node is gone"
+            );
+        }
+    }
 }
 
 /// A name for a job: in order of time, and nobody else's.
