@@ -70,6 +70,8 @@ pub struct Destination {
     pub remote: RemoteAe,
     /// Transfer syntaxes that it may be sent; empty: as stored, else uncompressed.
     pub transfer_syntaxes: Vec<Uid>,
+    /// For how many days what a C-MOVE to it could not send is tried again, once that is answered; 0: it is not.
+    pub retry_days: u32,
 }
 
 /// Why the registry was not changed.
@@ -180,10 +182,11 @@ impl Peers {
         if ae != ANYBODY && registry.lists(ae) {
             let entry = registry.entry(ae);
             let remote = RemoteAe { title: entry.ae.clone(), address: entry.address.clone()? };
-            return Some(Destination { remote, transfer_syntaxes: entry.transfer_syntaxes.clone() });
+            let (transfer_syntaxes, retry_days) = (entry.transfer_syntaxes.clone(), entry.retry_days);
+            return Some(Destination { remote, transfer_syntaxes, retry_days });
         }
         let remote = self.remotes.get(ae)?.clone();
-        Some(Destination { remote, transfer_syntaxes: Vec::new() })
+        Some(Destination { remote, transfer_syntaxes: Vec::new(), retry_days: 0 })
     }
 
     /// Whether anybody wants to be told what is available: asked at every store.
