@@ -113,9 +113,12 @@ impl Archive {
         if length > RECORDED_BYTES_MAX || syntax.deflated || syntax.encoding == Encoding::ExplicitBe {
             return Err(ConvertError::Coerce("a value that a rule changes is too large to be recorded"));
         }
-        let bytes = self.read(row, offset..offset.saturating_add(length)).collect().await?;
-        // A copy: what is read holds a permit of the readers' budget.
-        header.put(Element { tag, vr, value: Value::Bytes(bytes.to_vec().into()) });
+        // Copied piece by piece: no piece is held while the next one waits for the budget of all readers.
+        let (mut reading, mut bytes) = (self.read(row, offset..offset.saturating_add(length)), Vec::new());
+        while let Some(piece) = reading.next().await {
+            bytes.extend_from_slice(&piece?);
+        }
+        header.put(Element { tag, vr, value: Value::Bytes(bytes.into()) });
         Ok(())
     }
 }

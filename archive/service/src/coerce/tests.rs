@@ -78,7 +78,11 @@ impl Bench {
     }
 
     async fn stored(&self, row: &InstanceRow) -> Vec<u8> {
-        self.archive.read(row, 0..u64::MAX).collect().await.unwrap().to_vec()
+        let (mut reading, mut bytes) = (self.archive.read(row, 0..u64::MAX), Vec::new());
+        while let Some(piece) = reading.next().await {
+            bytes.extend_from_slice(&piece.unwrap());
+        }
+        bytes
     }
 }
 
