@@ -7,8 +7,9 @@ import pytest
 import raw
 import requests
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGLSLossless, generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGLSLossless, generate_uid
 from pynetdicom import AE, build_role, evt
+from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import (
     PatientRootQueryRetrieveInformationModelFind as PATIENT_FIND,
     PatientRootQueryRetrieveInformationModelMove as PATIENT_MOVE,
@@ -16,7 +17,10 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelGet as GET,
     StudyRootQueryRetrieveInformationModelMove as MOVE,
 )
+from conftest import SAMPLES
+from real import parsed, unlike
 from test_peers import file_of, keys, put, remove, triptych
+from test_store import store
 from triptych import data_set_bytes, free_port
 
 STORE = raw.SECONDARY_CAPTURE
@@ -162,7 +166,56 @@ def test_a_peer_with_rules_gets_what_they_make_and_all_others_the_originals(serv
     after = [file_of(server, one) for one in study]
     assert after == before
     for one, file in zip(study, after):
-        assert file.endswith(data_set_bytes(one)), "what is stored is what was sent"
+        sent = encode(one, one.file_meta.TransferSyntaxUID == raw.IMPLICIT, True)
+        assert data_set_bytes(file) == sent, "what is stored is what was sent"
+
+
+CHANGED = [0x00100020, 0x00100010, 0x00081030, 0x00081140, 0x00081032, 0x04000561]
+
+
+def test_of_every_real_file_nothing_changes_but_what_the_rules_say(server):
+    """Images in many syntaxes, with sequences of both kinds, reports, plans: as they are stored, but for four elements."""
+    rules = ["PatientID set ZZZ", "PatientName suffix ^X", "StudyDescription clear", "ReferencedImageSequence remove"]
+    rules = [f"retrieve {rule}" for rule in [*rules, "ProcedureCodeSequence clear"]]
+    put(server, "WS", coerce=rules)
+    for sample in SAMPLES:
+        header = sample.header
+        assert store(server, sample) == 0x0000, sample
+        got = []
+
+        def take(event):
+            got.append((event.request.DataSet.getvalue(), str(event.context.transfer_syntax)))
+            return 0x0000
+
+        # In a deflated object nothing can be changed on its way.
+        syntax = raw.EXPLICIT if sample.syntax == DeflatedExplicitVRLittleEndian else sample.syntax
+        contexts = [(GET, [raw.IMPLICIT]), (header.SOPClassUID, [syntax])]
+        role = build_role(header.SOPClassUID, scp_role=True)
+        association = associate(server, "WS", contexts, [role], [(evt.EVT_C_STORE, take)])
+        asked = keys("IMAGE", StudyInstanceUID=header.StudyInstanceUID, SeriesInstanceUID=header.SeriesInstanceUID)
+        asked.SOPInstanceUID = header.SOPInstanceUID
+        answers = list(association.send_c_get(asked, GET))
+        association.release()
+        assert answers[-1][0].Status == 0x0000, (sample, server.said()[-2000:])
+        (after, became), before = got[0], parsed(sample.bytes, sample.syntax)
+        assert became == syntax
+        shown = parsed(after, syntax)
+        assert unlike(before, shown, CHANGED) == "", sample
+        assert shown.PatientID == "ZZZ" and "ReferencedImageSequence" not in shown, sample
+        assert not shown.get("StudyDescription") and not shown.get("ProcedureCodeSequence")
+        assert str(shown.get("PatientName", "")) == (f"{before.PatientName}^X" if before.get("PatientName") else "")
+        (former,) = shown.OriginalAttributesSequence[-1].ModifiedAttributesSequence
+        assert former.PatientID == (before.get("PatientID") or ""), sample
+        if "ReferencedImageSequence" in before:
+            assert len(former.ReferencedImageSequence) == len(before.ReferencedImageSequence)
+        if "PixelData" in before and became == sample.syntax:
+            tail = sample.bytes[sample.bytes.rindex(pixel_tag(became)) :]
+            assert after.endswith(tail), "pixel data and all behind it, byte for byte"
+        assert server.fetch(header) == sample.bytes, "what is stored stays"
+
+
+def pixel_tag(syntax):
+    return b"\x7f\xe0\x00\x10" if syntax == ExplicitVRBigEndian else b"\xe0\x7f\x10\x00"
 
 
 def find(server, calling, asked, model=FIND):

@@ -113,7 +113,7 @@ async fn other_content_by_stow_is_kept_rejected_or_answers_by_the_policy_for_dic
     let (second, third, new) = (other(&first, 1), other(&first, 2), file("1.2.3", "1.2.3.5"));
     let answers = async || {
         let accept = [("accept", "application/dicom; transfer-syntax=*")];
-        let bytes = face.get("/dicom-web/studies/1.2.3/series/1.2.3.9/instances/1.2.3.4?as=received", &accept).await;
+        let bytes = face.get("/dicom-web/studies/1.2.3/series/1.2.3.1/instances/1.2.3.4?as=received", &accept).await;
         bytes.body
     };
     let store = async |files: &[Vec<u8>]| face.store("/dicom-web/studies", files).await;
@@ -129,12 +129,12 @@ async fn other_content_by_stow_is_kept_rejected_or_answers_by_the_policy_for_dic
     assert_eq!(some.status, StatusCode::ACCEPTED, "what is new is stored all the same");
     assert_eq!(some.json()["00081199"]["Value"].as_array().map(Vec::len), Some(1));
     assert_eq!(face.get("/api/versions?study=1.2.3", &[]).await.json(), json!([]), "nothing of it is kept");
-    let before = answers().await;
+    assert!(answers().await.ends_with(&first[first.len() - 20..]));
 
     put(&face, "%2Adicomweb", r#"{"other_content":"replace"}"#).await;
     let replaced = store(std::slice::from_ref(&second)).await;
     assert_eq!((replaced.status, replaced.json().get("00081198")), (StatusCode::OK, None));
-    assert_ne!(answers().await, before);
+    assert!(answers().await.ends_with(&second[second.len() - 20..]), "it answers now");
     assert_eq!(face.get("/api/versions?study=1.2.3", &[]).await.json().as_array().map(Vec::len), Some(1));
 
     assert_eq!(send(&face, "DELETE", "/api/peers/%2Adicomweb", &[], "").await.status, StatusCode::NO_CONTENT);
