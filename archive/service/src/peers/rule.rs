@@ -146,7 +146,15 @@ impl FromStr for Rule {
         };
         let rest = rest.trim_start();
         // The creator of a private attribute may have spaces.
-        let end = if rest.starts_with('(') { rest.find(") ").map(|at| at + 1) } else { rest.find(' ') };
+        let end = if rest.starts_with('(') {
+            // Of a private attribute, behind the second quotation mark.
+            let quotes: Vec<usize> = rest.match_indices('"').map(|(at, _)| at).take(2).collect();
+            let private = quotes.first().zip(rest.find(')')).is_some_and(|(quote, bracket)| *quote < bracket);
+            let from = quotes.get(1).copied().filter(|_| private).unwrap_or(0);
+            rest[from..].find(") ").map(|at| from + at + 1)
+        } else {
+            rest.find(' ')
+        };
         let (name, rest) = rest.split_at(end.ok_or_else(|| bad("it does not say what is done"))?);
         let attribute = attribute(name).map_err(|why| bad(&why))?;
         let rest = rest.trim_start();
@@ -421,7 +429,8 @@ mod tests {
             "both ReferencedStudySequence remove",
             "both PatientID map A=B,C=,=E",
             "both InstitutionName prefix Site: ",
-            "retrieve (0009,\"ACME 1.0, (new)\",01) remove",
+            "retrieve (0009,\"ACME 1.0, (new) one\",01) remove",
+            "both PatientComments set say \"A\" (\"B\") ",
             "retrieve (0018,9999) clear",
         ] {
             if text.contains("9999") {
