@@ -8,7 +8,7 @@ import pytest
 import raw
 import requests
 from pydicom.encaps import encapsulate
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGLSLossless, generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGLSLossless, RLELossless, generate_uid
 from pynetdicom import AE, build_role, evt
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import (
@@ -170,6 +170,43 @@ def test_a_peer_with_rules_gets_what_they_make_and_all_others_the_originals(serv
     assert after == before
     for one, file in zip(study, after):
         assert data_set_bytes(file) == sent_bytes(one), "what is stored is what was sent"
+
+
+def test_an_object_is_coerced_and_converted_at_once(server):
+    """A receiver that takes nothing but plain images, and one that takes nothing but RLE."""
+    put(server, "WS", coerce=["retrieve PatientID set ZZZ", "retrieve PatientBirthDate remove"])
+    named = {sample.path.name: sample for sample in SAMPLES}
+    for name, syntax in (
+        ("MR_small_RLE.dcm", raw.EXPLICIT),
+        ("JPEGLSNearLossless_16.dcm", raw.IMPLICIT),
+        ("JPEG-LL.dcm", raw.IMPLICIT),
+        ("CT_small.dcm", RLELossless),
+        ("CT_small.dcm", raw.IMPLICIT),
+    ):
+        if name not in named:
+            continue
+        sample, got = named[name], []
+        assert store(server, sample) == 0x0000
+
+        def take(event):
+            got.append(event.request.DataSet.getvalue())
+            return 0x0000
+
+        header = sample.header
+        contexts = [(GET, [raw.IMPLICIT]), (header.SOPClassUID, [syntax])]
+        role = build_role(header.SOPClassUID, scp_role=True)
+        association = associate(server, "WS", contexts, [role], [(evt.EVT_C_STORE, take)])
+        asked = keys("IMAGE", StudyInstanceUID=header.StudyInstanceUID, SeriesInstanceUID=header.SeriesInstanceUID)
+        asked.SOPInstanceUID = header.SOPInstanceUID
+        answers = list(association.send_c_get(asked, GET))
+        association.release()
+        assert answers[-1][0].Status == 0x0000, (name, server.said()[-2000:])
+        shown, before = parsed(got[0], syntax), parsed(sample.bytes, sample.syntax)
+        assert (shown.PatientID, "PatientBirthDate" in shown) == ("ZZZ", False)
+        (former,) = shown.OriginalAttributesSequence[-1].ModifiedAttributesSequence
+        assert former.PatientID == before.PatientID
+        assert (shown.pixel_array == before.pixel_array).all(), name
+        assert server.fetch(header) == sample.bytes
 
 
 CHANGED = [0x00100020, 0x00100010, 0x00081030, 0x00081140, 0x00081032, 0x04000561]

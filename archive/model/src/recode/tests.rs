@@ -222,9 +222,49 @@ fn an_unknown_sequence_is_written_as_one() {
     assert_eq!(recode(bytes, EXPLICIT_LE, EXPLICIT_LE, 99).unwrap(), expected);
 }
 
+#[test]
+fn what_is_decoded_or_encoded_may_be_edited_as_well() {
+    let mut edits = Edits::default();
+    edits.put(tags::PATIENT_ID, VR::LO, b"X ".to_vec());
+    edits.remove(tags::MODALITY);
+    // What the pixels become is nobody else's to say.
+    edits.put(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, b"NO".to_vec());
+    let (bytes, last) = encapsulated();
+    let pixels = NativePixels { length: 4, allocated: 8, photometric: Some("RGB"), planar: None };
+    let from = "1.2.840.10008.1.2.4.50";
+    let recoder = Recoder::decoding(from, EXPLICIT_LE, Some(pixels), &Limits::default());
+    let (mut recoder, mut out) = (recoder.unwrap().edited(&edits), Vec::new());
+    recoder.push(&bytes[..last], &mut out).unwrap();
+    recoder.frame(b"abcd", &mut out).unwrap();
+    recoder.resume(last as u64, &mut out).unwrap();
+    recoder.push(&bytes[last..], &mut out).unwrap();
+    recoder.finish(&mut out).unwrap();
+    assert!(out.starts_with(
+        b"\x10\0\x20\0LO\x02\0X \x28\0\x02\0US\x02\0\x03\0\x28\0\x04\0CS\x04\0RGB \x28\0\x10\0US\x02\0\x02\0\xE0\x7F\x10\0OB"
+    ));
+
+    let native = b"\x08\0\x60\0CS\x02\0OT\x28\0\x04\0CS\x04\0RGB \xE0\x7F\x10\0OB\0\0\x04\0\0\0abcd";
+    let recoder =
+        Recoder::encoding(EXPLICIT_LE, "1.2.840.10008.1.2.5", Some("YBR_RCT"), None, &Limits::default()).unwrap();
+    let (mut recoder, mut out) = (recoder.edited(&edits), Vec::new());
+    recoder.push(native, &mut out).unwrap();
+    recoder.fragment(b"", &mut out).unwrap();
+    recoder.fragment(b"xyzw", &mut out).unwrap();
+    recoder.resume(native.len() as u64, &mut out).unwrap();
+    recoder.finish(&mut out).unwrap();
+    assert!(out.starts_with(b"\x10\0\x20\0LO\x02\0X \x28\0\x04\0CS\x08\0YBR_RCT \xE0\x7F\x10\0OB\0\0\xFF"));
+}
+
 proptest! {
     #[test]
     fn no_bytes_break_it(bytes in proptest::collection::vec(any::<u8>(), 0..200), step in 1_usize..50) {
+        let mut edits = Edits::default();
+        edits.put(tags::PATIENT_ID, VR::LO, b"X ".to_vec());
+        edits.remove(Tag(u16::from(*bytes.first().unwrap_or(&8)), 0x0010));
+        edits.append(tags::REFERENCED_IMAGE_SEQUENCE, vec![0; 8]);
+        for syntax in [IMPLICIT_LE, EXPLICIT_LE, EXPLICIT_BE] {
+            let _ = patch(&bytes, syntax, &edits, step);
+        }
         for from in [IMPLICIT_LE, EXPLICIT_LE, DEFLATED_LE, EXPLICIT_BE] {
             let _ = recode(&bytes, from, EXPLICIT_LE, step);
             let _ = recode(&bytes, from, EXPLICIT_BE, step);
@@ -232,6 +272,7 @@ proptest! {
     }
 }
 
+/// In the encoding that it has, with `edits`.
 fn patch(bytes: &[u8], syntax: &str, edits: &Edits, step: usize) -> Result<Vec<u8>, RecodeError> {
     let mut recoder = Recoder::patching(syntax, edits, &Limits::default()).unwrap();
     let mut out = Vec::new();
