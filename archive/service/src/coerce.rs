@@ -147,7 +147,7 @@ fn changes(header: &DataSet, rules: &[&Rule]) -> Result<Vec<Change>, ConvertErro
         let vr = vr_of(tag, element);
         let before = element.map(|element| text(element, vr, words)).transpose()?;
         let Some(before) = known(before, &rules)? else { continue };
-        let after = rules.iter().fold(before.clone(), |value, rule| rule.applied(vr, value));
+        let after = in_turn(&rules, vr, before.clone());
         if after == before {
             continue;
         }
@@ -159,6 +159,14 @@ fn changes(header: &DataSet, rules: &[&Rule]) -> Result<Vec<Change>, ConvertErro
         changes.push(Change { tag, vr, value, creator });
     }
     Ok(changes)
+}
+
+/// What rules make of a value, each of what the one before made.
+fn in_turn(rules: &[&Rule], vr: VR, mut value: Option<String>) -> Option<String> {
+    for rule in rules {
+        value = rule.applied(vr, value);
+    }
+    value
 }
 
 /// Where an attribute of a rule stands in this object.

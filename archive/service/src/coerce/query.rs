@@ -7,6 +7,7 @@
 
 use crate::{
     QueryError,
+    coerce::in_turn,
     peers::{Action, Attribute, Rule, When},
 };
 use archive_catalog::CatalogError;
@@ -157,7 +158,7 @@ pub enum Patients {
 #[must_use]
 pub fn patients(id: &str, rules: &[Rule]) -> Patients {
     let rules = of_tag(rules, tags::PATIENT_ID);
-    let applied = |stored: &str| rules.iter().fold(Some(stored.to_owned()), |value, rule| rule.applied(VR::LO, value));
+    let applied = |stored: &str| in_turn(&rules, VR::LO, Some(stored.to_owned()));
     match before(id.trim(), &rules) {
         Stored::Any => Patients::Untold,
         Stored::These(mut ids) => {
