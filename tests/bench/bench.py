@@ -41,7 +41,7 @@ class Bench:
         small = row["test"].startswith(("cfind", "qido"))
         keys = ("req_s", "server_cpu_ms_per_request") if small else ("mb_s", "inst_s", "server_cpu_s_per_gb")
         shown = {k: row[k] for k in (*keys, "server_peak_rss_mib", "foreign_cpu_s", "kills", "acknowledged", "standstill_s",
-                                                             "mirror_s", "of_raw", "raw_copy_mb_s", "p99_over_alone", "catch_up_s", "rss_highest_mib", "longest_ready_s") if row.get(k)}
+                                                             "mirror_s", "of_raw", "raw_copy_mb_s", "p99_over_two_left", "p99_over_three_nodes", "catch_up_s", "rss_highest_mib", "longest_ready_s") if row.get(k)}
         if "latency_ms" in row:
             shown.update(p50=round(row["latency_ms"]["p50"], 2), p99=round(row["latency_ms"]["p99"], 2))
         for wrong in ("failures", "error"):

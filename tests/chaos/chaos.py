@@ -180,7 +180,7 @@ class Run:
             can_delete=can_delete, rate=asked.rate if asked.kills or asked.allkills else 0,
         )  # fmt: skip
         if asked.kills or asked.allkills:
-            self.load.start("ingest", 8, by="cstore", weights=SMALL, checks=0.05)
+            self.load.start("ingest", 8, by="cstore", weights=SMALL, checks=0.05, constant=True)
             self.load.start("reader", 2)
         else:
             self.load.start("ingest", 6)

@@ -1,11 +1,13 @@
 """Schedules, content and figures of the harness, without any server."""
 import json
+import types
 
 import content
 import history
 import pytest
 import report
 import schedule
+import workload
 from clients import parts
 
 NAMES = ["n1", "n2", "n3"]
@@ -70,6 +72,30 @@ def test_the_write_gap_is_that_of_the_last_writer_and_counts_all_attempts(tmp_pa
     only_second = [operation for operation in operations if operation.worker != "pulse0"]
     assert report.gaps(only_second, events) == {"kill-leader": [2.2]}
     assert report.quantiles([1, 2, 3, 4]) == {"count": 4, "p50_s": 3, "p99_s": 4, "max_s": 4}
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_constant_writer_does_not_wait_for_its_budget_but_sends_the_smallest(tmp_path, constant):
+    class Written(workload.Ingest):
+        def store(self, kind, study, instance):
+            written.append(instance)
+            return False
+
+        def wait_for_budget(self):
+            waited.append(self.name)
+            self.load.stop.set()
+
+    written, waited, budget = [], [], workload.Budget(1, 1e9)
+    budget.take(64 << 20)
+    nodes = [types.SimpleNamespace(name="n1", address="", dimse=1, url="")]
+    told = history.History(tmp_path / "history.jsonl")
+    load = workload.Workload(
+        cluster=types.SimpleNamespace(nodes=nodes), history=told, seed=1, budget=budget, destination="", can_delete=False, rate=0
+    )  # fmt: skip
+    Written(load, "ingest0", 0, weights=[0, 0, 0, 1], constant=constant).work()
+    told.close()
+    assert {int(instance[-1]) for instance in written} == {0 if constant else 3}
+    assert bool(waited) != constant
 
 
 def test_latency_is_of_unharmed_nodes_while_another_is_harmed():

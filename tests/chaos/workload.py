@@ -24,16 +24,16 @@ class Budget:
     def __init__(self, total_bytes, seconds):
         self.rate, self.left, self.at, self.lock = total_bytes / seconds, 8 << 20, time.monotonic(), threading.Lock()
 
-    def take(self, count, stop):
-        while not stop.is_set():
-            with self.lock:
-                now = time.monotonic()
-                self.left = min(self.left + (now - self.at) * self.rate, 16 << 20)
-                self.at = now
-                if self.left > 0:
-                    self.left -= count
-                    return
-            stop.wait(0.05)
+    def is_spent(self):
+        with self.lock:
+            now = time.monotonic()
+            self.left = min(self.left + (now - self.at) * self.rate, 16 << 20)
+            self.at = now
+            return self.left <= 0
+
+    def take(self, count):
+        with self.lock:
+            self.left -= count
 
 
 class Workload:
@@ -110,7 +110,7 @@ class Worker:
     def store(self, kind, study, instance):
         """Until it is acknowledged, at one node after the other; whether it was."""
         file = content.file(study, instance)
-        self.load.budget.take(len(file), self.load.stop)
+        self.load.budget.take(len(file))
         begun = self.history.now()
         for attempt in range(ATTEMPTS):
             if self.store_once(kind, self.node, study, instance, file) == "ok":
@@ -148,8 +148,12 @@ class Worker:
 
 
 class Ingest(Worker):
-    def __init__(self, load, name, number, by="either", weights=MIXED, checks=1.0):
+    """A `constant` one sends the smallest when the budget is spent, where others wait: the time that it does not write is
+    the archive's alone, and is measured as such."""
+
+    def __init__(self, load, name, number, by="either", weights=MIXED, checks=1.0, constant=False):
         super().__init__(load, name, number)
+        self.constant = constant
         self.kind = by if by != "either" else ("cstore", "stow")[number % 2]
         self.weights, self.checks, self.studies = weights, checks, 0
         load.begun_and_acknowledged[name] = -1.0
@@ -161,6 +165,11 @@ class Ingest(Worker):
             if self.load.stop.is_set():
                 return
             size_class = self.chance.choices(range(4), self.weights)[0]
+            if self.load.budget.is_spent():
+                if self.constant:
+                    size_class = 0
+                else:
+                    self.wait_for_budget()
             instance = content.uid(self.load.seed, self.name, self.studies, number, size_class=size_class)
             if self.store(self.kind, study, instance):
                 held.append(instance)
@@ -183,6 +192,10 @@ class Ingest(Worker):
         else:
             with self.load.lock:
                 self.load.committed.append((study, held))
+
+    def wait_for_budget(self):
+        while self.load.budget.is_spent() and not self.load.stop.is_set():
+            self.pause(0.05)
 
     def delete(self, study, instance):
         for attempt in range(8):

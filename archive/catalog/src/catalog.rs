@@ -3,6 +3,7 @@
 use crate::{
     Tombstone, UploadId, apply,
     ballast::Ballast,
+    checkpoint::LIMIT_BYTES,
     delete,
     error::{CatalogError, Step},
     export, import,
@@ -20,6 +21,7 @@ use rusqlite::Connection;
 use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
+    sync::atomic::AtomicU64,
 };
 
 /// Settings of the catalogue.
@@ -65,6 +67,8 @@ pub struct Catalog {
     pub(crate) writer: Mutex<Connection>,
     /// Checkpoints run beside the writer.
     pub(crate) checkpointer: Mutex<Connection>,
+    /// Bytes of the write-ahead log at which the writer next waits until it is moved.
+    pub(crate) log_limit_bytes: AtomicU64,
     pub(crate) pool: Pool,
     pub(crate) ballast: Ballast,
     pub(crate) options: CatalogOptions,
@@ -95,6 +99,7 @@ impl Catalog {
             pool: Pool::new(&path, options.readers_max),
             writer: Mutex::new(writer),
             checkpointer: Mutex::new(checkpointer),
+            log_limit_bytes: AtomicU64::new(LIMIT_BYTES),
             path,
             ballast: Ballast::of(folder),
             options,
@@ -192,7 +197,9 @@ impl StateMachine for Catalog {
             }
             applied => applied,
         };
-        applied.map_err(failed("apply to the catalogue"))
+        let outcomes = applied.map_err(failed("apply to the catalogue"))?;
+        self.wait_for_long_log();
+        Ok(outcomes)
     }
 
     fn applied(&self) -> Result<Vec<(GroupId, Applied)>, StateMachineError> {

@@ -8,12 +8,16 @@
 //!   passive ─► less than 64 MiB in the file: enough
 //!      └─────► passive again until little is left ─► writer held ─► passive: all is moved ─► the next commit begins anew
 //! ```
+//!
+//! A disk may be slower than the writer, for the writer does not sync. So at 128 MiB the writer moves the log itself before it
+//! goes on: that is the bound, whatever the disk does. Only a reader that holds on to an old state can stretch it.
 
 use crate::{
     Catalog,
     error::{CatalogError, Step},
 };
 use rusqlite::Connection;
+use std::sync::atomic::Ordering;
 
 /// Bytes of the log from which on it is to begin anew; also what SQLite leaves of the file when it does.
 pub(crate) const RESTART_BYTES: u64 = 64 << 20;
@@ -21,6 +25,10 @@ pub(crate) const RESTART_BYTES: u64 = 64 << 20;
 const SHORT_BYTES: u64 = 4 << 20;
 /// Passes beside the writer before it stands still all the same: it may be as fast as the passes.
 const PASSES_MAX: usize = 4;
+/// Bytes of the log at which the writer waits until it is moved.
+pub(crate) const LIMIT_BYTES: u64 = 128 << 20;
+/// What the log may grow by until the writer waits again, when a reader of an old state kept it as it was.
+const AGAIN_BYTES: u64 = 32 << 20;
 /// Bytes of a page, and of what stands before it in the log.
 const FRAME_BYTES: u64 = 8192 + 24;
 
@@ -40,10 +48,31 @@ impl Catalog {
         if let Err(error) = self.ballast.reserve() {
             tracing::debug!(%error, "no space is kept for a full disk"); // a file system that cannot reserve
         }
-        let grown = std::fs::metadata(self.wal()).map_or(0, |wal| wal.len());
-        if grown < self.options.checkpoint_bytes {
+        if self.wal_bytes() < self.options.checkpoint_bytes {
             return Ok(());
         }
+        self.move_log()
+    }
+
+    /// Moves the log on the writer's own thread when it has reached its limit: to be called after a transaction, with the
+    /// writer's lock free (a checkpoint takes its own lock before the writer's).
+    pub(crate) fn wait_for_long_log(&self) {
+        let grown = self.wal_bytes();
+        if grown < LIMIT_BYTES {
+            self.log_limit_bytes.store(LIMIT_BYTES, Ordering::Relaxed);
+        } else if grown >= self.log_limit_bytes.load(Ordering::Relaxed) {
+            self.log_limit_bytes.store(grown + AGAIN_BYTES, Ordering::Relaxed);
+            if let Err(error) = self.move_log() {
+                tracing::warn!(%error, "the catalogue's write-ahead log grows: it could not be moved into the database");
+            }
+        }
+    }
+
+    fn wal_bytes(&self) -> u64 {
+        std::fs::metadata(self.wal()).map_or(0, |wal| wal.len())
+    }
+
+    fn move_log(&self) -> Result<(), CatalogError> {
         let connection = self.checkpointer.lock();
         let mut pass = passive(&connection)?;
         if pass.log_bytes < RESTART_BYTES {

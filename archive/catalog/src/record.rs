@@ -267,6 +267,22 @@ impl Catalog {
         rows.collect::<rusqlite::Result<_>>().step("read due records")
     }
 
+    /// How many records of a kind work is ever due on, and the bytes of their bodies.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn working_records(&self, kind: &str) -> Result<(u64, u64), CatalogError> {
+        self.pool
+            .reader()?
+            .prepare_cached(
+                "SELECT COUNT(*), COALESCE(SUM(LENGTH(body)), 0) FROM record WHERE kind = ?1 AND due_ms IS NOT NULL",
+            )
+            .step("prepare a count of records")?
+            .query_row(params![kind], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
+            .map(|(count, bytes)| (count.cast_unsigned(), bytes.cast_unsigned()))
+            .step("count records")
+    }
+
     /// Whether work is due on any record of a kind, whoever leads its group.
     ///
     /// # Errors

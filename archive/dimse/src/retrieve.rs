@@ -20,6 +20,7 @@ use archive_service::{
     Archive, ConvertError, Converting, Freshness, InstanceRow, Level, Listing, ReadError, Reading, Selection,
     coerce::{self, Coerced, Patients},
     peers::{Destination, Peer as Entry, Rule},
+    sends::{Moving, Outcome},
 };
 use archive_upper_layer::negotiate::CONTEXTS_MAX;
 use bytes::Bytes;
@@ -30,10 +31,10 @@ const FAILED_NAMED_MAX: usize = 10_000;
 /// Requestors give up on a C-MOVE that says nothing for 30 s: this often it says that it goes on.
 const PENDING_EVERY: Duration = Duration::from_secs(5);
 /// Associations to a destination that may be lost in a row before the rest of a C-MOVE fails.
-const LOSSES_MAX: u32 = 3;
+pub(crate) const LOSSES_MAX: u32 = 3;
 
 /// Time for a destination to accept an association, and to answer a release.
-const DESTINATION_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const DESTINATION_WITHIN: Duration = Duration::from_secs(10);
 
 /// A retrieval under way.
 struct Operation<'a> {
@@ -48,7 +49,7 @@ struct Operation<'a> {
 
 /// How one sub-operation ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Sub {
+pub(crate) enum Sub {
     Completed,
     Warning,
     Failed,
@@ -96,55 +97,20 @@ pub(crate) async fn move_to(
         Err(status) => return refuse(shared, association, context, request, "move", &status).await,
     };
     let destination = request.text(tags::MOVE_DESTINATION).unwrap_or_default();
-    let Some(Destination { remote, transfer_syntaxes, coerce }) = shared.archive.peers().destination(destination)
-    else {
+    let Some(destination) = shared.archive.peers().destination(destination) else {
         let status = Status::new(status::UNKNOWN_DESTINATION, "the move destination is not configured (peer set)");
         return refuse(shared, association, context, request, "move", &status).await;
     };
     let mut operation = Operation::new(context, request, rows.len(), may_be_stale);
-    let originator = (peer.calling.clone(), command::message_id(request));
-    let deadlines = association.deadlines();
-    let deadlines = Deadlines { artim: deadlines.artim.min(DESTINATION_WITHIN), ..deadlines };
-    let mut losses = 0;
-    'parts: for rows in by_contexts(&rows) {
-        let proposals = proposals(&shared.archive, rows, &transfer_syntaxes);
-        let mut to = None;
-        for row in rows {
-            if to.is_none() && losses < LOSSES_MAX {
-                let ours = shared.archive.ae_title();
-                match Requestor::connect(&remote.address, ours, &remote.title, &proposals, deadlines).await {
-                    Ok(open) => to = Some(open),
-                    Err(error) => {
-                        tracing::warn!(destination, %error, "the move destination could not be reached");
-                        losses = LOSSES_MAX;
-                    }
-                }
-            }
-            let sub = match &mut to {
-                None => Sub::Failed,
-                Some(open) => match operation.moved(shared, association, open, (row, &coerce), &originator).await? {
-                    Ok(sub) => sub,
-                    Err(error) => {
-                        tracing::warn!(destination, %error, "the association to the move destination ended");
-                        to = None;
-                        losses += 1;
-                        Sub::Failed
-                    }
-                },
-            };
-            if sub != Sub::Failed {
-                losses = 0;
-            }
-            operation.done(shared, sub, row);
-            operation.hear(association).await?;
-            if operation.cancelled {
-                release(shared, to);
-                break 'parts;
-            }
-            operation.pending(association).await?;
-        }
-        release(shared, to);
+    // In the log: when this node dies, a peer goes on. Dropped, when this node stops, it is handed over.
+    let message = command::message_id(request);
+    let mut job = shared.archive.begin_move(&peer.calling, message, &destination, &rows);
+    let moved = operation.move_all(shared, association, &mut job, &destination, &rows, (&peer.calling, message)).await;
+    match &moved {
+        Ok(()) if !operation.cancelled => job.finish(),
+        Ok(()) | Err(_) => job.give_up(),
     }
+    moved?;
     operation.finish(shared, association, "move").await
 }
 
@@ -182,6 +148,76 @@ impl<'a> Operation<'a> {
         }
     }
 
+    /// The sub-operations of C-MOVE, until the last or a cancel.
+    async fn move_all(
+        &mut self,
+        shared: &Shared,
+        association: &mut Association,
+        job: &mut Moving,
+        to: &Destination,
+        rows: &[InstanceRow],
+        originator: (&str, u16),
+    ) -> Result<(), Ended> {
+        let (archive, remote, rules) = (&shared.archive, &to.remote, &to.coerce[..]);
+        let destination = remote.title.as_str();
+        let deadlines = association.deadlines();
+        let deadlines = Deadlines { artim: deadlines.artim.min(DESTINATION_WITHIN), ..deadlines };
+        let (mut losses, mut recorded, mut why) = (0, false, String::new());
+        for rows in by_contexts(rows) {
+            let proposals = proposals(archive, rows, &to.transfer_syntaxes);
+            let mut to = None;
+            for row in rows {
+                if to.is_none() && losses < LOSSES_MAX {
+                    let ours = archive.ae_title();
+                    match Requestor::connect(&remote.address, ours, &remote.title, &proposals, deadlines).await {
+                        Ok(open) => to = Some(open),
+                        Err(error) => {
+                            tracing::warn!(destination, %error, "the move destination could not be reached");
+                            losses = LOSSES_MAX;
+                            why = reason(&error);
+                        }
+                    }
+                }
+                let sub = match &mut to {
+                    None => Sub::Failed,
+                    Some(open) => {
+                        if !recorded {
+                            job.recorded().await;
+                            recorded = true;
+                        }
+                        match self.moved(shared, association, open, (row, rules), originator).await? {
+                            Ok((sub, failure)) => {
+                                why = failure;
+                                sub
+                            }
+                            Err(error) => {
+                                tracing::warn!(destination, %error, "the association to the move destination ended");
+                                to = None;
+                                losses += 1;
+                                why = reason(&error);
+                                Sub::Failed
+                            }
+                        }
+                    }
+                };
+                if sub != Sub::Failed {
+                    losses = 0;
+                }
+                self.done(shared, sub, row);
+                job.done(outcome(sub), &why);
+                self.hear(association).await?;
+                self.cancelled |= job.is_cancelled();
+                if self.cancelled {
+                    release(shared, to);
+                    return Ok(());
+                }
+                self.pending(association).await?;
+            }
+            release(shared, to);
+        }
+        Ok(())
+    }
+
     /// One sub-operation of C-MOVE. While it runs the requestor hears that it does, and may cancel what comes after it.
     async fn moved(
         &mut self,
@@ -189,10 +225,10 @@ impl<'a> Operation<'a> {
         association: &mut Association,
         to: &mut Requestor,
         (row, rules): (&InstanceRow, &[Rule]),
-        originator: &(String, u16),
-    ) -> Result<Result<Sub, ScuError>, Ended> {
+        originator: (&str, u16),
+    ) -> Result<Result<(Sub, String), ScuError>, Ended> {
         let id = command::message_id(self.request);
-        let moving = move_one(shared, to, (row, rules), originator);
+        let moving = move_one(&shared.archive, to, (row, rules), Some(originator));
         tokio::pin!(moving);
         loop {
             tokio::select! {
@@ -449,14 +485,14 @@ async fn coerced(archive: &Archive, row: &InstanceRow, rules: &[Rule]) -> Result
 
 /// Sends an instance behind its C-STORE-RQ; `false` when it cannot be read, and then nothing was sent.
 async fn send_object(
-    shared: &Shared,
+    archive: &Archive,
     association: &mut Association,
     (context, target): (u8, Option<String>),
     command: &DataSet,
     row: &InstanceRow,
     ready: Ready,
 ) -> Result<bool, Ended> {
-    let mut sending = match Sending::of(&shared.archive, row, target.as_deref(), ready).await {
+    let mut sending = match Sending::of(archive, row, target.as_deref(), ready).await {
         Ok(sending) => sending,
         Err(error) => {
             tracing::warn!(instance = %row.instance, %error, "an instance cannot be sent");
@@ -520,7 +556,7 @@ async fn get_one(
     };
     let id = association.message_id();
     let set = command::store_request(id, row.sop_class.as_str(), row.instance.as_str(), None);
-    if !send_object(shared, association, way, &set, row, Ready { begun, coerced }).await? {
+    if !send_object(&shared.archive, association, way, &set, row, Ready { begun, coerced }).await? {
         return Ok(Sub::Failed);
     }
     if let Some(after) = after
@@ -545,26 +581,52 @@ async fn get_one(
     }
 }
 
-async fn move_one(
-    shared: &Shared,
+/// Sends one instance to a third party; answers what became of it and, if it failed, why: in our words, for the
+/// destination's may name a patient.
+pub(crate) async fn move_one(
+    archive: &Archive,
     to: &mut Requestor,
     (row, rules): (&InstanceRow, &[Rule]),
-    (title, message): &(String, u16),
-) -> Result<Sub, ScuError> {
-    let Ok(coerced) = coerced(&shared.archive, row, rules).await else { return Ok(Sub::Failed) };
+    originator: Option<(&str, u16)>,
+) -> Result<(Sub, String), ScuError> {
+    let Ok(coerced) = coerced(archive, row, rules).await else {
+        return Ok((
+            Sub::Failed,
+            "the coercion rules of the destination cannot be applied to it: see the log of the node".into(),
+        ));
+    };
     let accepted = to.syntaxes_of(row.sop_class.as_str());
-    let Some(way) = fitting(&shared.archive, row, coerced.is_some(), accepted) else {
+    let Some(way) = fitting(archive, row, coerced.is_some(), accepted) else {
         tracing::info!(instance = %row.instance, syntax = row.transfer_syntax, "the destination does not take an instance");
-        return Ok(Sub::Failed);
+        return Ok((Sub::Failed, "the destination does not take its SOP class, or no syntax of it".into()));
     };
     let id = to.association.message_id();
-    let originator = Some((title.as_str(), *message));
     let set = command::store_request(id, row.sop_class.as_str(), row.instance.as_str(), originator);
-    if !send_object(shared, &mut to.association, way, &set, row, Ready { begun: None, coerced }).await? {
-        return Ok(Sub::Failed);
+    if !send_object(archive, &mut to.association, way, &set, row, Ready { begun: None, coerced }).await? {
+        return Ok((Sub::Failed, "it could not be read or converted: see the log of the node".into()));
     }
     let (status, _) = to.store_end().await?;
-    Ok(judged(status))
+    let sub = judged(status);
+    Ok((sub, if sub == Sub::Failed { format!("status {status:04X}") } else { String::new() }))
+}
+
+/// Why an association to a destination came to nothing, without the words of the destination.
+pub(crate) fn reason(error: &ScuError) -> String {
+    match error {
+        ScuError::Status { status, .. } => format!("status {status:04X}"),
+        error @ (ScuError::Unreachable { .. }
+        | ScuError::Rejected { .. }
+        | ScuError::NotAccepted { .. }
+        | ScuError::Ended(_)) => error.to_string(),
+    }
+}
+
+pub(crate) fn outcome(sub: Sub) -> Outcome {
+    match sub {
+        Sub::Completed => Outcome::Sent,
+        Sub::Warning => Outcome::Warned,
+        Sub::Failed => Outcome::Failed,
+    }
 }
 
 /// PS3.7 Annex C: `Bxxx` and a few others are warnings, `0000` is success, all else failed.
@@ -577,7 +639,7 @@ fn judged(status: u16) -> Sub {
 }
 
 /// Parts of `rows` that need no more contexts than one association has.
-fn by_contexts(rows: &[InstanceRow]) -> Vec<&[InstanceRow]> {
+pub(crate) fn by_contexts(rows: &[InstanceRow]) -> Vec<&[InstanceRow]> {
     let mut parts = Vec::new();
     let (mut start, mut seen) = (0, BTreeSet::new());
     for (at, row) in rows.iter().enumerate() {
@@ -596,7 +658,7 @@ fn by_contexts(rows: &[InstanceRow]) -> Vec<&[InstanceRow]> {
 }
 
 /// As stored, and in what it can be converted to; where the destination has `permitted` ones, in these only.
-fn proposals(archive: &Archive, rows: &[InstanceRow], permitted: &[Uid]) -> Vec<Proposal> {
+pub(crate) fn proposals(archive: &Archive, rows: &[InstanceRow], permitted: &[Uid]) -> Vec<Proposal> {
     let mut wanted = BTreeSet::new();
     for row in rows {
         let (class, stored) = (row.sop_class.as_str(), row.transfer_syntax.as_str());

@@ -1,6 +1,6 @@
 //! `triptych send` and `find`: the DICOM user side for people at a terminal.
 
-use crate::Failure;
+use crate::{Failure, sends};
 use archive_dimse::{
     association::Deadlines,
     scu::{CONTEXTS_MAX, Proposal, Requestor},
@@ -43,8 +43,10 @@ pub(crate) struct SendFlags {
     #[command(flatten)]
     peer: PeerFlags,
     /// DICOM files, or folders of them.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "to")]
     paths: Vec<PathBuf>,
+    #[command(flatten)]
+    queue: sends::QueueFlags,
 }
 
 /// Flags of `find`.
@@ -94,6 +96,9 @@ struct Found {
 }
 
 pub(crate) fn send(flags: SendFlags) -> Result<ExitCode, Failure> {
+    if flags.queue.to.is_some() {
+        return sends::queue(&flags.queue, flags.peer.json);
+    }
     let (mut found, mut skipped) = (Vec::new(), Vec::new());
     for path in &flags.paths {
         gather(path, &mut found, &mut skipped)?;

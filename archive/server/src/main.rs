@@ -12,6 +12,7 @@ mod peer;
 mod recover;
 mod rejection;
 mod restore;
+mod sends;
 mod serve;
 mod settings;
 mod stores;
@@ -39,8 +40,10 @@ struct Arguments {
 enum Verb {
     /// Run a node.
     Serve(Box<settings::ServeFlags>),
-    /// Send DICOM files to an archive (C-STORE).
-    Send(client::SendFlags),
+    /// Send DICOM files to an archive (C-STORE); or, with --to, have the archive send what it holds to a peer.
+    Send(Box<client::SendFlags>),
+    /// List what the archive sends to peers, C-MOVEs that run among it, with progress and the last failure; or cancel one.
+    Sends(sends::SendsFlags),
     /// Ask an archive what it holds (C-FIND).
     Find(client::FindFlags),
     /// Fetch a study or a series from an archive (C-GET).
@@ -88,7 +91,8 @@ fn main() -> ExitCode {
     raft_tier::install_tls();
     let result = match Arguments::parse().verb {
         Verb::Serve(flags) => serve::run(*flags),
-        Verb::Send(flags) => client::send(flags),
+        Verb::Send(flags) => client::send(*flags),
+        Verb::Sends(flags) => sends::run(&flags),
         Verb::Find(flags) => client::find(flags),
         Verb::Get(flags) => fetch::get(flags),
         Verb::Scrub(flags) => upkeep::scrub(flags),

@@ -89,6 +89,9 @@ pub(crate) struct SetFlags {
     /// Whether it is told what is available (Instance Availability Notification): `yes` or `no`.
     #[arg(long, value_name = "HOW")]
     notify: Option<String>,
+    /// For how many days what a C-MOVE to it could not send is tried again, once the C-MOVE is answered: 0 (not at all) to 30.
+    #[arg(long, value_name = "N")]
+    retry_days: Option<u32>,
     /// What it is shown in place of what is stored, one rule a flag: `find|retrieve|both ATTRIBUTE ACTION`, where the attribute
     /// is `PatientID`, `(0010,0020)` or `(0009,"CREATOR",01)`, and the action `set TEXT`, `clear`, `remove`, `map A=B,C=D`,
     /// `prefix TEXT` or `suffix TEXT`. It comes behind the rules that are there. What is stored stays as it is.
@@ -186,6 +189,9 @@ impl SetFlags {
             Some("no") => put("notify", false.into()),
             Some(other) => return Err(format!("--notify {other}: `yes` or `no`").into()),
         }
+        if let Some(days) = self.retry_days {
+            put("retry_days", days.into());
+        }
         self.rules(&mut entry)?;
         let mut put = |name: &str, value: Value| _ = entry.insert(name.to_owned(), value);
         for (name, given) in [
@@ -281,13 +287,13 @@ fn url(http: &str, ae: Option<&str>) -> Result<Url, Failure> {
     Ok(url)
 }
 
-fn push(url: &mut Url, segment: &str) -> Result<(), Failure> {
+pub(crate) fn push(url: &mut Url, segment: &str) -> Result<(), Failure> {
     let mut segments = url.path_segments_mut().map_err(|()| "--http: it looks like http://HOST:PORT")?;
     segments.push(segment);
     Ok(())
 }
 
-async fn ask(
+pub(crate) async fn ask(
     method: Method,
     url: Url,
     version: Option<u64>,
@@ -388,6 +394,9 @@ fn rest(peer: &Value) -> String {
     if peer["notify"] == true {
         said.push("is told what is available".to_owned());
     }
+    if let Some(days) = peer["retry_days"].as_u64().filter(|days| *days > 0) {
+        said.push(format!("moves are retried for {days} days"));
+    }
     let syntaxes = words(&peer["transfer_syntaxes"]);
     if !syntaxes.is_empty() {
         said.push(format!("sent in {syntaxes}"));
@@ -415,6 +424,7 @@ mod tests {
             hierarchy: None,
             unknown_classes: None,
             notify: None,
+            retry_days: None,
             coerce: Vec::new(),
             no_coerce: Vec::new(),
             notes: None,

@@ -16,7 +16,7 @@ use crate::{
     world::{SystemClock, SystemSeed},
 };
 use archive_catalog::{Catalog, CatalogOptions};
-use archive_dimse::{AvailabilityNotifier, CommitmentReporter, Deadlines, DimseServer, DimseSettings};
+use archive_dimse::{AvailabilityNotifier, CommitmentReporter, Deadlines, DimseServer, DimseSettings, InstanceSender};
 use archive_model::AeTitle;
 use archive_service::{Archive, RemoteAe, ServiceSettings};
 use archive_web::{Health, NodeOrder, Web, WebSettings};
@@ -131,10 +131,12 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
     tasks.spawn(until(stop.clone(), archive.clone().work_on_rejections()));
     let notifier = Arc::new(AvailabilityNotifier::new(settings.ae_title.clone()));
     tasks.spawn(until(stop.clone(), archive.clone().work_on_availability(notifier)));
+    let deadlines = Deadlines { artim: settings.artim, progress: settings.progress, idle: settings.idle };
+    tasks.spawn(until(stop.clone(), archive.clone().work_on_sends(Arc::new(InstanceSender::new(deadlines)))));
     let dimse_settings = DimseSettings {
         associations_max: size(settings.associations),
         associations_per_peer_max: size(settings.associations_per_peer),
-        deadlines: Deadlines { artim: settings.artim, progress: settings.progress, idle: settings.idle },
+        deadlines,
         check_called_ae: settings.check_called_ae,
         drain: settings.drain,
     };

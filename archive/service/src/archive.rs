@@ -2,7 +2,7 @@
 
 use crate::{
     ClusterStatus, Ingest, InstanceRow, Offer, Peers, Reading, RemoteAe, ServiceSettings, StoreError, Stored,
-    availability::Remembered, codec::Codec, memory::IngestMemory, metrics::Metrics,
+    availability::Remembered, codec::Codec, memory::IngestMemory, metrics::Metrics, sends::Senders,
 };
 use archive_catalog::{Admission, Catalog};
 use archive_model::{AeTitle, Limits, Uid};
@@ -24,6 +24,7 @@ struct Inner {
     settings: ServiceSettings,
     peers: Arc<Peers>,
     remembered: Remembered,
+    senders: Senders,
     ingest_memory: IngestMemory,
     read_budget: ByteBudget,
     codec: Codec,
@@ -56,6 +57,7 @@ impl Archive {
             look_ups: Arc::new(Semaphore::new(settings.queries_max.max(1))),
             peers: Arc::new(Peers::new(documents, settings.remotes.clone())),
             remembered: Remembered::default(),
+            senders: Senders::default(),
             codec: Codec::new(settings.codec.clone(), metrics.clone()),
             settings,
             metrics,
@@ -63,6 +65,16 @@ impl Archive {
             draining: CancellationToken::new(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Another node over the same rows.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn over(&self, log: Arc<dyn Propose>, documents: Arc<dyn Documents>) -> Self {
+        let Inner { catalog, clock, settings, .. } = &*self.inner;
+        let registry = prometheus::Registry::new();
+        let made = Self::new(Arc::clone(catalog), log, documents, Arc::clone(clock), settings.clone(), &registry);
+        made.peers().learn(&raft_types::Document::default());
+        made
     }
 
     /// Begins to store an instance.
@@ -140,6 +152,7 @@ impl Archive {
     /// Waits for the queries and aborts that are still running. Call when both faces have stopped.
     pub async fn shutdown(&self) {
         self.drain();
+        self.inner.senders.let_go().await;
         self.inner.queries.close();
         self.inner.look_ups.close();
         self.inner.tasks.close();
@@ -169,6 +182,10 @@ impl Archive {
 
     pub(crate) fn remembered(&self) -> &Remembered {
         &self.inner.remembered
+    }
+
+    pub(crate) fn senders(&self) -> &Senders {
+        &self.inner.senders
     }
 
     pub(crate) fn codec(&self) -> &Codec {

@@ -21,6 +21,10 @@ pub(crate) struct Metrics {
     pub(crate) commitments: IntCounterVec,
     pub(crate) commitment_reports: IntCounterVec,
     pub(crate) commitments_waiting: IntGauge,
+    pub(crate) sends: IntCounterVec,
+    pub(crate) sends_running: IntGauge,
+    pub(crate) sends_waiting: IntGauge,
+    pub(crate) sends_failed: IntGauge,
     pub(crate) ingest_bytes: IntGauge,
     pub(crate) read_bytes: IntGauge,
     pub(crate) codec_frames: IntCounterVec,
@@ -84,6 +88,20 @@ impl Metrics {
                 "archive_service_commitments_waiting",
                 "Transactions in groups that this node leads whose result or report is to come; up to 1000 are counted.",
             ),
+            sends: counter(
+                "archive_service_sends_total",
+                "Jobs that send instances elsewhere, by what became of them on this node.",
+                "result",
+            ),
+            sends_running: gauge("archive_service_sends_running", "Jobs that this node works on, C-MOVEs among them."),
+            sends_waiting: gauge(
+                "archive_service_sends_waiting",
+                "Jobs in groups that this node leads that wait for an attempt.",
+            ),
+            sends_failed: gauge(
+                "archive_service_sends_failed",
+                "Jobs in groups that this node leads that were given up in the last days.",
+            ),
             ingest_bytes: gauge("archive_service_ingest_bytes", "Bytes that stores hold now."),
             read_bytes: gauge("archive_service_read_bytes", "Bytes that reads hold now."),
             codec_frames: counter("archive_service_codec_frames_total", "Frames decoded, or not: why.", "outcome"),
@@ -91,7 +109,7 @@ impl Metrics {
             codec_workers: IntCounter::new("archive_service_codec_workers_total", "Codec workers started.")
                 .unwrap_or_else(|error| unreachable!("literal metric options: {error}")),
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 15] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 19] = [
             Box::new(stages),
             Box::new(metrics.stored.clone()),
             Box::new(metrics.refused.clone()),
@@ -102,6 +120,10 @@ impl Metrics {
             Box::new(metrics.commitments.clone()),
             Box::new(metrics.commitment_reports.clone()),
             Box::new(metrics.commitments_waiting.clone()),
+            Box::new(metrics.sends.clone()),
+            Box::new(metrics.sends_running.clone()),
+            Box::new(metrics.sends_waiting.clone()),
+            Box::new(metrics.sends_failed.clone()),
             Box::new(metrics.ingest_bytes.clone()),
             Box::new(metrics.read_bytes.clone()),
             Box::new(metrics.codec_frames.clone()),

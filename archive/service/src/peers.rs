@@ -72,6 +72,8 @@ pub struct Destination {
     pub remote: RemoteAe,
     /// Transfer syntaxes that it may be sent; empty: as stored, else uncompressed.
     pub transfer_syntaxes: Vec<Uid>,
+    /// For how many days what a C-MOVE to it could not send is tried again, once that is answered; 0: it is not.
+    pub retry_days: u32,
     /// What it is shown in place of what is stored.
     pub coerce: Vec<Rule>,
 }
@@ -186,10 +188,11 @@ impl Peers {
         let coerce = entry.coerce.clone();
         if ![ANYBODY, DICOMWEB].contains(&ae) && registry.lists(ae) {
             let remote = RemoteAe { title: entry.ae.clone(), address: entry.address.clone()? };
-            return Some(Destination { remote, transfer_syntaxes: entry.transfer_syntaxes.clone(), coerce });
+            let (transfer_syntaxes, retry_days) = (entry.transfer_syntaxes.clone(), entry.retry_days);
+            return Some(Destination { remote, transfer_syntaxes, coerce, retry_days });
         }
         let remote = self.remotes.get(ae)?.clone();
-        Some(Destination { remote, transfer_syntaxes: Vec::new(), coerce })
+        Some(Destination { remote, transfer_syntaxes: Vec::new(), coerce, retry_days: 0 })
     }
 
     /// Whether anybody wants to be told what is available: asked at every store.

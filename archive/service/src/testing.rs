@@ -209,6 +209,75 @@ impl Propose for LocalLog {
     }
 }
 
+/// One of several nodes over one log in memory, for tests of what a peer goes on with: it has a name of its own, leads or not,
+/// and may die.
+pub struct LocalNode {
+    log: Arc<LocalLog>,
+    name: &'static str,
+    leads: AtomicBool,
+    dead: AtomicBool,
+}
+
+impl LocalNode {
+    /// Whether this node leads the groups.
+    pub fn set_leads(&self, leads: bool) {
+        self.leads.store(leads, Ordering::SeqCst);
+    }
+
+    /// From now on nothing of this node reaches the log.
+    pub fn die(&self) {
+        self.dead.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Propose for LocalNode {
+    fn propose(
+        &self,
+        group: GroupId,
+        command: Command,
+        within: Duration,
+    ) -> BoxFuture<'_, Result<Proposed, ProposeError>> {
+        match self.dead.load(Ordering::SeqCst) {
+            true => Box::pin(async move { Err(ProposeError::NoQuorum { group }) }),
+            false => self.log.propose(group, command, within),
+        }
+    }
+
+    fn read_index(&self, groups: Vec<GroupId>) -> BoxFuture<'_, Result<(), ReadError>> {
+        match self.dead.load(Ordering::SeqCst) {
+            true => Box::pin(async { Err(ReadError::NoQuorum { group: GroupId::default() }) }),
+            false => self.log.read_index(groups),
+        }
+    }
+
+    fn read(&self, address: BlockAddress, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ReadError>> {
+        self.log.read(address, range)
+    }
+
+    fn verify(&self, object: StoredObject) -> BoxFuture<'_, Verified> {
+        self.log.verify(object)
+    }
+
+    fn groups(&self) -> Vec<GroupId> {
+        self.log.groups()
+    }
+
+    fn group_of(&self, key: &[u8]) -> Option<GroupId> {
+        self.log.group_of(key)
+    }
+
+    fn can_commit(&self, group: GroupId) -> bool {
+        !self.dead.load(Ordering::SeqCst) && self.log.can_commit(group)
+    }
+
+    fn status(&self) -> ClusterStatus {
+        let leader = if self.leads.load(Ordering::SeqCst) { self.name } else { "another" };
+        let mut status = self.log.status();
+        status.groups.iter_mut().for_each(|group| group.leader = Some(leader.into()));
+        ClusterStatus { answered_by: self.name.into(), ..status }
+    }
+}
+
 /// Documents in memory, known at once; several archives may share them.
 #[derive(Default)]
 pub struct LocalDocuments {
@@ -289,6 +358,15 @@ pub fn archive_at(folder: &Path, settings: ServiceSettings, clock: Arc<dyn Clock
     let (archive, log) = archive_of(folder, settings, LocalDocuments::new(), clock);
     archive.peers().learn(&Document::default());
     (archive, log)
+}
+
+/// An archive that is node `name` over the log and the rows of another one, with the same settings and clock; it leads nothing.
+#[must_use]
+pub fn archive_beside(archive: &Archive, log: &Arc<LocalLog>, name: &'static str) -> (Archive, Arc<LocalNode>) {
+    let node = LocalNode { log: Arc::clone(log), name, leads: AtomicBool::new(false), dead: AtomicBool::new(false) };
+    let node = Arc::new(node);
+    let propose: Arc<dyn Propose> = Arc::<LocalNode>::clone(&node);
+    (archive.over(propose, LocalDocuments::new()), node)
 }
 
 /// A clock that goes with the time of tokio, which a test may stop and move.

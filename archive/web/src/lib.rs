@@ -30,6 +30,7 @@ mod query;
 mod rejections;
 mod retrieve;
 mod router;
+mod sends;
 mod server;
 mod status;
 mod stow;

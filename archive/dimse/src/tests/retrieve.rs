@@ -2,19 +2,20 @@
 
 use super::support::*;
 use crate::{
+    InstanceSender,
     association::{Association, Received},
     command::{self, field},
     scu::{Proposal, ScuError},
 };
-use archive_model::{Encoding, Limits, read_data_set, sop_class, tags, transfer_syntax, write_data_set};
-use archive_service::ServiceSettings;
+use archive_model::{Encoding, Limits, Uid, read_data_set, sop_class, tags, transfer_syntax, write_data_set};
+use archive_service::{Archive, Selection, ServiceSettings, sends::Listed};
 use archive_upper_layer::{
     End, Event,
     frame::Frame,
     negotiate::{self, Acceptor},
     pdu::Pdu,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
 fn objects() -> Vec<Object> {
@@ -141,6 +142,57 @@ async fn a_move_takes_everything_to_the_destination_unchanged() {
 }
 
 #[tokio::test]
+async fn a_move_is_in_the_log_before_its_first_sub_operation_and_gone_when_it_is_answered() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let face = Face::moving_to(&[("SLOW", address)]).await;
+    face.store(&objects()).await;
+    let mut requestor = face.connect(&[Proposal::new(sop_class::STUDY_ROOT_MOVE, &[EXPLICIT])]).await.unwrap();
+    let (archive, server) =
+        (face.archive.clone(), tokio::spawn(never_released_while(listener, Some(face.archive.clone()))));
+    let (study, slow) = (identifier("STUDY"), title("SLOW"));
+    requestor.move_to(sop_class::STUDY_ROOT_MOVE, &study, &slow, |_, _| ()).await.unwrap();
+    requestor.release().await;
+    let (jobs, count) = server.await.unwrap();
+    let [job] = &jobs[..] else { panic!("{jobs:?}") };
+    assert_eq!((job.state, job.to.as_str(), job.asked_by.as_deref()), ("running", "SLOW", Some("TEST")));
+    assert_eq!((job.instances, job.sent, count), (4, 0, 4));
+    let gone = async {
+        while !archive.sends("", 10).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("removed");
+}
+
+#[tokio::test]
+async fn what_is_queued_arrives_unchanged_and_what_is_not_taken_is_left() {
+    let to = Face::with(ServiceSettings { ae_title: title("OTHER"), ..ServiceSettings::default() }, settings()).await;
+    let face = Face::moving_to(&[("OTHER", to.server.local_address())]).await;
+    face.store(&objects()).await;
+    let work = tokio::spawn(face.archive.clone().work_on_sends(Arc::new(InstanceSender::new(deadlines()))));
+    let studies = vec![Uid::parse(STUDY).unwrap()];
+    let what = Selection { studies, ..Selection::default() };
+    let (ids, count) = face.archive.queue_send(&title("OTHER"), what).await.unwrap();
+    assert_eq!((ids.len(), count), (1, 4));
+    let done = async {
+        while !face.archive.send_of(&ids[0]).await.unwrap().has_ended() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), done).await.expect("sent");
+    let job = face.archive.send_of(&ids[0]).await.unwrap();
+    assert_eq!((job.state, job.sent, job.left), ("done", 4, 0), "{job:?}");
+    let mut there = to.connect_as("OTHER", &get_proposals(&[CT, PRIVATE], &[EXPLICIT, IMPLICIT, JPEG])).await.unwrap();
+    let (received, end) = get(&mut there).await;
+    end.unwrap();
+    assert!(received == objects().iter().map(by_name).collect::<Vec<_>>(), "other bytes");
+    there.release().await;
+    face.archive.drain();
+    tokio::time::timeout(Duration::from_secs(5), work).await.expect("the work ends").unwrap();
+}
+
+#[tokio::test]
 async fn a_move_to_nobody_says_so() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let face = Face::moving_to(&[("GONE", closed)]).await;
@@ -160,6 +212,11 @@ async fn a_move_to_nobody_says_so() {
 
 /// A destination that takes every object, and never answers a release. Answers how many came.
 async fn never_released(listener: TcpListener) -> usize {
+    never_released_while(listener, None).await.1
+}
+
+/// The same; also what jobs there are when its first object comes.
+async fn never_released_while(listener: TcpListener, sender: Option<Archive>) -> (Vec<Listed>, usize) {
     let (stream, _) = listener.accept().await.unwrap();
     let mut association = Association::over(stream, End::Acceptor, deadlines()).unwrap();
     association.event(Event::TransportIndication);
@@ -170,7 +227,7 @@ async fn never_released(listener: TcpListener) -> usize {
     association.event(Event::AssociateAccept);
     association.contexts = agreed.contexts;
     association.write_pdu(&Pdu::AssociationAC(agreed.answer)).await.unwrap();
-    let (mut count, mut last) = (0, None);
+    let (mut count, mut last, mut seen) = (0, None, Vec::new());
     loop {
         // Any more frames are not answered, but read: a connection that is closed would be an answer too.
         match association.frame().await {
@@ -178,7 +235,12 @@ async fn never_released(listener: TcpListener) -> usize {
                 for pdv in pdvs {
                     let Some(piece) = association.piece(pdv).await.unwrap() else { continue };
                     match piece {
-                        Received::Command { context, set, .. } => last = Some((context, set)),
+                        Received::Command { context, set, .. } => {
+                            if let Some(sender) = sender.as_ref().filter(|_| count == 0) {
+                                seen = sender.sends("", 10).await.unwrap();
+                            }
+                            last = Some((context, set));
+                        }
                         Received::Data { last: true, .. } => {
                             let (context, set) = last.take().unwrap();
                             let fine = crate::status::Status::new(0, "");
@@ -190,7 +252,7 @@ async fn never_released(listener: TcpListener) -> usize {
                 }
             }
             Ok(Frame::Other(Pdu::ReleaseRQ)) => {}
-            _ => return count,
+            _ => return (seen, count),
         }
     }
 }

@@ -1,22 +1,13 @@
 //! The work on notifications: what is due in the groups that this node leads is told to whoever wants it.
 
 use super::{KIND, Left, Notification, Notifier, State, data_set};
-use crate::{Archive, Expect, Freshness, QueryError, RecordError};
+use crate::{Archive, Expect, Freshness, QueryError, RecordError, due};
 use archive_catalog::Record;
 use archive_model::Uid;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
-use tokio::{task::JoinSet, time::Instant};
+use std::sync::Arc;
 
-/// Between two looks for what is due.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Studies that this node tells of at the same time: one that does not answer holds up no more than its own.
 const STUDIES_MAX: usize = 8;
-/// Before a study that was worked on is looked at again, if it is still due.
-const REST: Duration = Duration::from_secs(1);
 /// First pause between two attempts; it doubles.
 const PAUSE_MIN_MS: u64 = 5_000;
 /// Last pause between two attempts.
@@ -24,58 +15,15 @@ const PAUSE_MAX_MS: u64 = 3600 * 1000;
 
 /// Until this node drains.
 pub(super) async fn work(archive: Archive, notifier: Arc<dyn Notifier>) {
-    let stop = archive.draining().clone();
-    let mut running = JoinSet::new();
-    tokio::select! {
-        biased;
-        () = stop.cancelled() => {}
-        () = look(&archive, &notifier, &mut running) => {}
-    }
-    // What is half done is done by the next leader.
-    running.shutdown().await;
-}
-
-async fn look(archive: &Archive, notifier: &Arc<dyn Notifier>, running: &mut JoinSet<String>) {
-    let records = archive.records(KIND);
-    let (mut busy, mut resting) = (BTreeSet::new(), BTreeMap::<String, Instant>::new());
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            Some(done) = running.join_next(), if !running.is_empty() => {
-                match done {
-                    Ok(study) => {
-                        busy.remove(&study);
-                        resting.insert(study, Instant::now() + REST);
-                    }
-                    Err(error) => tracing::error!(%error, "the work on a notification ended badly"),
-                }
-                continue;
+    let bring_on = |study: String| {
+        let (archive, notifier) = (archive.clone(), Arc::clone(&notifier));
+        async move {
+            if let Err(error) = one(&archive, &*notifier, &study).await {
+                tracing::info!(study, %error, "the availability of a study is told later");
             }
         }
-        let now = Instant::now();
-        resting.retain(|_, until| *until > now);
-        if busy.len() >= STUDIES_MAX {
-            continue;
-        }
-        let due = match records.due(archive.clock().unix_ms(), 1000).await {
-            Ok(due) => due,
-            Err(error) => {
-                tracing::debug!(%error, "what is due is not known");
-                continue;
-            }
-        };
-        for study in due {
-            if busy.len() < STUDIES_MAX && !resting.contains_key(&study) && busy.insert(study.clone()) {
-                let (archive, notifier) = (archive.clone(), Arc::clone(notifier));
-                running.spawn(async move {
-                    if let Err(error) = one(&archive, &*notifier, &study).await {
-                        tracing::info!(study, %error, "the availability of a study is told later");
-                    }
-                    study
-                });
-            }
-        }
-    }
+    };
+    due::work(&archive, KIND, STUDIES_MAX, bring_on).await;
 }
 
 /// Brings one record as far as it comes now.

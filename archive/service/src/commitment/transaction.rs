@@ -2,18 +2,16 @@
 //!
 //! ```text
 //!   body = version 1 | postcard(Transaction)
-//!     wanted   classes, each once; of each instance: class, bytes in common with the one before, the rest
+//!     wanted   `packed.rs`: classes, each once; of each instance: class, bytes in common with the one before, the rest
 //!     found    none yet, or when, and of what failed: place in the list and reason
 //!     report   None (the web) · Open (over the association that asked) · Waiting{tries} · Sent · GivenUp
 //! ```
-//!
-//! The UIDs of a study have most of their bytes in common: 50,000 of them take about half a MiB.
 
 use super::{Reference, Report, Requester};
+use crate::packed::Packed;
 use archive_model::Uid;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 
 const VERSION: u8 = 1;
 /// For how long the result of a transaction is kept: milliseconds of 30 days.
@@ -75,41 +73,15 @@ pub(super) struct Transaction {
 #[serde(from = "Packed", into = "Packed")]
 struct Wanted(Vec<Reference>);
 
-#[derive(Serialize, Deserialize)]
-struct Packed {
-    classes: Vec<String>,
-    instances: Vec<(u32, u8, String)>,
-}
-
 impl From<Wanted> for Packed {
     fn from(Wanted(list): Wanted) -> Self {
-        let classes: Vec<String> =
-            list.iter().map(|reference| &reference.class).collect::<BTreeSet<_>>().into_iter().cloned().collect();
-        let mut before = "";
-        let mut instances = Vec::with_capacity(list.len());
-        for Reference { class, instance } in &list {
-            // UIDs are ASCII; of what is not, nothing is shared.
-            let both = before.is_ascii() && instance.is_ascii();
-            let shared = before.bytes().zip(instance.bytes()).take_while(|(a, b)| both && a == b).count();
-            let at = classes.binary_search(class).unwrap_or_default();
-            let (at, shared) = (u32::try_from(at).unwrap_or(0), u8::try_from(shared).unwrap_or(0));
-            instances.push((at, shared, instance[usize::from(shared)..].to_owned()));
-            before = instance;
-        }
-        Self { classes, instances }
+        Self::of(list.iter().map(|reference| (&*reference.class, &*reference.instance)))
     }
 }
 
 impl From<Packed> for Wanted {
     fn from(packed: Packed) -> Self {
-        let mut list: Vec<Reference> = Vec::with_capacity(packed.instances.len());
-        for (class, shared, rest) in packed.instances {
-            let before = list.last().map_or("", |last| &last.instance);
-            let instance = before.get(..usize::from(shared)).unwrap_or_default().to_owned() + &rest;
-            let class = packed.classes.get(class as usize).cloned().unwrap_or_default();
-            list.push(Reference { class, instance });
-        }
-        Self(list)
+        Self(packed.pairs().into_iter().map(|(class, instance)| Reference { class, instance }).collect())
     }
 }
 

@@ -1,19 +1,13 @@
 //! The work on transactions: what is due in the groups that this node leads is verified, then reported.
 
 use super::{INSTANCES_MAX, KIND, Reference, Reporter, reason, transaction::Transaction};
-use crate::{Archive, Expect, Freshness, InstanceRow, QueryError, RecordError, Selection};
+use crate::{Archive, Expect, Freshness, InstanceRow, QueryError, RecordError, Selection, due};
 use archive_model::{Uid, may_be_storage};
 use futures::{StreamExt, TryStreamExt, stream};
 use raft_types::{BodyRef, StoredObject, Verdict};
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-    time::Duration,
-};
-use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
 
-/// Between two looks for what is due.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Between two looks at how many transactions wait.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 /// Milliseconds within which every transaction that waits is due: its last pause and some more.
@@ -22,8 +16,6 @@ const WAITING_WITHIN_MS: u64 = 2 * 3600 * 1000;
 const TRANSACTIONS_MAX: usize = 8;
 /// Contents that are verified at the same time, of all transactions; a replica reads two (`raft/groups`).
 const VERIFIED_AT_ONCE: usize = 4;
-/// Before a transaction that was worked on is looked at again, if it is still due: what could not be written, above all.
-const REST: Duration = Duration::from_secs(1);
 /// SOP Instance UIDs that one look-up asks for.
 const LOOKED_UP_AT_ONCE: usize = 500;
 /// Milliseconds within which too few replicas may answer, before that is what is reported.
@@ -38,67 +30,30 @@ struct Worker {
 
 /// Until this node drains.
 pub(super) async fn work(archive: Archive, reporter: Arc<dyn Reporter>) {
-    let stop = archive.draining().clone();
     let worker = Worker { archive, reporter, verifying: Arc::new(Semaphore::new(VERIFIED_AT_ONCE)) };
-    let mut running = JoinSet::new();
+    let bring_on = |key: String| {
+        let worker = worker.clone();
+        async move {
+            if let Err(error) = worker.one(&key).await {
+                tracing::info!(transaction = key, %error, "a storage commitment is worked on again");
+            }
+        }
+    };
     tokio::select! {
-        biased;
-        () = stop.cancelled() => {}
-        () = worker.look(&mut running) => {}
+        () = due::work(&worker.archive, KIND, TRANSACTIONS_MAX, bring_on) => {}
+        () = worker.count() => {}
     }
-    // What is half done is done by the next leader.
-    running.shutdown().await;
 }
 
 impl Worker {
-    async fn look(&self, running: &mut JoinSet<String>) {
+    /// Says now and then how many transactions wait.
+    async fn count(&self) {
         let records = self.archive.records(KIND);
-        let (mut busy, mut resting) = (BTreeSet::new(), BTreeMap::<String, Instant>::new());
-        let mut count_at = Instant::now();
         loop {
-            tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-                Some(done) = running.join_next(), if !running.is_empty() => {
-                    match done {
-                        Ok(key) => {
-                            busy.remove(&key);
-                            resting.insert(key, Instant::now() + REST);
-                        }
-                        // A panic was printed; its transaction rests until this node is started again or another leads.
-                        Err(error) => tracing::error!(%error, "the work on a storage commitment ended badly"),
-                    }
-                    continue;
-                }
-            }
-            let (now, now_ms) = (Instant::now(), self.archive.clock().unix_ms());
-            resting.retain(|_, until| *until > now);
-            if now >= count_at {
-                count_at = now + COUNT_EVERY;
-                let waiting =
-                    records.due(now_ms.saturating_add(WAITING_WITHIN_MS), 1000).await.map_or(0, |due| due.len());
-                self.archive.metrics().commitments_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
-            }
-            if busy.len() >= TRANSACTIONS_MAX {
-                continue;
-            }
-            let due = match records.due(now_ms, 1000).await {
-                Ok(due) => due,
-                Err(error) => {
-                    tracing::debug!(%error, "what is due is not known");
-                    continue;
-                }
-            };
-            for key in due {
-                if busy.len() < TRANSACTIONS_MAX && !resting.contains_key(&key) && busy.insert(key.clone()) {
-                    let worker = self.clone();
-                    running.spawn(async move {
-                        if let Err(error) = worker.one(&key).await {
-                            tracing::info!(transaction = key, %error, "a storage commitment is worked on again");
-                        }
-                        key
-                    });
-                }
-            }
+            let until_ms = self.archive.clock().unix_ms().saturating_add(WAITING_WITHIN_MS);
+            let waiting = records.due(until_ms, due::DUE_MAX).await.map_or(0, |due| due.len());
+            self.archive.metrics().commitments_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+            tokio::time::sleep(COUNT_EVERY).await;
         }
     }
 

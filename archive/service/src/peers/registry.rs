@@ -35,6 +35,7 @@ const SYNTAXES_MAX: usize = 64;
 const RULES_MAX: usize = 64;
 const NOTES_CHARS_MAX: usize = 500;
 const ASSOCIATIONS_MAX: u32 = 65_535;
+const RETRY_DAYS_MAX: u32 = 30;
 
 /// What a peer may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -130,6 +131,10 @@ pub struct Peer {
     /// does not know it reads what was set without it.
     #[serde(default, skip_serializing_if = "is_not")]
     pub notify: bool,
+    /// For how many days what a C-MOVE to it could not send is tried again; 0, the default: not at all. Written only if it is
+    /// set, as `notify`.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub retry_days: u32,
     /// What it is shown in place of what is stored, in this order. Written only if there is any: see above.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub coerce: Vec<Rule>,
@@ -141,6 +146,11 @@ pub struct Peer {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
 fn is_not(set: &bool) -> bool {
     !set
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_none(days: &u32) -> bool {
+    *days == 0
 }
 
 fn all_rights() -> BTreeSet<Right> {
@@ -162,6 +172,7 @@ impl Peer {
             hierarchy: Hierarchy::default(),
             unknown_classes: UnknownClasses::default(),
             notify: false,
+            retry_days: 0,
             coerce: Vec::new(),
             notes: String::new(),
         }
@@ -201,6 +212,12 @@ impl Peer {
         }
         if self.notify && self.address.is_none() {
             return Err("who is to be told what is available needs an address: give it with --address".into());
+        }
+        if self.retry_days > 0 && self.address.is_none() {
+            return Err("what is sent again needs an address: give it with --address".into());
+        }
+        if self.retry_days > RETRY_DAYS_MAX {
+            return Err(format!("retry_days is 0 to {RETRY_DAYS_MAX}"));
         }
         if self.networks.len() > NETWORKS_MAX {
             return Err(format!("at most {NETWORKS_MAX} networks: join some to larger ones"));
@@ -421,6 +438,18 @@ mod tests {
         assert_eq!(Registry::decode(1, &bytes).map(|read| read.entry("CT1").notify), Ok(true));
         assert_eq!(told.check(), Ok(()));
         assert!(Peer { address: None, ..told }.check().is_err_and(|why| why.contains("--address")));
+    }
+
+    #[test]
+    fn what_is_sent_again_is_bounded_and_written_only_if_it_is_set() {
+        let again = Peer { retry_days: 30, ..full() };
+        let none = Registry::decode(0, b"").expect("an empty registry");
+        let bytes = none.with(&title("CT1"), Some(again.clone()));
+        assert!(bytes.windows(16).any(|text| text == b"\"retry_days\":30,"), "{bytes:?}");
+        assert_eq!(Registry::decode(1, &bytes).map(|read| read.entry("CT1").retry_days), Ok(30));
+        assert_eq!(again.check(), Ok(()));
+        assert!(Peer { retry_days: 31, ..again.clone() }.check().is_err());
+        assert!(Peer { address: None, ..again }.check().is_err_and(|why| why.contains("--address")));
     }
 
     #[test]
