@@ -23,9 +23,9 @@
 //!
 //! - Q-1 Of every instance of a job, its destination's success was seen, or it is `left`, or it was deleted: at every crash
 //!   point. `left` is only made smaller after the answer of the destination.
-//! - Q-2 What was sent and not yet written down is sent again by the next node: at most what an attempt has sent within 10 s (20 KiB of list a second, for the
-//!   largest lists). A C-STORE of the same UID and bytes changes nothing where it is stored already (PS3.4 B.2.3), so that the
-//!   effect is that of one.
+//! - Q-2 What was sent and not yet written down is sent again by the next node. Progress is written every 10 s, of a long list
+//!   less often (20 KiB of list a second), and whenever an attempt ends. A C-STORE of the same UID and bytes changes nothing
+//!   where it is stored already (PS3.4 B.2.3), so that the effect is that of one.
 //! - Q-3 One node works on a job, as long as its beats come through. Two that overlap do harm to nobody, and the second to
 //!   write is told by compare-and-set, and stops.
 //! - Q-4 A job ends: by success, by its asker (C-CANCEL, an abort of its association, `DELETE`), or at its time. A C-MOVE that was
@@ -207,7 +207,7 @@ pub enum SendError {
 
 impl Archive {
     /// Records that a C-MOVE by `calling` begins to send `rows` to `to`; the record is on its way when this returns, and there
-    /// once [`Moving::recorded`] does. `retry_days` is what the destination's entry says.
+    /// once [`Moving::recorded`] does.
     #[must_use]
     pub fn begin_move(&self, calling: &str, message_id: u16, to: &Destination, rows: &[InstanceRow]) -> Moving {
         let asker = Asker::Application { ae_title: calling.to_owned(), message_id };

@@ -134,20 +134,12 @@ impl Worker {
             State::Held { epoch, .. } if *epoch == archive.senders().epoch() && archive.senders().holds(key) => {
                 return Ok(());
             }
-            State::Held { node, epoch, .. } => {
+            State::Held { node, .. } => {
                 // A process of this node that is gone: its folder is this one's now.
                 let own = node == archive.senders().node(archive);
                 if !own && self.may_live(key, record.version, node).await? {
                     return Ok(());
                 }
-                tracing::warn!(
-                    send = key,
-                    to = job.to,
-                    node,
-                    epoch,
-                    left = job.left.0.len(),
-                    "the node that worked on a send is gone: this one goes on"
-                );
                 true
             }
         };
@@ -173,6 +165,12 @@ impl Worker {
         self.watched.lock().remove(key);
         if taken_over {
             archive.metrics().sends.with_label_values(&["taken_over"]).inc();
+            tracing::warn!(
+                send = key,
+                to = job.to,
+                left = job.left.0.len(),
+                "the node of a send is gone: this one goes on"
+            );
         }
         let attempt =
             Attempt { archive: archive.clone(), held: Some(Held::new(archive, key.to_owned(), job, Some(version))) };
