@@ -214,6 +214,25 @@ impl Work<'_> {
 }
 
 impl Catalog {
+    /// Who sent the very content of `row`; `None` when it is gone.
+    ///
+    /// # Errors
+    /// SQLite's, or damage.
+    pub fn source(&self, row: &InstanceRow) -> Result<Option<Source>, CatalogError> {
+        let source: Option<Vec<u8>> = self
+            .pool
+            .reader()?
+            .prepare_cached(
+                "SELECT source FROM instance WHERE id = ?1 AND digest = ?2
+                 UNION ALL SELECT source FROM version WHERE instance = ?1 AND digest = ?2 LIMIT 1",
+            )
+            .step("prepare a source")?
+            .query_row(params![row.id, row.digest], |row| row.get(0))
+            .optional()
+            .step("read a source")?;
+        source.map(|source| decode("the source of an instance", &source)).transpose()
+    }
+
     /// The contents of a study that are kept beside those that its UIDs answer: by series, instance and number, at most
     /// `limit` of them; with `only` that number of one instance.
     ///

@@ -37,6 +37,7 @@ fn write_statement(out: &mut String) -> std::fmt::Result {
     commitment(out)?;
     rejection(out)?;
     availability(out)?;
+    coercion(out)?;
     statuses(out)?;
     times(out)?;
     writeln!(out, "\n## Character sets\n")?;
@@ -245,6 +246,19 @@ fn availability(out: &mut String) -> std::fmt::Result {
          default, under the same SOP Instance UID. Nothing is told of a delete by hand. The archive is no SCP of it.\n",
         settings.study_quiet.as_secs(),
         settings.notify_for.as_secs() / 86_400
+    )
+}
+
+fn coercion(out: &mut String) -> std::fmt::Result {
+    writeln!(
+        out,
+        "## Attribute coercion\n\nNothing is coerced on the way in: objects are kept byte for byte. An application entity that the \
+         registry has rules for (`triptych peer set AE --coerce RULE`) is shown what they make of attributes of the data set \
+         itself: in answers of C-FIND, by which its keys are matched then, and in objects of C-MOVE (by the rules of the \
+         destination) and C-GET. An object that was changed has one item more in its Original Attributes Sequence (0400,0561), \
+         with Reason for the Attribute Modification COERCE; one whose rules cannot be applied is a failed sub-operation. No rule \
+         changes UIDs of study, series and object, SOP classes, the character set, pixel data and what describes it. Answers of \
+         the modality worklist are not coerced.\n"
     )
 }
 

@@ -10,7 +10,10 @@ use archive_model::{
     matching::{Meaning, offset_minutes},
     read_data_set, sop_class, tags, transfer_syntax, write_data_set,
 };
-use archive_service::{Archive, Find, Freshness, Include, Level, peers::Hierarchy};
+use archive_service::{
+    Archive, Find, Freshness, Include, Level, coerce,
+    peers::{Hierarchy, Peer as Entry},
+};
 use archive_upper_layer::negotiate::Extended;
 
 /// Bytes of an identifier, at most.
@@ -124,8 +127,9 @@ pub(crate) async fn find(
     archive: &Archive,
     context: u8,
     request: &DataSet,
-    hierarchy: Hierarchy,
+    entry: &Entry,
 ) -> Result<Status, Ended> {
+    let hierarchy = entry.hierarchy;
     let identifier = match identifier(association, context).await? {
         Ok(identifier) => identifier,
         Err(status) => return Ok(status),
@@ -150,7 +154,12 @@ pub(crate) async fn find(
         Err(status) => return Ok(status),
     };
     let words = identifier.texts(tags::SPECIFIC_CHARACTER_SET).to_vec();
-    let find = Find { level, keys: identifier, include: Include::Requested, limit: None, offset: 0, meaning };
+    let mut asked = match coerce::Asked::of(identifier, &entry.coerce, &meaning) {
+        Ok(asked) => asked,
+        Err(error) => return Ok(Status::from(&error)),
+    };
+    let keys = std::mem::take(&mut asked.keys);
+    let find = Find { level, keys, include: Include::Requested, limit: None, offset: 0, meaning };
     let encoding = transfer_syntax(&agreed.transfer_syntax).encoding;
     let mut matches = match archive.find(find, Freshness::ReadIndex).await {
         Ok(matches) => matches,
@@ -178,6 +187,10 @@ pub(crate) async fn find(
             None => return Ok(Status::new(status::SUCCESS, "")),
             Some(Err(error)) => return Ok(Status::from(&error)),
             Some(Ok(mut answer)) => {
+                coerce::shown(&mut answer, &entry.coerce);
+                if !asked.matches(&answer) {
+                    continue;
+                }
                 complete(&mut answer, level, archive.ae_title().as_str(), &words);
                 let bytes = write_data_set(&answer, encoding);
                 association.send(context, &pending, Some(&bytes)).await?;

@@ -352,15 +352,13 @@ async fn operate(
             ("worklist", worklist::find(association, archive, context, set).await?)
         }
         (Some((Right::Echo, Ok(_))), _) => ("echo", Status::new(status::SUCCESS, "")),
-        (Some((Right::Find, Ok(entry))), _) => {
-            ("find", find::find(association, archive, context, set, entry.hierarchy).await?)
-        }
+        (Some((Right::Find, Ok(entry))), _) => ("find", find::find(association, archive, context, set, &entry).await?),
         (Some((Right::Get, Ok(entry))), _) => {
-            retrieve::get(shared, association, context, set, entry.hierarchy).await?;
+            retrieve::get(shared, association, context, set, &entry).await?;
             return Ok("get");
         }
         (Some((Right::Move, Ok(entry))), _) => {
-            retrieve::move_to(shared, association, peer, context, set, entry.hierarchy).await?;
+            retrieve::move_to(shared, association, peer, context, set, &entry).await?;
             return Ok("move");
         }
         (Some((Right::Commit, Ok(_))), _) => {

@@ -18,7 +18,8 @@ use archive_model::{
 };
 use archive_service::{
     Archive, ConvertError, Converting, Freshness, InstanceRow, Level, Listing, ReadError, Reading, Selection,
-    peers::{Destination, Hierarchy},
+    coerce::{self, Coerced, Patients},
+    peers::{Destination, Peer as Entry, Rule},
     sends::{Moving, Outcome},
 };
 use archive_upper_layer::negotiate::CONTEXTS_MAX;
@@ -60,16 +61,17 @@ pub(crate) async fn get(
     association: &mut Association,
     context: u8,
     request: &DataSet,
-    hierarchy: Hierarchy,
+    entry: &Entry,
 ) -> Result<(), Ended> {
-    let Listing { rows, may_be_stale } = match select(&shared.archive, association, context, hierarchy).await? {
+    let Listing { rows, may_be_stale } = match select(&shared.archive, association, context, entry).await? {
         Ok(listing) => listing,
         Err(status) => return refuse(shared, association, context, request, "get", &status).await,
     };
     let mut operation = Operation::new(context, request, rows.len(), may_be_stale);
     let mut ahead = None;
     for (number, row) in rows.iter().enumerate() {
-        let sub = get_one(shared, association, &mut operation, (row, rows.get(number + 1)), &mut ahead).await?;
+        let sub = get_one(shared, association, &mut operation, (row, rows.get(number + 1)), &mut ahead, &entry.coerce)
+            .await?;
         operation.done(shared, sub, row);
         operation.hear(association).await?;
         if operation.cancelled {
@@ -88,9 +90,9 @@ pub(crate) async fn move_to(
     peer: &Peer,
     context: u8,
     request: &DataSet,
-    hierarchy: Hierarchy,
+    entry: &Entry,
 ) -> Result<(), Ended> {
-    let Listing { rows, may_be_stale } = match select(&shared.archive, association, context, hierarchy).await? {
+    let Listing { rows, may_be_stale } = match select(&shared.archive, association, context, entry).await? {
         Ok(listing) => listing,
         Err(status) => return refuse(shared, association, context, request, "move", &status).await,
     };
@@ -156,7 +158,7 @@ impl<'a> Operation<'a> {
         rows: &[InstanceRow],
         originator: (&str, u16),
     ) -> Result<(), Ended> {
-        let (archive, remote) = (&shared.archive, &to.remote);
+        let (archive, remote, rules) = (&shared.archive, &to.remote, &to.coerce[..]);
         let destination = remote.title.as_str();
         let deadlines = association.deadlines();
         let deadlines = Deadlines { artim: deadlines.artim.min(DESTINATION_WITHIN), ..deadlines };
@@ -183,7 +185,7 @@ impl<'a> Operation<'a> {
                             job.recorded().await;
                             recorded = true;
                         }
-                        match self.moved(shared, association, open, row, originator).await? {
+                        match self.moved(shared, association, open, (row, rules), originator).await? {
                             Ok((sub, failure)) => {
                                 why = failure;
                                 sub
@@ -222,11 +224,11 @@ impl<'a> Operation<'a> {
         shared: &Shared,
         association: &mut Association,
         to: &mut Requestor,
-        row: &InstanceRow,
+        (row, rules): (&InstanceRow, &[Rule]),
         originator: (&str, u16),
     ) -> Result<Result<(Sub, String), ScuError>, Ended> {
         let id = command::message_id(self.request);
-        let moving = move_one(&shared.archive, to, row, Some(originator));
+        let moving = move_one(&shared.archive, to, (row, rules), Some(originator));
         tokio::pin!(moving);
         loop {
             tokio::select! {
@@ -322,24 +324,49 @@ async fn select(
     archive: &Archive,
     association: &mut Association,
     context: u8,
-    hierarchy: Hierarchy,
+    entry: &Entry,
 ) -> Result<Result<Listing, Status>, Ended> {
     let identifier = match find::identifier(association, context).await? {
         Ok(identifier) => identifier,
         Err(status) => return Ok(Err(status)),
     };
     let class = association.contexts.get(&context).map(|context| context.abstract_syntax.clone()).unwrap_or_default();
-    let level = find::level(&class, &identifier, hierarchy);
-    let selection = match level.and_then(|level| selection(&identifier, level)) {
-        Ok(selection) => selection,
+    let level = find::level(&class, &identifier, entry.hierarchy);
+    let asked = level.and_then(|level| Ok((selection(&identifier, level)?, level)));
+    let selections = match asked.and_then(|(selection, level)| stored(selection, level, &entry.coerce)) {
+        Ok(selections) => selections,
         Err(status) => return Ok(Err(status)),
     };
-    match archive.listing(selection, Freshness::ReadIndex).await {
-        Ok(listing) if listing.rows.len() > usize::from(u16::MAX) => {
-            Ok(Err(Status::new(status::UNABLE_TO_COUNT, "more than 65,535 instances; ask for parts of them")))
+    let mut all = Listing { rows: Vec::new(), may_be_stale: false };
+    for selection in selections {
+        match archive.listing(selection, Freshness::ReadIndex).await {
+            Ok(listing) => {
+                all.rows.extend(listing.rows);
+                all.may_be_stale |= listing.may_be_stale;
+            }
+            Err(error) => return Ok(Err(Status::from(&error))),
         }
-        Ok(listing) => Ok(Ok(listing)),
-        Err(error) => Ok(Err(Status::from(&error))),
+        if all.rows.len() > usize::from(u16::MAX) {
+            let status = Status::new(status::UNABLE_TO_COUNT, "more than 65,535 instances; ask for parts of them");
+            return Ok(Err(status));
+        }
+    }
+    Ok(Ok(all))
+}
+
+/// The selections of what is stored, where a rule shows the caller other patient ids (CO-5).
+fn stored(selection: Selection, level: Level, rules: &[Rule]) -> Result<Vec<Selection>, Status> {
+    let Some(id) = &selection.patient else { return Ok(vec![selection]) };
+    match coerce::patients(id, rules) {
+        Patients::These(ids) => {
+            Ok(ids.into_iter().map(|id| Selection { patient: Some(id), ..selection.clone() }).collect())
+        }
+        Patients::Untold if level == Level::Patient => {
+            let why = "a rule shows this caller one patient id for many: name the study";
+            Err(Status::new(status::MISMATCH, why).naming(tags::PATIENT_ID))
+        }
+        // Its UIDs say what is wanted.
+        Patients::Untold => Ok(vec![Selection { patient: None, ..selection }]),
     }
 }
 
@@ -375,15 +402,18 @@ const TARGETS: [&str; 7] = {
     [EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE, rle, jpeg_ls, rpcl, htj2k]
 };
 
-/// How an instance can be sent: as it is stored, or converted.
+/// How an instance can be sent: as it is stored, or converted. In a deflated one nothing can be changed on its way: where a rule
+/// does, it is sent in another form.
 fn fitting<'a>(
     archive: &Archive,
     row: &InstanceRow,
+    coerced: bool,
     accepted: impl Iterator<Item = (u8, &'a str)>,
 ) -> Option<(u8, Option<String>)> {
     let mut best: Option<(usize, u8)> = None;
     for (context, syntax) in accepted {
-        if syntax == row.transfer_syntax {
+        let as_stored = !coerced || !transfer_syntax(syntax).deflated;
+        if syntax == row.transfer_syntax && as_stored {
             return Some((context, None));
         }
         let rank = TARGETS.iter().position(|target| *target == syntax && archive.may_convert(row, target));
@@ -398,12 +428,32 @@ enum Sending {
     Converted(Box<Converting>),
 }
 
+/// What is known of an object before it is sent.
+struct Ready {
+    /// Its bytes, as they are stored, are read already.
+    begun: Option<Reading>,
+    /// What the rules of its receiver change in it.
+    coerced: Option<Coerced>,
+}
+
 impl Sending {
-    /// The instance as it is stored, or in `target`.
-    async fn of(archive: &Archive, row: &InstanceRow, target: Option<&str>) -> Result<Self, ConvertError> {
-        Ok(match target {
-            None => Self::Stored(archive.read(row, 0..row.length_bytes)),
-            Some(target) => Self::Converted(Box::new(archive.convert(row, target).await?)),
+    /// The instance as it is stored, or in `target`, or with what is changed in it.
+    async fn of(
+        archive: &Archive,
+        row: &InstanceRow,
+        target: Option<&str>,
+        ready: Ready,
+    ) -> Result<Self, ConvertError> {
+        Ok(match (ready, target) {
+            (Ready { coerced: Some(coerced), .. }, target) => {
+                let target = target.unwrap_or(&row.transfer_syntax);
+                Self::Converted(Box::new(archive.convert_coerced(row, target, &coerced).await?))
+            }
+            (Ready { begun: Some(begun), coerced: None }, None) => Self::Stored(begun),
+            (Ready { begun: None, coerced: None }, None) => Self::Stored(archive.read(row, 0..row.length_bytes)),
+            (Ready { coerced: None, .. }, Some(target)) => {
+                Self::Converted(Box::new(archive.convert(row, target).await?))
+            }
         })
     }
 
@@ -422,6 +472,14 @@ impl Sending {
     }
 }
 
+/// What the rules of its receiver change in an instance; an error where it may not be sent, because that cannot be made sure
+/// (CO-2).
+async fn coerced(archive: &Archive, row: &InstanceRow, rules: &[Rule]) -> Result<Option<Coerced>, ConvertError> {
+    archive.coerced(row, rules).await.inspect_err(|error| {
+        tracing::warn!(instance = %row.instance, %error, "an instance is not sent: its rules cannot be applied");
+    })
+}
+
 /// Sends an instance behind its C-STORE-RQ; `false` when it cannot be read, and then nothing was sent.
 async fn send_object(
     archive: &Archive,
@@ -429,13 +487,9 @@ async fn send_object(
     (context, target): (u8, Option<String>),
     command: &DataSet,
     row: &InstanceRow,
-    begun: Option<Reading>,
+    ready: Ready,
 ) -> Result<bool, Ended> {
-    let made = match (begun, &target) {
-        (Some(reading), None) => Ok(Sending::Stored(reading)),
-        _ => Sending::of(archive, row, target.as_deref()).await,
-    };
-    let mut sending = match made {
+    let mut sending = match Sending::of(archive, row, target.as_deref(), ready).await {
         Ok(sending) => sending,
         Err(error) => {
             tracing::warn!(instance = %row.instance, %error, "an instance cannot be sent");
@@ -467,13 +521,18 @@ async fn send_object(
 }
 
 /// How C-GET can send an instance.
-fn way_to_get(archive: &Archive, association: &Association, row: &InstanceRow) -> Option<(u8, Option<String>)> {
+fn way_to_get(
+    archive: &Archive,
+    association: &Association,
+    row: &InstanceRow,
+    coerced: bool,
+) -> Option<(u8, Option<String>)> {
     let accepted = association
         .contexts
         .iter()
         .filter(|(_, context)| context.we_request && context.abstract_syntax == row.sop_class.as_str())
         .map(|(id, context)| (*id, context.transfer_syntax.as_str()));
-    fitting(archive, row, accepted)
+    fitting(archive, row, coerced, accepted)
 }
 
 /// One sub-operation of C-GET. While its answer is waited for, the instance `after` it is read ahead into `ahead`: by then
@@ -484,19 +543,22 @@ async fn get_one(
     operation: &mut Operation<'_>,
     (row, after): (&InstanceRow, Option<&InstanceRow>),
     ahead: &mut Option<Reading>,
+    rules: &[Rule],
 ) -> Result<Sub, Ended> {
     let begun = ahead.take();
-    let Some(way) = way_to_get(&shared.archive, association, row) else {
+    let Ok(coerced) = coerced(&shared.archive, row, rules).await else { return Ok(Sub::Failed) };
+    let Some(way) = way_to_get(&shared.archive, association, row, coerced.is_some()) else {
         tracing::info!(instance = %row.instance, syntax = row.transfer_syntax, "no accepted context for an instance");
         return Ok(Sub::Failed);
     };
     let id = association.message_id();
     let set = command::store_request(id, row.sop_class.as_str(), row.instance.as_str(), None);
-    if !send_object(&shared.archive, association, way, &set, row, begun).await? {
+    if !send_object(&shared.archive, association, way, &set, row, Ready { begun, coerced }).await? {
         return Ok(Sub::Failed);
     }
     if let Some(after) = after
-        && let Some((_, None)) = way_to_get(&shared.archive, association, after)
+        && rules.is_empty()
+        && let Some((_, None)) = way_to_get(&shared.archive, association, after, false)
     {
         let mut reading = shared.archive.read(after, 0..after.length_bytes);
         reading.begin();
@@ -527,16 +589,23 @@ async fn get_one(
 pub(crate) async fn move_one(
     archive: &Archive,
     to: &mut Requestor,
-    row: &InstanceRow,
+    (row, rules): (&InstanceRow, &[Rule]),
     originator: Option<(&str, u16)>,
 ) -> Result<(Sub, String), ScuError> {
-    let Some(way) = fitting(archive, row, to.syntaxes_of(row.sop_class.as_str())) else {
+    let Ok(coerced) = coerced(archive, row, rules).await else {
+        return Ok((
+            Sub::Failed,
+            "the coercion rules of the destination cannot be applied to it: see the log of the node".into(),
+        ));
+    };
+    let accepted = to.syntaxes_of(row.sop_class.as_str());
+    let Some(way) = fitting(archive, row, coerced.is_some(), accepted) else {
         tracing::info!(instance = %row.instance, syntax = row.transfer_syntax, "the destination does not take an instance");
         return Ok((Sub::Failed, "the destination does not take its SOP class, or no syntax of it".into()));
     };
     let id = to.association.message_id();
     let set = command::store_request(id, row.sop_class.as_str(), row.instance.as_str(), originator);
-    if !send_object(archive, &mut to.association, way, &set, row, None).await? {
+    if !send_object(archive, &mut to.association, way, &set, row, Ready { begun: None, coerced }).await? {
         return Ok((Sub::Failed, "it could not be read or converted: see the log of the node".into()));
     }
     let (status, _) = to.store_end().await?;

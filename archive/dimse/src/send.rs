@@ -28,7 +28,7 @@ impl InstanceSender {
     async fn all(
         &self,
         archive: &Archive,
-        Destination { remote, transfer_syntaxes, .. }: &Destination,
+        Destination { remote, transfer_syntaxes, coerce, .. }: &Destination,
         originator: Option<(&str, u16)>,
         rows: &[InstanceRow],
         each: &(dyn Fn(usize, Outcome, &str) -> bool + Send + Sync),
@@ -47,7 +47,7 @@ impl InstanceSender {
                         to.insert(made.map_err(|error| reason(&error))?)
                     }
                 };
-                let wanted = match move_one(archive, open, row, originator).await {
+                let wanted = match move_one(archive, open, (row, coerce), originator).await {
                     Ok((sub, why)) => {
                         losses = 0;
                         each(at, outcome(sub), &why)

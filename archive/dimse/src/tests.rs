@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod coercion;
 mod commitment;
 mod hostile;
 mod peers;

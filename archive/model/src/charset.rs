@@ -190,7 +190,8 @@ pub fn split(text: &str, vr: VR) -> Vec<String> {
 }
 
 /// Whether `\` does not separate values (PS3.5 §6.2).
-pub(crate) fn is_single(vr: VR) -> bool {
+#[must_use]
+pub fn is_single(vr: VR) -> bool {
     matches!(vr, VR::ST | VR::LT | VR::UT | VR::UR)
 }
 

@@ -11,6 +11,12 @@
 //! cannot be told apart for certain is an error, never a guess that leaves under a label it does not deserve.
 //!
 //! Group lengths are left out: they would be wrong, and are retired (PS3.5 §7.2).
+//!
+//! Elements of the data set itself may be changed on the way: see `recode/edit.rs`.
+
+mod edit;
+
+pub use edit::Edits;
 
 use crate::scanner::{
     Coding, Header, ITEM, ITEM_END, Parsed, SEQUENCE_END, UNDEFINED, dictionary_vr, is_long, is_plausible, is_text,
@@ -137,9 +143,17 @@ pub struct Recoder {
     native: Option<NativePixels>,
     /// The pixel data becomes fragments, while it has not come.
     coded: bool,
-    /// Values of the data set itself that become others, in order of their tags, and which they all are.
-    changes: VecDeque<(Tag, VR, Vec<u8>)>,
+    /// Elements of the data set itself that become others, or are left out, in order of their tags, and which they all are.
+    changes: VecDeque<(Tag, VR, Option<Vec<u8>>)>,
     changed: Vec<Tag>,
+    /// What is inside of a sequence that is left out is written nowhere.
+    dropping: bool,
+    /// An item that is to be written behind those of a sequence of the data set itself, as the target has it.
+    append: Option<(Tag, Vec<u8>)>,
+    /// The sequence that it belongs to is open.
+    appending: bool,
+    /// From the pixel data on the bytes stay what they are.
+    patching: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -177,10 +191,13 @@ enum State {
         begins: u64,
         length: u32,
     },
-    /// Items of fragments are passed over, by whose headers; `left` of the one that is being passed.
+    /// Items of fragments are passed over, by whose headers, or passed on where nothing is recoded; `left` of the one that is
+    /// being passed.
     Items {
         left: u32,
     },
+    /// All that comes is passed on.
+    Rest,
 }
 
 /// A word that is being turned.
@@ -233,7 +250,7 @@ impl Recoder {
             (tags::PHOTOMETRIC_INTERPRETATION, VR::CS, value)
         });
         let planar = planar.map(|planar| (tags::PLANAR_CONFIGURATION, VR::US, vec![u8::from(planar), 0]));
-        self.changes = photometric.into_iter().chain(planar).collect();
+        self.changes = photometric.into_iter().chain(planar).map(|(tag, vr, value)| (tag, vr, Some(value))).collect();
         self.changed = self.changes.iter().map(|(tag, ..)| *tag).collect();
     }
 
@@ -255,6 +272,10 @@ impl Recoder {
             coded: false,
             changes: VecDeque::new(),
             changed: Vec::new(),
+            dropping: false,
+            append: None,
+            appending: false,
+            patching: false,
         }
     }
 
@@ -369,10 +390,12 @@ impl Recoder {
             return Err(self.error("the data set has no pixel data"));
         }
         let whole = self.inflate.as_ref().is_none_or(|(_, ended)| *ended);
-        if !whole || self.levels.len() != 1 || self.held_bytes > 0 || !matches!(self.state, State::Header) {
+        let between = matches!(self.state, State::Header | State::Rest);
+        if !whole || self.levels.len() != 1 || self.held_bytes > 0 || !between {
             return Err(self.error("the data set ends inside of an element"));
         }
-        Ok(())
+        self.insert(None, out);
+        self.all_edited()
     }
 
     fn error(&self, why: &'static str) -> RecodeError {
@@ -401,6 +424,9 @@ impl Recoder {
                 State::Items { left: 0 } => self.header(piece, out)?,
                 State::Items { left } => {
                     let count = piece.len().min(left as usize);
+                    if self.patching && !self.dropping {
+                        out.extend_from_slice(&piece[..count]);
+                    }
                     self.state = State::Items { left: left - count as u32 };
                     count
                 }
@@ -421,9 +447,15 @@ impl Recoder {
                     {
                         level.allocated |= piece[..count].iter().fold(0, |bits, byte| bits | byte);
                     }
-                    word.put(&piece[..count], out);
+                    if !self.dropping {
+                        word.put(&piece[..count], out);
+                    }
                     self.state = State::Value { tag, left: left - count as u32, word, pad };
                     count
+                }
+                State::Rest => {
+                    out.extend_from_slice(piece);
+                    piece.len()
                 }
                 State::Header => self.header(piece, out)?,
             };
@@ -436,7 +468,7 @@ impl Recoder {
     fn settle(&mut self, out: &mut Vec<u8>) -> Result<(), RecodeError> {
         match self.state {
             State::Value { left: 0, pad, .. } => {
-                out.extend(pad);
+                out.extend(pad.filter(|_| !self.dropping));
                 self.state = State::Header;
             }
             State::Dropped { left: 0 } => self.state = State::Header,
@@ -445,7 +477,8 @@ impl Recoder {
             | State::Header
             | State::Frames { .. }
             | State::Fragments { .. }
-            | State::Items { .. } => {}
+            | State::Items { .. }
+            | State::Rest => {}
         }
         if !matches!(self.state, State::Header) || self.held_bytes > 0 {
             return Ok(());
@@ -465,8 +498,14 @@ impl Recoder {
     fn close(&mut self, out: &mut Vec<u8>) {
         let delimiter = if self.level().sequence { SEQUENCE_END } else { ITEM_END };
         self.levels.pop();
+        if self.levels.len() == 1 && std::mem::take(&mut self.appending) {
+            out.extend(self.append.take().map(|(_, item)| item).unwrap_or_default());
+        }
         self.put(out, delimiter, None, 0);
         self.odd = false;
+        if self.levels.len() == 1 {
+            self.dropping = false;
+        }
     }
 
     /// A delimiter ends what has no length of its own; elsewhere it is disregarded, as the scanner does.
@@ -504,8 +543,15 @@ impl Recoder {
             }
         }
         if let Parsed::Complete(header) = parse_header(&self.held[..self.held_bytes], coding) {
-            self.held_bytes = 0;
+            let header_bytes = std::mem::take(&mut self.held_bytes);
             self.odd = false;
+            if self.passes(header.tag) {
+                self.insert(Some(header.tag), out);
+                self.all_edited()?;
+                out.extend_from_slice(&self.held[..header_bytes]);
+                self.state = State::Rest;
+                return Ok(taken);
+            }
             self.element(header, self.position + taken as u64, out)?;
         }
         Ok(taken)
@@ -518,6 +564,9 @@ impl Recoder {
                 Header { tag: SEQUENCE_END, .. } => State::Header,
                 _ => return Err(self.error("the fragments are out of order")),
             };
+            if self.patching {
+                self.put(out, header.tag, None, header.length);
+            }
             return Ok(());
         }
         let level = self.level();
@@ -562,9 +611,16 @@ impl Recoder {
                 return Ok(());
             }
             let pixels = [tags::PIXEL_DATA, tags::FLOAT_PIXEL_DATA, tags::DOUBLE_FLOAT_PIXEL_DATA].contains(&tag);
+            // Of an icon: that of the data set itself is passed on with all behind it.
+            if pixels && self.patching && self.levels.len() > 1 && written.is_some_and(|vr| vr != VR::SQ) {
+                self.put(out, tag, written, UNDEFINED);
+                self.state = State::Items { left: 0 };
+                return Ok(());
+            }
             if pixels || (vr != VR::SQ && (vr != VR::UN && (written.is_some() || word_bytes(vr) > 1 || vr == VR::OB))) {
                 return Err(self.error("its pixel data is encapsulated"));
             }
+            self.dropping |= self.levels.len() == 1 && self.changed.contains(&tag);
             return self.open(header, begins, Level { sequence: true, coding, ..level }, out);
         }
         if tag == tags::PIXEL_DATA && self.levels.len() == 1 && std::mem::take(&mut self.coded) {
@@ -595,24 +651,34 @@ impl Recoder {
             return Err(self.error("is nested too deeply"));
         }
         let end = (header.length != UNDEFINED).then(|| begins + u64::from(header.length));
+        if self.levels.len() == 1 {
+            self.appending = self.append.as_ref().is_some_and(|(tag, _)| *tag == header.tag);
+        }
         self.levels.push(Level { end, ..level });
         self.put(out, header.tag, level.sequence.then_some(VR::SQ), UNDEFINED);
         Ok(())
     }
 
-    /// Writes the values that become others before `tag`, or in its place. Whether `tag` is one whose own value goes.
+    /// Writes the elements that become others before `tag`, or in its place. Whether `tag` is one whose own value goes.
     fn replaced(&mut self, tag: Tag, length: u32, out: &mut Vec<u8>) -> bool {
-        while let Some((changed, vr, value)) = self.changes.pop_front_if(|(changed, ..)| *changed <= tag) {
-            self.put(out, changed, Some(vr), value.len() as u32);
-            Word::of(if self.to.big { number_bytes(vr) } else { 1 }).put(&value, out);
-        }
-        let goes = self.changed.contains(&tag)
-            || (!self.changed.is_empty() || self.native.is_some()) && OF_FRAGMENTS.contains(&tag);
+        self.insert(Some(tag), out);
+        let goes = self.changed.contains(&tag) || (self.coded || self.native.is_some()) && OF_FRAGMENTS.contains(&tag);
         if goes && length != UNDEFINED {
             self.state = State::Dropped { left: length };
             self.odd = length % 2 == 1;
         }
         goes && length != UNDEFINED
+    }
+
+    /// Writes the elements that are changed or new and stand before `tag` or in its place; without it, all of them.
+    fn insert(&mut self, tag: Option<Tag>, out: &mut Vec<u8>) {
+        while let Some((changed, vr, value)) =
+            self.changes.pop_front_if(|(changed, ..)| tag.is_none_or(|tag| *changed <= tag))
+        {
+            let Some(value) = value else { continue };
+            self.put(out, changed, Some(vr), value.len() as u32);
+            Word::of(if self.to.big { number_bytes(vr) } else { 1 }).put(&value, out);
+        }
     }
 
     fn begin_frames(&mut self, pixels: &NativePixels, out: &mut Vec<u8>) {
@@ -625,6 +691,9 @@ impl Recoder {
 
     /// A header as the target has it.
     fn put(&self, out: &mut Vec<u8>, Tag(group, element): Tag, vr: Option<VR>, length: u32) {
+        if self.dropping {
+            return;
+        }
         let big = self.to.big;
         let short = |number: u16| if big { number.to_be_bytes() } else { number.to_le_bytes() };
         let long = |number: u32| if big { number.to_be_bytes() } else { number.to_le_bytes() };

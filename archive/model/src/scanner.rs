@@ -21,7 +21,7 @@ mod properties;
 mod tests;
 mod value;
 
-use crate::{DataSet, FrameMap, Invalid, Limits, PixelCoding, TransferSyntax, Value, Warning, tags};
+use crate::{DataSet, FrameMap, Invalid, Limits, PixelCoding, Tag, TransferSyntax, Value, Warning, tags};
 pub(crate) use header::{
     Coding, Header, ITEM, ITEM_END, Parsed, SEQUENCE_END, UNDEFINED, dictionary_vr, is_long, is_plausible,
     parse as parse_header,
@@ -91,6 +91,18 @@ impl Scanner {
     #[must_use]
     pub fn so_far(&self) -> &DataSet {
         self.machine.so_far().unwrap_or(&self.nothing)
+    }
+
+    /// The same with those that came out of order.
+    #[must_use]
+    pub fn gathered(&self) -> DataSet {
+        self.machine.gathered()
+    }
+
+    /// Whether the data set itself has come to its pixel data, or what stands behind it.
+    #[must_use]
+    pub fn is_at_pixels(&self) -> bool {
+        self.machine.last_of_root() >= Tag(0x7FE0, 0)
     }
 
     /// Bytes of the header so far: of all that is not a bulk value. What is done with the header takes time with them.

@@ -6,7 +6,10 @@ use archive_dimse::{
     scu::{Proposal, Requestor, ScuError},
 };
 use archive_model::{AeTitle, EXPLICIT_LE, IMPLICIT_LE, sop_class};
-use archive_service::RemoteAe;
+use archive_service::{
+    RemoteAe,
+    peers::{DICOMWEB, Rule},
+};
 use clap::{Args, Subcommand};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::{Map, Value, json};
@@ -55,7 +58,8 @@ pub(crate) struct Asked {
 /// Flags of `peer set`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SetFlags {
-    /// Its AE title, 1 to 16 characters; `*` for all that are not listed.
+    /// Its AE title, 1 to 16 characters; `*` for all that are not listed, `*dicomweb` for DICOMweb clients, of whom
+    /// `--other-content` can be said.
     ae: String,
     /// Where it is called; `none` for one that only calls.
     #[arg(long, value_name = "HOST:PORT")]
@@ -88,6 +92,14 @@ pub(crate) struct SetFlags {
     /// For how many days what a C-MOVE to it could not send is tried again, once the C-MOVE is answered: 0 (not at all) to 30.
     #[arg(long, value_name = "N")]
     retry_days: Option<u32>,
+    /// What it is shown in place of what is stored, one rule a flag: `find|retrieve|both ATTRIBUTE ACTION`, where the attribute
+    /// is `PatientID`, `(0010,0020)` or `(0009,"CREATOR",01)`, and the action `set TEXT`, `clear`, `remove`, `map A=B,C=D`,
+    /// `prefix TEXT` or `suffix TEXT`. It comes behind the rules that are there. What is stored stays as it is.
+    #[arg(long, value_name = "RULE")]
+    coerce: Vec<String>,
+    /// A rule that goes, as `peer list` writes it, or `all`, before `--coerce` adds.
+    #[arg(long, value_name = "RULE")]
+    no_coerce: Vec<String>,
     /// For people, up to 500 characters.
     #[arg(long, value_name = "TEXT")]
     notes: Option<String>,
@@ -135,7 +147,7 @@ async fn set(flags: &SetFlags) -> Result<ExitCode, Failure> {
         println!("{}", serde_json::to_string_pretty(&answer)?);
     } else {
         let done = if status == StatusCode::CREATED { "is set" } else { "is changed" };
-        println!("{} {done}: it may {}", flags.ae.trim(), rights(&answer));
+        println!("{} {done}{}", flags.ae.trim(), summary(&answer));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -180,6 +192,8 @@ impl SetFlags {
         if let Some(days) = self.retry_days {
             put("retry_days", days.into());
         }
+        self.rules(&mut entry)?;
+        let mut put = |name: &str, value: Value| _ = entry.insert(name.to_owned(), value);
         for (name, given) in [
             ("other_content", &self.other_content),
             ("hierarchy", &self.hierarchy),
@@ -191,6 +205,39 @@ impl SetFlags {
             }
         }
         Ok(entry)
+    }
+}
+
+impl SetFlags {
+    /// The rules that are held, without those that go, and with those that come.
+    fn rules(&self, entry: &mut Map<String, Value>) -> Result<(), Failure> {
+        if self.coerce.is_empty() && self.no_coerce.is_empty() {
+            return Ok(());
+        }
+        let held = entry.get("coerce").cloned().unwrap_or_else(|| json!([]));
+        let mut rules: Vec<Rule> = serde_json::from_value(held)?;
+        for gone in &self.no_coerce {
+            if gone == "all" {
+                rules.clear();
+                continue;
+            }
+            let gone: Rule = gone.parse().map_err(|why| format!("--no-coerce: {why}"))?;
+            let before = rules.len();
+            rules.retain(|rule| *rule != gone);
+            if rules.len() == before {
+                return Err(
+                    format!("--no-coerce: {} has no rule `{gone}`: `triptych peer list` lists them", self.ae).into()
+                );
+            }
+        }
+        for new in &self.coerce {
+            let new: Rule = new.parse().map_err(|why| format!("--coerce: {why}"))?;
+            if !rules.contains(&new) {
+                rules.push(new);
+            }
+        }
+        entry.insert("coerce".into(), serde_json::to_value(rules)?);
+        Ok(())
     }
 }
 
@@ -286,11 +333,18 @@ fn describe(answer: &Value) -> String {
     let others = peers.iter().filter(|peer| peer["ae"] != ANYBODY);
     for peer in std::iter::once(anybody).chain(others) {
         let ae = peer["ae"].as_str().unwrap_or_default();
+        if ae == DICOMWEB {
+            line(ae, ["-", "as it is given", "anywhere", &rest(peer)]);
+            continue;
+        }
         let title = if ae == ANYBODY { "* (not listed)" } else { ae };
         let address = peer["address"].as_str().unwrap_or("-");
         let networks = words(&peer["networks"]);
         let from = if networks.is_empty() { "anywhere".to_owned() } else { networks };
         line(title, [address, &rights(peer), &from, &rest(peer)]);
+        for rule in peer["coerce"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            line("", ["  coerce", rule, "", ""]);
+        }
     }
     for remote in answer["command_line"].as_array().into_iter().flatten().filter(|remote| remote["in_force"] == true) {
         let text = |name: &str| remote[name].as_str().unwrap_or_default().to_owned();
@@ -307,6 +361,19 @@ fn words(list: &Value) -> String {
 fn rights(peer: &Value) -> String {
     let rights = words(&peer["rights"]);
     if rights.is_empty() { "do nothing".into() } else { rights }
+}
+
+/// What a peer that was set may do and is shown.
+fn summary(peer: &Value) -> String {
+    if peer["ae"] == DICOMWEB {
+        return format!(": other content under a known UID: {}", peer["other_content"].as_str().unwrap_or_default());
+    }
+    let coerced = match peer["coerce"].as_array().map_or(0, Vec::len) {
+        0 => String::new(),
+        1 => ", and is shown what 1 rule makes of what is stored".to_owned(),
+        count => format!(", and is shown what {count} rules make of what is stored"),
+    };
+    format!(": it may {}{coerced}", rights(peer))
 }
 
 /// What is not as usual.
@@ -358,6 +425,8 @@ mod tests {
             unknown_classes: None,
             notify: None,
             retry_days: None,
+            coerce: Vec::new(),
+            no_coerce: Vec::new(),
             notes: None,
             asked,
         }
@@ -386,6 +455,26 @@ mod tests {
     }
 
     #[test]
+    fn rules_come_behind_those_that_are_there_and_go_by_name() {
+        let over = |coerce: &[&str], no_coerce: &[&str]| {
+            let held = json!({ "ae": "CT1", "coerce": ["find PatientID clear"] });
+            let given = |list: &[&str]| list.iter().map(|rule| (*rule).to_owned()).collect();
+            let flags = SetFlags { coerce: given(coerce), no_coerce: given(no_coerce), ..flags() };
+            flags.over(held.as_object().cloned().unwrap_or_default()).map(|entry| entry["coerce"].clone())
+        };
+        let rule = "both (0008,0050) prefix H-";
+        let both = json!(["find PatientID clear", "both AccessionNumber prefix H-"]);
+        assert_eq!(over(&[rule, "find PatientID clear"], &[]).expect("rules"), both);
+        assert_eq!(
+            over(&[rule], &["find (0010,0020) clear"]).expect("rules"),
+            json!(["both AccessionNumber prefix H-"])
+        );
+        assert_eq!(over(&[], &["all"]).expect("rules"), json!([]));
+        assert!(over(&[], &["find PatientID remove"]).is_err_and(|why| why.to_string().contains("peer list")));
+        assert!(over(&["find StudyInstanceUID clear"], &[]).is_err_and(|why| why.to_string().contains("found by")));
+    }
+
+    #[test]
     fn the_list_says_who_may_do_what_and_what_the_command_line_adds() {
         let peer = |ae: &str, rights: Value| json!({ "ae": ae, "rights": rights, "networks": [], "notes": "" });
         let answer = json!({
@@ -399,6 +488,12 @@ mod tests {
         let text = describe(&answer);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 4, "{text}");
+        let mut ruled = peer("CT1", json!(["find"]));
+        ruled["coerce"] = json!(["find PatientID clear"]);
+        let web = json!({ "ae": DICOMWEB, "rights": [], "other_content": "reject", "notes": "" });
+        let more = describe(&json!({ "peers": [ruled, web], "anybody": peer("*", json!([])), "command_line": [] }));
+        assert!(more.contains("coerce") && more.contains("find PatientID clear\n"), "{more}");
+        assert!(more.contains("*dicomweb") && more.contains("other content: reject"), "{more}");
         assert!(lines[1].starts_with("* (not listed)") && lines[1].contains("do nothing"), "{text}");
         assert!(lines[2].starts_with("CT1 ") && lines[2].contains("echo store"), "{text}");
         assert!(lines[3].starts_with("WS1 ") && lines[3].contains("ws1:104"), "{text}");

@@ -4,7 +4,7 @@
 
 use crate::{Archive, CodecError, QueryError, Reading, decode::Decoding, encode::Encoding};
 use archive_catalog::InstanceRow;
-use archive_model::{Limits, RecodeError, Recoder, can_decode, can_encode, can_recode, transfer_syntax};
+use archive_model::{Edits, Limits, RecodeError, Recoder, can_decode, can_encode, can_recode, transfer_syntax};
 use bytes::Bytes;
 use raft_types::ReadError;
 
@@ -37,6 +37,9 @@ pub enum ConvertError {
         #[source]
         why: CodecError,
     },
+    /// An attribute that a rule changes is not what the rule takes it for.
+    #[error("it cannot be coerced: {0}")]
+    Coerce(&'static str),
     /// Where its frames lie cannot be looked up now.
     #[error(transparent)]
     Look(#[from] QueryError),
@@ -75,24 +78,37 @@ impl Archive {
     /// # Errors
     /// See [`ConvertError`].
     pub async fn convert(&self, row: &InstanceRow, to: &str) -> Result<Converting, ConvertError> {
+        self.convert_with(row, to, &Edits::default()).await
+    }
+
+    /// The same with some elements changed. In the stored syntax it is the object as it is stored but for these.
+    pub(crate) async fn convert_with(
+        &self,
+        row: &InstanceRow,
+        to: &str,
+        edits: &Edits,
+    ) -> Result<Converting, ConvertError> {
+        if to == row.transfer_syntax {
+            return self.patch(row, edits).await;
+        }
         if can_decode(&row.transfer_syntax, to)
             && let Some(frames) = self.frames(row).await?
         {
-            let (decoding, length_bytes) = Decoding::prepare(self, row, to, frames).await?;
+            let (decoding, length_bytes) = Decoding::prepare(self, row, to, frames, edits).await?;
             return Ok(Converting { way: Way::Decoded(Box::new(decoding)), length_bytes, ended: false });
         }
         if can_encode(&row.transfer_syntax, to)
             && let Some(frames) = self.frames(row).await?
         {
-            let (encoding, length_bytes) = Encoding::prepare(self, row, to, frames).await?;
+            let (encoding, length_bytes) = Encoding::prepare(self, row, to, frames, edits).await?;
             return Ok(Converting { way: Way::Encoded(Box::new(encoding)), length_bytes, ended: false });
         }
-        let mut trial = Converting { way: Way::Plain(self.plain(row, to)?), length_bytes: 0, ended: false };
+        let mut trial = Converting { way: Way::Plain(self.plain(row, to, edits)?), length_bytes: 0, ended: false };
         let mut length_bytes = 0;
         while let Some(piece) = trial.next().await {
             length_bytes += piece?.len() as u64;
         }
-        Ok(Converting { way: Way::Plain(self.plain(row, to)?), length_bytes, ended: false })
+        Ok(Converting { way: Way::Plain(self.plain(row, to, edits)?), length_bytes, ended: false })
     }
 
     /// Whether [`Archive::convert`] may succeed.
@@ -102,10 +118,33 @@ impl Archive {
         can_recode(from, to) || can_decode(from, to) || can_encode(from, to)
     }
 
-    fn plain(&self, row: &InstanceRow, to: &str) -> Result<Box<Plain>, ConvertError> {
+    /// As it is stored, but for `edits`. Only what is before the pixel data is gone through twice.
+    async fn patch(&self, row: &InstanceRow, edits: &Edits) -> Result<Converting, ConvertError> {
+        let to = &row.transfer_syntax;
+        let never = || ConvertError::Never { from: to.clone(), to: to.clone() };
+        let recoder = || Recoder::patching(to, edits, &lenient()).ok_or_else(never);
+        let plain = |recoder| Plain {
+            reading: self.read(row, 0..row.length_bytes),
+            recoder,
+            piece: Bytes::new(),
+            step_bytes: usize::MAX,
+        };
+        let (mut trial, mut length_bytes, mut ended) = (plain(recoder()?), 0, false);
+        while !ended && !trial.recoder.is_passing() {
+            length_bytes += trial.step(&mut ended).await?.map_or(0, |piece| piece.len() as u64);
+        }
+        if !ended {
+            length_bytes += row.length_bytes - trial.recoder.position().min(row.length_bytes);
+        }
+        drop(trial);
+        Ok(Converting { way: Way::Plain(Box::new(plain(recoder()?))), length_bytes, ended: false })
+    }
+
+    fn plain(&self, row: &InstanceRow, to: &str, edits: &Edits) -> Result<Box<Plain>, ConvertError> {
         let from = &row.transfer_syntax;
         // A compressed syntax of what has no frames (a report): all of it is plain.
         let recoder = Recoder::new(from, to, &lenient()).or_else(|| Recoder::decoding(from, to, None, &lenient()));
+        let recoder = recoder.map(|recoder| recoder.edited(edits));
         let step_bytes = if transfer_syntax(from).deflated { DEFLATED_STEP_BYTES } else { usize::MAX };
         Ok(Box::new(Plain {
             reading: self.read(row, 0..row.length_bytes),

@@ -22,7 +22,7 @@ use crate::{
 use archive_catalog::InstanceRow;
 use archive_codec_wire::{Coding, Image, Photometric};
 use archive_model::{
-    DataSet, EXPLICIT_LE, FrameMap, NativePixels, Recoder, Scanner, can_decode, tags, transfer_syntax,
+    DataSet, EXPLICIT_LE, Edits, FrameMap, NativePixels, Recoder, Scanner, can_decode, tags, transfer_syntax,
 };
 use bytes::Bytes;
 use raft_types::BytePermit;
@@ -73,6 +73,7 @@ impl Decoding {
         row: &InstanceRow,
         to: &str,
         map: FrameMap,
+        edits: &Edits,
     ) -> Result<(Self, u64), ConvertError> {
         let never = || ConvertError::Never { from: row.transfer_syntax.clone(), to: to.to_owned() };
         let (first, last) = ends(&map)?;
@@ -93,8 +94,11 @@ impl Decoding {
             photometric: (became.0 != image.photometric).then(|| became.0.term()),
             planar: (image.samples > 1).then_some(became.1),
         };
-        let recoder =
-            || Recoder::decoding(&row.transfer_syntax, to, Some(pixels.clone()), &lenient()).ok_or_else(never);
+        let recoder = || {
+            Recoder::decoding(&row.transfer_syntax, to, Some(pixels.clone()), &lenient())
+                .map(|recoder| recoder.edited(edits))
+                .ok_or_else(never)
+        };
         let around_bytes = source.trial(recoder()?, first, last).await?;
         let decoding = Self {
             phase: Phase::Around(source.archive.read(row, 0..first)),

@@ -23,7 +23,7 @@ use crate::{
 };
 use archive_catalog::InstanceRow;
 use archive_codec_wire::Photometric;
-use archive_model::{EXPLICIT_BE, FrameMap, Recoder, pixel_word_bytes, transfer_syntax};
+use archive_model::{EXPLICIT_BE, Edits, FrameMap, Recoder, pixel_word_bytes, transfer_syntax};
 use bytes::Bytes;
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
@@ -77,6 +77,7 @@ impl Encoding {
         row: &InstanceRow,
         to: &str,
         map: FrameMap,
+        edits: &Edits,
     ) -> Result<(Self, u64), ConvertError> {
         let never = || ConvertError::Never { from: row.transfer_syntax.clone(), to: to.to_owned() };
         let coding = coding(&transfer_syntax(to)).ok_or_else(never)?;
@@ -134,7 +135,11 @@ impl Encoding {
         let coded_bytes: u64 = coded.iter().map(|item| item.len().next_multiple_of(2) as u64 + 8).sum();
         let changed = (became != image.photometric).then(|| Photometric::term(became));
         let planar = (image.planar && image.samples > 1).then_some(false);
-        let recoder = || Recoder::encoding(&row.transfer_syntax, to, changed, planar, &lenient()).ok_or_else(never);
+        let recoder = || {
+            Recoder::encoding(&row.transfer_syntax, to, changed, planar, &lenient())
+                .map(|recoder| recoder.edited(edits))
+                .ok_or_else(never)
+        };
         let mut trial = Self {
             archive: archive.clone(),
             row: row.clone(),

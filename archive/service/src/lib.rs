@@ -19,6 +19,7 @@
 //!   what its caches keep after that, they count themselves.
 //! - A-1…A-3 Who is told what is available: see `availability.rs`.
 //! - N-1…N-5 What rejection notes do: see `rejection.rs`.
+//! - CO-1…CO-5 What a peer is shown in place of what is stored: see `coerce.rs`.
 //! - PR-1…PR-4 Who is admitted, and by which rules: see `peers.rs`.
 //! - Q-1…Q-5 What is sent although a node dies: see `sends.rs`.
 //! - S-4 An outcome that is not known is `StoreError::Unknown`, never success and never "refused".
@@ -26,6 +27,7 @@
 mod archive;
 pub mod availability;
 mod codec;
+pub mod coerce;
 pub mod commitment;
 mod convert;
 mod decode;

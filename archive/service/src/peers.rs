@@ -18,11 +18,13 @@
 
 mod network;
 mod registry;
+mod rule;
 #[cfg(test)]
 mod tests;
 
 pub use network::Network;
-pub use registry::{ANYBODY, Hierarchy, Peer, Registry, Right, UnknownClasses};
+pub use registry::{ANYBODY, DICOMWEB, Hierarchy, Peer, Registry, Right, UnknownClasses};
+pub use rule::{Action, Attribute, Rule, When};
 
 use crate::{Protocol, RemoteAe, Source};
 use archive_catalog::OtherContent;
@@ -72,6 +74,8 @@ pub struct Destination {
     pub transfer_syntaxes: Vec<Uid>,
     /// For how many days what a C-MOVE to it could not send is tried again, once that is answered; 0: it is not.
     pub retry_days: u32,
+    /// What it is shown in place of what is stored.
+    pub coerce: Vec<Rule>,
 }
 
 /// Why the registry was not changed.
@@ -179,14 +183,16 @@ impl Peers {
     pub fn destination(&self, ae: &str) -> Option<Destination> {
         let ae = ae.trim();
         let registry = self.registry().ok()?;
-        if ae != ANYBODY && registry.lists(ae) {
-            let entry = registry.entry(ae);
+        // Of one that is not listed what holds for all of those (CO-2).
+        let entry = registry.entry(ae);
+        let coerce = entry.coerce.clone();
+        if ![ANYBODY, DICOMWEB].contains(&ae) && registry.lists(ae) {
             let remote = RemoteAe { title: entry.ae.clone(), address: entry.address.clone()? };
             let (transfer_syntaxes, retry_days) = (entry.transfer_syntaxes.clone(), entry.retry_days);
-            return Some(Destination { remote, transfer_syntaxes, retry_days });
+            return Some(Destination { remote, transfer_syntaxes, coerce, retry_days });
         }
         let remote = self.remotes.get(ae)?.clone();
-        Some(Destination { remote, transfer_syntaxes: Vec::new(), retry_days: 0 })
+        Some(Destination { remote, transfer_syntaxes: Vec::new(), coerce, retry_days: 0 })
     }
 
     /// Whether anybody wants to be told what is available: asked at every store.
@@ -205,10 +211,12 @@ impl Peers {
     /// What becomes of another content under a known UID that comes from there.
     #[must_use]
     pub fn other_content(&self, source: &Source) -> OtherContent {
-        match (source.protocol, self.registry()) {
-            (Protocol::Dimse, Ok(registry)) => registry.entry(source.calling_ae.trim()).other_content,
-            // Nothing is lost by keeping both.
-            (Protocol::Dimse | Protocol::Stow | Protocol::Import, _) => OtherContent::Keep,
+        // Nothing is lost by keeping both.
+        let Ok(registry) = self.registry() else { return OtherContent::Keep };
+        match source.protocol {
+            Protocol::Dimse => registry.entry(source.calling_ae.trim()).other_content,
+            Protocol::Stow => registry.get(DICOMWEB).map_or(OtherContent::Keep, |web| web.other_content),
+            Protocol::Import => OtherContent::Keep,
         }
     }
 

@@ -242,6 +242,8 @@ function rules(peer) {
   if (peer.hierarchy !== "strict") said.push(`queries: ${peer.hierarchy}`);
   if (peer.unknown_classes !== "accept") said.push(`unknown classes: ${peer.unknown_classes}`);
   if (peer.transfer_syntaxes.length) said.push(`sent in ${peer.transfer_syntaxes.join(" ")}`);
+  if (peer.notify) said.push("is told what is available");
+  if (peer.coerce?.length) said.push(`is shown: ${peer.coerce.join("; ")}`);
   if (peer.notes) said.push(peer.notes);
   return said.join(" · ");
 }
@@ -295,7 +297,9 @@ async function peers() {
     peersShown = text;
     const list = JSON.parse(text);
     const listed = [list.anybody, ...list.peers.filter((peer) => peer.ae !== "*")];
-    const lines = listed.map((peer) => peerLine(peer.ae, peer.address, peer.rights.join(", ") || "nothing",
+    const lines = listed.map((peer) => peer.ae === "*dicomweb"
+      ? peerLine("DICOMweb clients", null, "as it is given", "anywhere", rules(peer))
+      : peerLine(peer.ae, peer.address, peer.rights.join(", ") || "nothing",
       peer.networks.join(", ") || "anywhere", rules(peer)));
     const remotes = list.command_line.filter((remote) => remote.in_force);
     lines.push(...remotes.map((remote) => peerLine(remote.ae, remote.address, "as not listed", "anywhere",

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   GET    /api/peers              version, entries, what the command line adds
-//!   GET    /api/peers/{AE}         one entry; `*` is those that are not listed
+//!   GET    /api/peers/{AE}         one entry; `*` is those that are not listed, `*dicomweb` DICOMweb clients
 //!   PUT    /api/peers/{AE}         sets it, whole: what is left out has its default
 //!   DELETE /api/peers/{AE}         removes it
 //!   POST   /api/peers/{AE}/echo    C-ECHO from this node

@@ -99,6 +99,7 @@ impl From<ConvertError> for Problem {
             ConvertError::Never { .. }
             | ConvertError::Recode(_)
             | ConvertError::Image(_)
+            | ConvertError::Coerce(_)
             | ConvertError::Frame { .. } => Self::new(
                 StatusCode::NOT_ACCEPTABLE,
                 format!("{error}; have it as it was stored, with ?as=received, or by C-GET"),

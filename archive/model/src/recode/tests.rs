@@ -222,12 +222,155 @@ fn an_unknown_sequence_is_written_as_one() {
     assert_eq!(recode(bytes, EXPLICIT_LE, EXPLICIT_LE, 99).unwrap(), expected);
 }
 
+#[test]
+fn what_is_decoded_or_encoded_may_be_edited_as_well() {
+    let mut edits = Edits::default();
+    edits.put(tags::PATIENT_ID, VR::LO, b"X ".to_vec());
+    edits.remove(tags::MODALITY);
+    // What the pixels become is nobody else's to say.
+    edits.put(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, b"NO".to_vec());
+    let (bytes, last) = encapsulated();
+    let pixels = NativePixels { length: 4, allocated: 8, photometric: Some("RGB"), planar: None };
+    let from = "1.2.840.10008.1.2.4.50";
+    let recoder = Recoder::decoding(from, EXPLICIT_LE, Some(pixels), &Limits::default());
+    let (mut recoder, mut out) = (recoder.unwrap().edited(&edits), Vec::new());
+    recoder.push(&bytes[..last], &mut out).unwrap();
+    recoder.frame(b"abcd", &mut out).unwrap();
+    recoder.resume(last as u64, &mut out).unwrap();
+    recoder.push(&bytes[last..], &mut out).unwrap();
+    recoder.finish(&mut out).unwrap();
+    assert!(out.starts_with(
+        b"\x10\0\x20\0LO\x02\0X \x28\0\x02\0US\x02\0\x03\0\x28\0\x04\0CS\x04\0RGB \x28\0\x10\0US\x02\0\x02\0\xE0\x7F\x10\0OB"
+    ));
+
+    let native = b"\x08\0\x60\0CS\x02\0OT\x28\0\x04\0CS\x04\0RGB \xE0\x7F\x10\0OB\0\0\x04\0\0\0abcd";
+    let recoder =
+        Recoder::encoding(EXPLICIT_LE, "1.2.840.10008.1.2.5", Some("YBR_RCT"), None, &Limits::default()).unwrap();
+    let (mut recoder, mut out) = (recoder.edited(&edits), Vec::new());
+    recoder.push(native, &mut out).unwrap();
+    recoder.fragment(b"", &mut out).unwrap();
+    recoder.fragment(b"xyzw", &mut out).unwrap();
+    recoder.resume(native.len() as u64, &mut out).unwrap();
+    recoder.finish(&mut out).unwrap();
+    assert!(out.starts_with(b"\x10\0\x20\0LO\x02\0X \x28\0\x04\0CS\x08\0YBR_RCT \xE0\x7F\x10\0OB\0\0\xFF"));
+}
+
 proptest! {
     #[test]
     fn no_bytes_break_it(bytes in proptest::collection::vec(any::<u8>(), 0..200), step in 1_usize..50) {
+        let mut edits = Edits::default();
+        edits.put(tags::PATIENT_ID, VR::LO, b"X ".to_vec());
+        edits.remove(Tag(u16::from(*bytes.first().unwrap_or(&8)), 0x0010));
+        edits.append(tags::REFERENCED_IMAGE_SEQUENCE, vec![0; 8]);
+        for syntax in [IMPLICIT_LE, EXPLICIT_LE, EXPLICIT_BE] {
+            let _ = patch(&bytes, syntax, &edits, step);
+        }
         for from in [IMPLICIT_LE, EXPLICIT_LE, DEFLATED_LE, EXPLICIT_BE] {
             let _ = recode(&bytes, from, EXPLICIT_LE, step);
             let _ = recode(&bytes, from, EXPLICIT_BE, step);
         }
     }
+}
+
+/// In the encoding that it has, with `edits`.
+fn patch(bytes: &[u8], syntax: &str, edits: &Edits, step: usize) -> Result<Vec<u8>, RecodeError> {
+    let mut recoder = Recoder::patching(syntax, edits, &Limits::default()).unwrap();
+    let mut out = Vec::new();
+    for piece in bytes.chunks(step.max(1)) {
+        recoder.push(piece, &mut out)?;
+    }
+    recoder.finish(&mut out)?;
+    Ok(out)
+}
+
+#[test]
+fn elements_are_put_changed_and_left_out_in_every_encoding_and_in_pieces_of_every_size() {
+    let set = sample();
+    let mut edits = Edits::default();
+    edits.put(tags::PATIENT_NAME, VR::PN, b"DOE^J ".to_vec());
+    edits.put(tags::ACCESSION_NUMBER, VR::SH, b"A1".to_vec());
+    edits.put(tags::SMALLEST_IMAGE_PIXEL_VALUE, VR::SS, vec![5, 0]);
+    edits.remove(tags::REFERENCED_IMAGE_SEQUENCE);
+    edits.remove(tags::PATIENT_ID);
+    let mut expected = set.clone();
+    expected.put_text(tags::PATIENT_NAME, VR::PN, "DOE^J");
+    expected.put_text(tags::ACCESSION_NUMBER, VR::SH, "A1");
+    let five = Value::Integers(vec![5]);
+    expected.put(Element { tag: tags::SMALLEST_IMAGE_PIXEL_VALUE, vr: VR::SS, value: five });
+    expected.remove(tags::REFERENCED_IMAGE_SEQUENCE);
+    for syntax in TARGETS {
+        let bytes = write_data_set(&set, transfer_syntax(syntax).encoding);
+        // Sequences of undefined length as well.
+        for bytes in [recode(&bytes, syntax, syntax, 99).unwrap(), bytes] {
+            for step in [1, 3, 7, 64, usize::MAX] {
+                let patched = patch(&bytes, syntax, &edits, step).unwrap();
+                let read = read_data_set(&patched, &transfer_syntax(syntax), &Limits::default()).unwrap();
+                assert_eq!(read, expected, "{syntax} {step}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_edit_behind_the_last_element_is_written_and_one_without_a_place_is_an_error() {
+    let mut set = sample();
+    set.remove(tags::PIXEL_DATA);
+    let bytes = write_data_set(&set, Encoding::ExplicitLe);
+    let mut edits = Edits::default();
+    edits.put(Tag(0x0040, 0xA493), VR::CS, b"VERIFIED".to_vec());
+    let patched = patch(&bytes, EXPLICIT_LE, &edits, 7).unwrap();
+    assert!(patched.ends_with(b"\x40\0\x93\xA4CS\x08\0VERIFIED"));
+    for set in [set, sample()] {
+        let mut edits = Edits::default();
+        edits.append(tags::ORIGINAL_ATTRIBUTES_SEQUENCE, b"\xFE\xFF\0\xE0\0\0\0\0".to_vec());
+        let error = patch(&write_data_set(&set, Encoding::ExplicitLe), EXPLICIT_LE, &edits, 7).unwrap_err();
+        assert_eq!(error.why, "a sequence that is to have one item more is not there", "RE-3");
+    }
+    assert!(Recoder::patching(DEFLATED_LE, &edits, &Limits::default()).is_none());
+}
+
+#[test]
+fn an_item_is_appended_behind_those_that_are_there() {
+    let sequence = tags::REFERENCED_IMAGE_SEQUENCE;
+    let mut item = DataSet::new();
+    item.put_text(tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, "9.9");
+    for syntax in TARGETS {
+        let encoding = transfer_syntax(syntax).encoding;
+        let whole = Element { tag: sequence, vr: VR::SQ, value: Value::Items(vec![item.clone()]) };
+        let header_bytes = if encoding == Encoding::ImplicitLe { 8 } else { 12 };
+        let mut edits = Edits::default();
+        edits.append(sequence, write_data_set(&[whole].into_iter().collect(), encoding)[header_bytes..].to_vec());
+        let bytes = write_data_set(&sample(), encoding);
+        for bytes in [recode(&bytes, syntax, syntax, 99).unwrap(), bytes] {
+            for step in [1, 7, 1000] {
+                let patched = patch(&bytes, syntax, &edits, step).unwrap();
+                let read = read_data_set(&patched, &transfer_syntax(syntax), &Limits::default()).unwrap();
+                let items = read.items(sequence);
+                assert_eq!((items.len(), &items[2], &items[..2]), (3, &item, sample().items(sequence)), "{syntax}");
+            }
+        }
+    }
+}
+
+#[test]
+fn compressed_pixel_data_and_the_icon_inside_of_a_sequence_are_passed_on() {
+    let fragments =
+        b"OB\0\0\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\0\0\0\0\xFE\xFF\0\xE0\x04\0\0\0\xFE\xFF\xDD\xE0\xFE\xFF\xDD\xE0\0\0\0\0";
+    let icon = [
+        b"\x88\0\0\x02SQ\0\0\xFF\xFF\xFF\xFF\xFE\xFF\0\xE0\xFF\xFF\xFF\xFF\xE0\x7F\x10\0",
+        &fragments[..],
+        b"\xFE\xFF\x0D\xE0\0\0\0\0\xFE\xFF\xDD\xE0\0\0\0\0",
+    ]
+    .concat();
+    let pixels = [b"\xE0\x7F\x10\0", &fragments[..], b"\xFC\xFF\xFC\xFFOB\0\0\x02\0\0\0\0\0"].concat();
+    let bytes = [b"\x10\0\x20\0LO\x02\0P1", &icon[..], &pixels].concat();
+    let mut edits = Edits::default();
+    edits.put(tags::PATIENT_ID, VR::LO, b"X ".to_vec());
+    for step in [1, 3, 5, 1000] {
+        let patched = patch(&bytes, "1.2.840.10008.1.2.4.70", &edits, step).unwrap();
+        assert!(patched == [b"\x10\0\x20\0LO\x02\0X ", &icon[..], &pixels].concat(), "{step}");
+    }
+    edits.remove(Tag(0x0088, 0x0200));
+    let patched = patch(&bytes, "1.2.840.10008.1.2.4.70", &edits, 3).unwrap();
+    assert!(patched == [b"\x10\0\x20\0LO\x02\0X ", &pixels[..]].concat());
 }

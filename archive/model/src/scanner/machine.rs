@@ -101,6 +101,26 @@ impl Machine {
         }
     }
 
+    /// The same with those that came out of order.
+    pub(crate) fn gathered(&self) -> DataSet {
+        match self.levels.first().map(|level| &level.kind) {
+            Some(Kind::Elements { set, late, .. }) => {
+                let mut set = set.clone();
+                set.merge(late.clone());
+                set
+            }
+            _ => DataSet::new(),
+        }
+    }
+
+    /// The element of the data set itself that was begun last.
+    pub(crate) fn last_of_root(&self) -> Tag {
+        match self.levels.first().map(|level| &level.kind) {
+            Some(Kind::Elements { last, .. }) => *last,
+            _ => Tag(0, 0),
+        }
+    }
+
     /// Takes all of `piece`.
     pub(crate) fn feed(&mut self, mut piece: &[u8]) -> Result<(), Invalid> {
         loop {

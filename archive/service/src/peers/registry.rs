@@ -4,11 +4,14 @@
 //!   bytes = {"version":1,"peers":[{"ae":"CT1","address":"ct1:104","rights":["echo","store"],…},…]}      by title
 //! ```
 //!
+//! Version 2 is the same with `"coerce":["retrieve AccessionNumber clear",…]` in an entry (`rule.rs`); it is written where some entry
+//! has rules, and version 1 otherwise: a release that does not know rules must not send what they would have changed.
+//!
 //! A field that is left out has its default, which is how a release before a field reads what was set without it. A release
 //! that needs more than a new field with a harmless default raises the version: older ones then say that they must be
 //! upgraded, and admit nobody, instead of admitting by rules that they read half.
 
-use super::Network;
+use super::{Network, Rule};
 use archive_catalog::OtherContent;
 use archive_model::{AeTitle, Uid};
 use bytes::Bytes;
@@ -21,11 +24,15 @@ use std::{
 
 /// The title of the entry for callers that are not listed.
 pub const ANYBODY: &str = "*";
-/// The version that this release writes.
+/// The title of the entry for DICOMweb clients, which have no title of their own.
+pub const DICOMWEB: &str = "*dicomweb";
+/// The version that this release writes where nobody has rules, and where somebody does.
 const VERSION: u32 = 1;
+const VERSION_WITH_RULES: u32 = 2;
 /// Bounds of one entry, so that hundreds of them fit into a document.
 const NETWORKS_MAX: usize = 64;
 const SYNTAXES_MAX: usize = 64;
+const RULES_MAX: usize = 64;
 const NOTES_CHARS_MAX: usize = 500;
 const ASSOCIATIONS_MAX: u32 = 65_535;
 const RETRY_DAYS_MAX: u32 = 30;
@@ -128,6 +135,9 @@ pub struct Peer {
     /// set, as `notify`.
     #[serde(default, skip_serializing_if = "is_none")]
     pub retry_days: u32,
+    /// What it is shown in place of what is stored, in this order. Written only if there is any: see above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub coerce: Vec<Rule>,
     /// For people.
     #[serde(default)]
     pub notes: String,
@@ -163,6 +173,7 @@ impl Peer {
             unknown_classes: UnknownClasses::default(),
             notify: false,
             retry_days: 0,
+            coerce: Vec::new(),
             notes: String::new(),
         }
     }
@@ -181,6 +192,18 @@ impl Peer {
 
     /// What is wrong with it, and what would be right.
     pub(crate) fn check(&self) -> Result<(), String> {
+        if self.ae.as_str() == DICOMWEB {
+            let said =
+                Self { other_content: self.other_content, notes: self.notes.clone(), ..Self::new(self.ae.clone()) };
+            if *self != said {
+                return Err(format!(
+                    "`{DICOMWEB}` stands for DICOMweb clients: what can be said of them is `other_content`, and notes"
+                ));
+            }
+        }
+        if self.coerce.len() > RULES_MAX {
+            return Err(format!("at most {RULES_MAX} coercion rules: one `map` takes many pairs"));
+        }
         if let Some(address) = &self.address {
             if self.ae.as_str() == ANYBODY {
                 return Err("`*` stands for those that are not listed: it has no address".into());
@@ -257,9 +280,9 @@ impl Registry {
         }
         let malformed = |error: serde_json::Error| format!("it cannot be read: {error}");
         let stamp: Stamp = serde_json::from_slice(bytes).map_err(malformed)?;
-        if stamp.version > VERSION {
+        if stamp.version > VERSION_WITH_RULES {
             return Err(format!(
-                "it is of version {}, and this release reads {VERSION}: upgrade this node",
+                "it is of version {}, and this release reads {VERSION_WITH_RULES}: upgrade this node",
                 stamp.version
             ));
         }
@@ -280,9 +303,11 @@ impl Registry {
             Some(peer) => peers.insert(ae.to_string(), Arc::new(peer)),
             None => peers.remove(ae.as_str()),
         };
-        let peers = peers.into_values().map(|peer| Peer::clone(&peer)).collect();
+        let peers: Vec<Peer> = peers.into_values().map(|peer| Peer::clone(&peer)).collect();
+        let rules = peers.iter().any(|peer| !peer.coerce.is_empty());
+        let version = if rules { VERSION_WITH_RULES } else { VERSION };
         // Plain values: nothing here can fail to serialise.
-        serde_json::to_vec(&Written { version: VERSION, peers }).unwrap_or_default().into()
+        serde_json::to_vec(&Written { version, peers }).unwrap_or_default().into()
     }
 
     /// How often the registry was set.
@@ -311,7 +336,8 @@ impl Registry {
     /// The entry that a caller of this title is under: its own, else that of all others.
     #[must_use]
     pub fn entry(&self, calling: &str) -> &Arc<Peer> {
-        self.peers.get(calling).unwrap_or(&self.anybody)
+        // A title is the caller's choice: nobody is a DICOMweb client by it.
+        self.peers.get(calling).filter(|_| calling != DICOMWEB).unwrap_or(&self.anybody)
     }
 }
 
@@ -357,6 +383,46 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_version_2_never_change() {
+        let none = Registry::decode(0, b"").expect("an empty registry");
+        let rules = ["both AccessionNumber prefix HOSP-", "retrieve (0009,\"ACME 1.0\",01) remove"];
+        let coerce = rules.map(|rule| rule.parse().expect("a rule")).to_vec();
+        let peer = Peer { coerce, ..full() };
+        let bytes = none.with(&title("CT1"), Some(peer.clone()));
+        let golden = "{\"version\":2,\"peers\":[{\"ae\":\"CT1\",\"address\":\"ct1.example:104\",\
+            \"rights\":[\"echo\",\"store\"],\"networks\":[\"10.1.2.0/24\"],\
+            \"transfer_syntaxes\":[\"1.2.840.10008.1.2.1\"],\"associations_max\":4,\"other_content\":\"reject\",\
+            \"hierarchy\":\"lenient\",\"unknown_classes\":\"refuse\",\
+            \"coerce\":[\"both AccessionNumber prefix HOSP-\",\"retrieve (0009,\\\"ACME 1.0\\\",01) remove\"],\
+            \"notes\":\"ward 3\"}]}";
+        assert_eq!(std::str::from_utf8(&bytes), Ok(golden));
+        let read = Registry::decode(7, &bytes).expect("readable");
+        assert_eq!(read.peers().cloned().collect::<Vec<_>>(), vec![peer]);
+        let without = read.with(&title("CT1"), Some(full()));
+        assert!(without.starts_with(b"{\"version\":1,"), "what needs no rules is read by releases without them");
+        let bad = b"{\"version\":2,\"peers\":[{\"ae\":\"CT1\",\"coerce\":[\"find PatientID hide\"]}]}";
+        assert!(Registry::decode(1, bad).is_err_and(|why| why.contains("cannot be read")));
+    }
+
+    #[test]
+    fn dicomweb_clients_have_an_entry_that_no_caller_gets_by_its_title() {
+        let web = Peer { other_content: OtherContent::Reject, notes: "n".into(), ..Peer::new(title(DICOMWEB)) };
+        assert_eq!(web.check(), Ok(()));
+        let none = Registry::decode(0, b"").expect("an empty registry");
+        let read = Registry::decode(1, &none.with(&title(DICOMWEB), Some(web.clone()))).expect("readable");
+        assert_eq!(read.entry(DICOMWEB).other_content, OtherContent::Keep);
+        assert_eq!(read.get(DICOMWEB).map(|peer| peer.other_content), Some(OtherContent::Reject));
+        for more in [
+            Peer { rights: BTreeSet::new(), ..web.clone() },
+            Peer { address: Some("web:104".into()), ..web.clone() },
+            Peer { coerce: vec!["find PatientID clear".parse().expect("a rule")], ..web.clone() },
+            Peer { hierarchy: Hierarchy::Lenient, ..web },
+        ] {
+            assert!(more.check().is_err_and(|why| why.contains("DICOMweb clients")));
+        }
+    }
+
+    #[test]
     fn what_is_left_out_has_its_default() {
         let read = Registry::decode(1, b"{\"version\":1,\"peers\":[{\"ae\":\"CT1\"}]}").expect("readable");
         assert_eq!(**read.entry("CT1"), Peer::new(title("CT1")));
@@ -388,7 +454,7 @@ mod tests {
 
     #[test]
     fn a_registry_of_a_newer_release_is_not_read_by_half() {
-        let newer = b"{\"version\":2,\"peers\":{\"by\":\"another shape\"}}";
+        let newer = b"{\"version\":3,\"peers\":{\"by\":\"another shape\"}}";
         assert!(Registry::decode(1, newer).is_err_and(|why| why.contains("upgrade this node")));
         for broken in
             [&b"{"[..], b"[]", b"{\"version\":1}", b"{\"version\":1,\"peers\":[{\"ae\":\"CT1\",\"right\":[]}]}"]
@@ -429,6 +495,8 @@ mod tests {
         assert!(with(&|peer| peer.notes = "two\nlines".into()).is_err());
         assert!(with(&|peer| peer.networks = peer.networks.repeat(65)).is_err());
         assert!(with(&|peer| peer.transfer_syntaxes = vec![peer.transfer_syntaxes[0].clone(); 65]).is_err());
+        let rule: Rule = "find PatientID clear".parse().expect("a rule");
+        assert!(with(&|peer| peer.coerce = vec![rule.clone(); 65]).is_err_and(|why| why.contains("64")));
         assert!(with(&|peer| peer.ae = title(ANYBODY)).is_err_and(|why| why.contains("no address")));
     }
 }

@@ -141,4 +141,36 @@ async fn the_policy_for_other_content_is_that_of_who_sends_it() {
     let replace = Peer { other_content: OtherContent::Replace, ..Peer::new(title(ANYBODY)) };
     peers.set(replace, None).await.unwrap();
     assert_eq!(peers.other_content(&source(Protocol::Dimse, "MR1")), OtherContent::Replace);
+    assert_eq!(
+        peers.other_content(&source(Protocol::Stow, "MR1")),
+        OtherContent::Keep,
+        "a web client is none of those"
+    );
+}
+
+#[tokio::test]
+async fn the_policy_for_what_comes_by_stow_is_that_of_dicomweb_clients() {
+    let peers = known(&LocalDocuments::new());
+    for policy in [OtherContent::Reject, OtherContent::Replace, OtherContent::Keep] {
+        peers.set(Peer { other_content: policy, ..Peer::new(title(DICOMWEB)) }, None).await.unwrap();
+        assert_eq!(peers.other_content(&source(Protocol::Stow, "")), policy);
+        for protocol in [Protocol::Dimse, Protocol::Import] {
+            assert_eq!(peers.other_content(&source(protocol, DICOMWEB)), OtherContent::Keep);
+        }
+    }
+    let called = Peer { address: Some("web:104".into()), ..Peer::new(title(DICOMWEB)) };
+    assert!(matches!(peers.set(called, None).await, Err(PeersError::Bad(_))));
+    assert_eq!(peers.destination(DICOMWEB), None);
+}
+
+#[tokio::test]
+async fn a_destination_has_its_own_rules_or_those_of_all_that_are_not_listed() {
+    let peers = known(&LocalDocuments::new());
+    let rule = |text: &str| text.parse::<Rule>().unwrap();
+    let ruled = |ae, text| Peer { coerce: vec![rule(text)], ..Peer::new(title(ae)) };
+    peers.set(ruled(ANYBODY, "retrieve PatientName clear"), None).await.unwrap();
+    let own = Peer { address: Some("new:104".into()), ..ruled("NEW", "retrieve PatientID clear") };
+    peers.set(own, None).await.unwrap();
+    assert_eq!(peers.destination("NEW").unwrap().coerce, [rule("retrieve PatientID clear")]);
+    assert_eq!(peers.destination("OLD").unwrap().coerce, [rule("retrieve PatientName clear")], "of the command line");
 }

@@ -70,6 +70,10 @@ async fn what_cannot_be_is_400_and_a_sentence_and_changes_nothing() {
         ("CT1", "{\"associations_max\":0}"),
         ("CT1", "{\"other_content\":\"lose\"}"),
         ("%2A", "{\"address\":\"ct1:104\"}"),
+        ("%2Adicomweb", "{\"rights\":[\"echo\"]}"),
+        ("CT1", "{\"coerce\":[\"both StudyInstanceUID remove\"]}"),
+        ("CT1", "{\"coerce\":[\"both AccessionNumber set 12345678901234567\"]}"),
+        ("CT1", "{\"coerce\":\"both AccessionNumber clear\"}"),
     ] {
         let answer = put(&face, ae, body).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{ae} {body}");
@@ -78,6 +82,65 @@ async fn what_cannot_be_is_400_and_a_sentence_and_changes_nothing() {
     let large = put(&face, "CT1", &format!("{{\"notes\":\"{}\"}}", "n".repeat(1 << 20))).await;
     assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(face.get("/api/peers", &[]).await.json()["version"], 0);
+}
+
+#[tokio::test]
+async fn rules_are_set_with_an_entry_and_listed_as_they_are_read() {
+    let face = Face::new();
+    let body = r#"{"coerce":["both (0008,0050) prefix H-","retrieve (0009,\"ACME\",01) remove"]}"#;
+    let set = put(&face, "CT1", body).await;
+    assert_eq!(set.status, StatusCode::CREATED);
+    let rules = json!(["both AccessionNumber prefix H-", "retrieve (0009,\"ACME\",01) remove"]);
+    assert_eq!(set.json()["coerce"], rules);
+    assert_eq!(face.get("/api/peers", &[]).await.json()["peers"][0]["coerce"], rules);
+    let refused = put(&face, "CT1", r#"{"coerce":["both StudyInstanceUID remove"]}"#).await;
+    assert!(String::from_utf8_lossy(&refused.body).contains("found by"), "the sentence says why");
+    assert_eq!(put(&face, "CT1", "{}").await.json().get("coerce"), None, "a PUT is the whole entry");
+}
+
+/// The same image of another content.
+fn other(file: &[u8], bit: u8) -> Vec<u8> {
+    let mut other = file.to_vec();
+    let last = other.len() - 1;
+    other[last] ^= bit;
+    other
+}
+
+#[tokio::test]
+async fn other_content_by_stow_is_kept_rejected_or_answers_by_the_policy_for_dicomweb_clients() {
+    let face = Face::new();
+    let first = file("1.2.3", "1.2.3.4");
+    let (second, third, new) = (other(&first, 1), other(&first, 2), file("1.2.3", "1.2.3.5"));
+    let answers = async || {
+        let accept = [("accept", "application/dicom; transfer-syntax=*")];
+        let bytes = face.get("/dicom-web/studies/1.2.3/series/1.2.3.1/instances/1.2.3.4?as=received", &accept).await;
+        bytes.body
+    };
+    let store = async |files: &[Vec<u8>]| face.store("/dicom-web/studies", files).await;
+    assert_eq!(store(std::slice::from_ref(&first)).await.status, StatusCode::OK);
+    assert_eq!(put(&face, "%2Adicomweb", r#"{"other_content":"reject"}"#).await.status, StatusCode::CREATED);
+    let refused = store(std::slice::from_ref(&second)).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    let failed = &refused.json()["00081198"]["Value"][0];
+    assert_eq!(failed["00081197"]["Value"][0], 273, "0111, as C-STORE answers");
+    assert_eq!(failed["00081155"]["Value"][0], "1.2.3.4");
+    assert_eq!(store(std::slice::from_ref(&first)).await.status, StatusCode::OK, "the same again is success");
+    let some = store(&[second.clone(), new]).await;
+    assert_eq!(some.status, StatusCode::ACCEPTED, "what is new is stored all the same");
+    assert_eq!(some.json()["00081199"]["Value"].as_array().map(Vec::len), Some(1));
+    assert_eq!(face.get("/api/versions?study=1.2.3", &[]).await.json(), json!([]), "nothing of it is kept");
+    assert!(answers().await.ends_with(&first[first.len() - 20..]));
+
+    put(&face, "%2Adicomweb", r#"{"other_content":"replace"}"#).await;
+    let replaced = store(std::slice::from_ref(&second)).await;
+    assert_eq!((replaced.status, replaced.json().get("00081198")), (StatusCode::OK, None));
+    assert!(answers().await.ends_with(&second[second.len() - 20..]), "it answers now");
+    assert_eq!(face.get("/api/versions?study=1.2.3", &[]).await.json().as_array().map(Vec::len), Some(1));
+
+    assert_eq!(send(&face, "DELETE", "/api/peers/%2Adicomweb", &[], "").await.status, StatusCode::NO_CONTENT);
+    let kept = store(&[third]).await;
+    let warning = &kept.json()["00081199"]["Value"][0]["00081196"]["Value"][0];
+    assert_eq!((kept.status, warning), (StatusCode::ACCEPTED, &json!(45056)), "kept, and said to be no answer");
 }
 
 #[tokio::test]
