@@ -279,9 +279,10 @@ async fn request(
     open: &mut OpenCommitments,
 ) -> Result<(), Ended> {
     let since = Instant::now();
-    let stores = asked(association, context, &set, data) == Some(Right::Store)
-        && command::command_field(&set) == Some(field::STORE_RQ);
-    if stores && allowed(&shared.archive, peer, Right::Store).is_ok() {
+    // Again for every request: the rules may have changed since the association was accepted.
+    let right = asked(association, context, &set, data);
+    let allowed = right.map(|right| (right, allowed(&shared.archive, peer, right)));
+    if matches!(allowed, Some((Right::Store, Ok(_)))) && command::command_field(&set) == Some(field::STORE_RQ) {
         let status = match store::store(shared, association, window, peer, context, &set).await? {
             store::Received::Whole(ingest) => {
                 let request = window::Request { context, set, since };
@@ -293,7 +294,7 @@ async fn request(
     }
     // What came before is answered before: a query, or a commitment, knows it.
     window.answer_all(&shared.metrics, association).await?;
-    let service = operate(shared, association, peer, context, &set, data, open).await?;
+    let service = operate(shared, association, peer, (context, &set, data), allowed, open).await?;
     shared.metrics.operation_seconds.with_label_values(&[service]).observe(since.elapsed().as_secs_f64());
     Ok(())
 }
@@ -320,17 +321,13 @@ async fn operate(
     shared: &Shared,
     association: &mut Association,
     peer: &Peer,
-    context: u8,
-    set: &DataSet,
-    data: bool,
+    (context, set, data): (u8, &DataSet, bool),
+    allowed: Option<(Right, Result<Arc<Entry>, Status>)>,
     open: &mut OpenCommitments,
 ) -> Result<&'static str, Ended> {
     let class = association.contexts.get(&context).map(|context| context.abstract_syntax.clone()).unwrap_or_default();
     let archive = &shared.archive;
     let is_worklist = class == sop_class::MODALITY_WORKLIST_FIND;
-    let right = asked(association, context, set, data);
-    // Again for every request: the rules may have changed since the association was accepted.
-    let allowed = right.map(|right| (right, allowed(archive, peer, right)));
     let (service, status) = match (allowed, command::command_field(set)) {
         (Some((right, Err(status))), _) => {
             if data {

@@ -54,15 +54,16 @@ impl Window {
         request: Request,
         ingest: Ingest,
     ) -> Result<(), Ended> {
-        self.add(async move { (request, finish(ingest).await) });
-        while self.finishing.len() >= self.operations_max.max(1) {
+        if self.operations_max <= 1 {
+            // Whoever waits for each answer anyway needs no task for it.
+            let status = finish(ingest).await;
+            return Self::answer(metrics, association, (request, status)).await;
+        }
+        self.finishing.spawn(async move { (request, finish(ingest).await) });
+        while self.finishing.len() >= self.operations_max {
             self.answer_next(metrics, association).await?;
         }
         Ok(())
-    }
-
-    fn add(&mut self, finishing: impl Future<Output = (Request, Status)> + Send + 'static) {
-        self.finishing.spawn(finishing);
     }
 
     /// Whether every object was answered.
