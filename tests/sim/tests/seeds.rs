@@ -36,24 +36,36 @@ fn seeds_of(favour: Option<Family>, from: u64, to: u64) -> usize {
     acknowledged
 }
 
-#[test]
-fn nothing_acknowledged_is_lost_in_the_first_quarter_of_the_seeds() {
-    seeds(0, 25);
+/// Seeds of one test: few enough for several tests to share the processors.
+const PORTION: u64 = 25;
+
+/// One test for each portion, so that they run beside each other, and each in a process of its own.
+macro_rules! portions {
+    ($($name:ident: $portion:literal),+ $(,)?) => {
+        mod nothing_acknowledged_is_lost {
+            $(
+                #[test]
+                fn $name() {
+                    super::seeds($portion * super::PORTION, ($portion + 1) * super::PORTION);
+                }
+            )+
+        }
+    };
 }
 
-#[test]
-fn nothing_acknowledged_is_lost_in_the_second_quarter_of_the_seeds() {
-    seeds(25, 50);
-}
-
-#[test]
-fn nothing_acknowledged_is_lost_in_the_third_quarter_of_the_seeds() {
-    seeds(50, 75);
-}
-
-#[test]
-fn nothing_acknowledged_is_lost_in_the_last_quarter_of_the_seeds() {
-    seeds(75, 100);
+portions! {
+    in_seeds_0_to_24: 0,
+    in_seeds_25_to_49: 1,
+    in_seeds_50_to_74: 2,
+    in_seeds_75_to_99: 3,
+    in_seeds_100_to_124: 4,
+    in_seeds_125_to_149: 5,
+    in_seeds_150_to_174: 6,
+    in_seeds_175_to_199: 7,
+    in_seeds_200_to_224: 8,
+    in_seeds_225_to_249: 9,
+    in_seeds_250_to_274: 10,
+    in_seeds_275_to_299: 11,
 }
 
 #[test]
