@@ -124,8 +124,8 @@ def test_nothing_is_answered_that_was_not_asked(server):
         peer.release()
 
 
-def test_a_window_is_answered_with_one_and_an_identity_with_an_answer(server):
-    """PS3.7 D.3.3.3 and D.3.3.7: the window is one operation each way, whatever is asked for."""
+def test_a_window_is_answered_with_eight_and_an_identity_with_an_answer(server):
+    """PS3.7 D.3.3.3 and D.3.3.7: eight operations of the requestor at a time where any number is asked for, one of ours."""
     asked = associate_rq([(1, STUDY_ROOT, [IMPLICIT])])
     body = asked[6:]
     at = body.rindex(item(0x51, struct.pack(">I", 16384)))
@@ -137,7 +137,7 @@ def test_a_window_is_answered_with_one_and_an_identity_with_an_answer(server):
         kind, answer = peer.receive()
         assert kind == ASSOCIATE_AC
         items = user_items(answer)
-        assert items[0x53] == [struct.pack(">HH", 1, 1)] and items[0x59] == [bytes(2)]
+        assert items[0x53] == [struct.pack(">HH", 8, 1)] and items[0x59] == [bytes(2)]
         peer.release()
 
 
