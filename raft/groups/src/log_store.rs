@@ -170,7 +170,6 @@ impl RaftLogReader<Types> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
-        let state = self.lane.state(self.group);
         let start = match range.start_bound() {
             Bound::Included(start) => *start,
             Bound::Excluded(start) => start + 1,
@@ -181,12 +180,15 @@ impl RaftLogReader<Types> for LogStore {
             Bound::Excluded(end) => *end,
             Bound::Unbounded => u64::MAX,
         };
-        // Absent at the edges is allowed: purged before, not yet appended behind.
-        let behind = state.last.map_or(0, |last| last.index + 1);
-        let (start, end) = (start.max(state.first), end.min(behind));
         loop {
+            // Absent at the edges is allowed: purged before, not yet appended behind.
+            let state = self.lane.state(self.group);
+            let behind = state.last.map_or(0, |last| last.index + 1);
+            let (start, end) = (start.max(state.first), end.min(behind));
             let (backing, error) = match (self.read(start, end, u64::MAX).await, self.backing()) {
                 (Err(error @ (LaneError::Damaged(_) | LaneError::Io(_))), Some(backing)) => (backing, error),
+                // Purged while it was read: what is left of the range is the answer.
+                (Err(LaneError::Absent { .. }), _) if self.lane.state(self.group).first > start => continue,
                 (read, _) => return read.map_err(io::Error::other),
             };
             let read = self.read_around((start, end), u64::MAX, backing, true).await;
@@ -238,6 +240,10 @@ impl RaftLogReader<Types> for LogStore {
             };
             match read {
                 Err(_) if self.lane.state(self.group).last != before.last => {}
+                // openraft purges nothing that a peer is owed, but what a stream reads that it has given up already, as it
+                // does with all of them when the members change. That is no error of the storage either: there is nothing
+                // for that stream, which openraft takes for a heartbeat, and looks whether the stream goes on.
+                Err(LaneError::Absent { .. }) if start < self.lane.state(self.group).first => return Ok(Vec::new()),
                 result => return result.map_err(io::Error::other),
             }
         }

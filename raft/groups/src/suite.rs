@@ -5,13 +5,14 @@ use crate::{
     machine::{Applier, GroupMachine, Progress, Sink},
     options::Blocking,
     testing::Journal,
-    types::{LogId, StoredMembership, Types},
+    types::{LogId, StoredMembership, Types, blank},
 };
 use futures::Stream;
 use openraft::{
-    OptionalSend, RaftSnapshotBuilder, StorageError,
+    OptionalSend, RaftLogReader, RaftSnapshotBuilder, StorageError,
     alias::{SnapshotMetaOf, SnapshotOf},
-    storage::{EntryResponder, RaftStateMachine},
+    entry::RaftEntry,
+    storage::{EntryResponder, IOFlushed, RaftLogStorage, RaftStateMachine},
     testing::log::{StoreBuilder, Suite},
 };
 use raft_lanes::{Identity, Lane, LaneOptions, crash::CrashDisk};
@@ -84,16 +85,36 @@ struct Stores;
 
 impl StoreBuilder<Types, LogStore, WithSnapshots, ()> for Stores {
     async fn build(&self) -> Result<((), LogStore, WithSnapshots), StorageError<Types>> {
-        let identity = Identity { cluster_id: [0; 16], node_uuid: [1; 16], disk_uuid: [2; 16], lane: 0 };
-        let options = LaneOptions { segment_bytes: 1 << 20, ..LaneOptions::new(identity) };
-        let lane = Lane::open(Arc::new(CrashDisk::new()), Arc::new(Still), options).expect("an empty disk");
         let histogram = prometheus::Histogram::with_opts(prometheus::HistogramOpts::new("a", "b")).expect("a name");
         let applier = Applier::start(Arc::new(Journal::default()), true, histogram).expect("no thread");
         let group = GroupId(1);
         let inner = GroupMachine::new(group, None, Sink::Data(applier), Progress::new(None), &Applied::default());
         let machine = WithSnapshots { inner: inner.expect("nothing applied"), installed: None, built: None };
-        Ok(((), LogStore::new(lane, group, Blocking::Thread, None, None), machine))
+        Ok(((), log_over_an_empty_disk(LaneOptions::new(IDENTITY)), machine))
     }
+}
+
+const IDENTITY: Identity = Identity { cluster_id: [0; 16], node_uuid: [1; 16], disk_uuid: [2; 16], lane: 0 };
+
+fn log_over_an_empty_disk(options: LaneOptions) -> LogStore {
+    let options = LaneOptions { segment_bytes: 1 << 20, ..options };
+    let lane = Lane::open(Arc::new(CrashDisk::new()), Arc::new(Still), options).expect("an empty disk");
+    LogStore::new(lane, GroupId(1), Blocking::Thread, None, None)
+}
+
+/// It ended the group, and with it the node: a leader of a healthy node died while another one was replaced.
+#[tokio::test]
+async fn what_was_purged_under_a_stream_is_no_error_of_the_storage() {
+    let mut log = log_over_an_empty_disk(LaneOptions { cache_bytes: 0, ..LaneOptions::new(IDENTITY) });
+    let entry = |index| blank(raft_types::LogPosition { term: 1, index });
+    for index in 0..10 {
+        log.append([entry(index)], IOFlushed::noop()).await.expect("a disk that works");
+    }
+    log.purge(entry(5).log_id()).await.expect("a disk that works");
+    let indexes = |entries: Vec<crate::types::Entry>| entries.iter().map(|entry| entry.index()).collect::<Vec<_>>();
+    assert_eq!(indexes(log.limited_get_log_entries(3, 10).await.expect("no error")), Vec::<u64>::new());
+    assert_eq!(indexes(log.limited_get_log_entries(6, 10).await.expect("no error")), [6, 7, 8, 9]);
+    assert_eq!(indexes(log.try_get_log_entries(3..10).await.expect("no error")), [6, 7, 8, 9]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
