@@ -1,9 +1,11 @@
 """Three processes: what is acknowledged stays on every node, whatever is killed."""
+import os
 import random
 import socket
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import requests
@@ -172,3 +174,21 @@ def test_nobody_starts_an_archive_while_one_expected_node_is_silent(tmp_path):
         cluster.start()
     finally:
         cluster.end()
+
+
+def processor_seconds(node):
+    """Of the whole process, so far."""
+    fields = Path(f"/proc/{node.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_dead_peer_costs_the_others_no_processor(cluster):
+    """What is owed to it was once tried again at once, for ever: a whole processor of each node, and stores took thrice as long."""
+    n1, n2, n3 = cluster.nodes
+    n3.kill()
+    for number in range(8):
+        cluster.until(lambda: Instance("owed", number, number).store(n1) == "ok", "stores go on without n3")
+    before, window_s = [processor_seconds(node) for node in (n1, n2)], 4
+    time.sleep(window_s)  # what is measured
+    used = [processor_seconds(node) - since for node, since in zip((n1, n2), before)]
+    assert max(used) < window_s / 4, f"{used} s of a processor in {window_s} s without work"
