@@ -10,6 +10,9 @@ use triptych_sim::{
 
 /// Seeds within which a bug must show.
 const SEEDS: u64 = 40;
+/// Within how many the one does that shows only when a crash falls between an fsync and the next, while a queue waits: one run
+/// in some fifty, since a dead peer no longer keeps its node busy.
+const SEEDS_OF_THE_RAREST: u64 = 600;
 /// Faults of one run.
 const FAULTS: usize = 6;
 
@@ -42,9 +45,13 @@ fn broken(run: Run) -> Option<String> {
     }
 }
 
+fn seeds_of(sabotage: Option<Sabotage>) -> u64 {
+    if sabotage == Some(Sabotage::CallbacksOutOfOrder) { SEEDS_OF_THE_RAREST } else { SEEDS }
+}
+
 /// The first seed that shows the bug, and how. The same run without the bug must hold, or it shows something else.
 fn catch(sabotage: Option<Sabotage>, favour: Option<Family>) -> Option<(u64, String)> {
-    (0..SEEDS).find_map(|seed| {
+    (0..seeds_of(sabotage)).find_map(|seed| {
         let sound = Run { favour, ..Run::new(seed, FAULTS) };
         let how = broken(Run { sabotage, disks_lie: sabotage.is_none(), ..sound })?;
         match broken(sound) {
@@ -72,7 +79,7 @@ fn planted_bugs_are_caught() {
     for (name, found) in &caught {
         match found {
             Some((seed, how)) => println!("caught {name} by seed {seed}: {how}"),
-            None => println!("NOT caught {name} by {SEEDS} seeds"),
+            None => println!("NOT caught {name}"),
         }
     }
     let count = caught.iter().filter(|(_, found)| found.is_some()).count();
