@@ -101,9 +101,12 @@ pub async fn play(run: Run) -> Result<usize, String> {
         }
         world.hub.down(name); // who answers there holds a wire to the hub: together they would outlive the run
     }
-    result
-        .map(|()| acknowledged)
-        .map_err(|broken| format!("{broken}\n\nREPRODUCE: make sim SEED={}\n\n{}{views}", run.seed, world.story))
+    result.map(|()| acknowledged).map_err(|broken| {
+        format!(
+            "{broken}\n\nREPRODUCE: make sim SEED={} (the same faults; a rare one may need some tries)\n\n{}{views}",
+            run.seed, world.story
+        )
+    })
 }
 
 impl World {

@@ -1,5 +1,6 @@
-//! Runs of the simulation: `make sim SEED=7` repeats one, `make sim SEEDS=0..500` plays many; `SIM_LOG=raft_groups=debug`
-//! shows what the nodes say.
+//! Runs of the simulation: `make sim SEED=7` plays the faults of one again, `make sim SEEDS=0..500` plays many;
+//! `SIM_LOG=raft_groups=debug` shows what the nodes say. A seed makes faults, delays and writes, not each step: election time-outs
+//! are openraft's own draw, and tokio wakes those who wait for a watch in an order of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use triptych_sim::{
