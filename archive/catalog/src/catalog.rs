@@ -226,7 +226,9 @@ impl StateMachine for Catalog {
         applied: &Applied,
         pieces: &mut dyn FnMut() -> std::io::Result<Option<Bytes>>,
     ) -> Result<(), StateMachineError> {
-        import::import(&mut self.writer.lock(), group, applied, pieces)
+        let imported = import::import(&mut self.writer.lock(), group, applied, pieces);
+        self.wait_for_long_log();
+        imported
             // The log is purged up to these rows next: they must not be lost with the power.
             .and_then(|()| self.make_safe())
             .map(|_| ())

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! A disk may be slower than the writer, for the writer does not sync. So at 128 MiB the writer moves the log itself before it
-//! goes on: that is the bound, whatever the disk does. Only a reader that holds on to an old state can stretch it.
+//! goes on: that, and one transaction, is the bound, whatever the disk does. Only a reader that holds on to an old state can
+//! stretch it; the rows of a whole group are one transaction.
 
 use crate::{
     Catalog,
