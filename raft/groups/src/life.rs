@@ -148,8 +148,9 @@ impl Node {
             std::future::pending::<()>().await;
         }
         let mut said = None;
+        let mut before = BTreeMap::new();
         loop {
-            let situation = self.situation().await;
+            let situation = self.situation(std::mem::take(&mut before)).await;
             match decide(&situation) {
                 // It belongs to a cluster, and only lost its raft id.
                 Decision::Initialise if self.identity.borrow().replaces.is_some() => {
@@ -180,12 +181,13 @@ impl Node {
                 Decision::Resume => self.set_phase("resuming"),
                 Decision::Refuse(why) => self.set_phase(format!("refused: {why}")),
             }
+            before = situation.peers;
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
-    /// What the own disk and the peers say now.
-    async fn situation(&self) -> Situation {
+    /// What the own disk and the peers say now; the latter said `before` at the last look.
+    async fn situation(&self, before: BTreeMap<String, Seen>) -> Situation {
         let own = match self.identity.borrow().cluster_id.filter(|_| self.identity.borrow().is_member()) {
             Some(id) => Own::Member { cluster_id: id.into_bytes(), removed: false },
             None => Own::Blank,
@@ -198,7 +200,7 @@ impl Node {
             .map(|(name, hello)| {
                 let seen = match hello {
                     None => Seen::Silent,
-                    Some(Hello { cluster_id: None, .. }) => Seen::Blank,
+                    Some(Hello { cluster_id: None, node_uuid, .. }) => Seen::Blank { node_uuid },
                     Some(Hello { cluster_id: Some(cluster_id), .. }) => Seen::Member { cluster_id },
                 };
                 (name.clone(), seen)
@@ -209,6 +211,7 @@ impl Node {
             own,
             expected: self.options.peers.keys().cloned().collect(),
             peers,
+            before,
             single_allowed: true,
         }
     }

@@ -11,11 +11,17 @@
 //!   blank, alone expected    -                                                Initialise if allowed, else WaitFor
 //!   blank                    someone silent                                   WaitFor (who)
 //!   blank                    all blank, another name sorts first              WaitFor (the first)
-//!   blank                    all blank, own name sorts first                  Initialise
+//!   blank                    all blank, own name sorts first, seen once       WaitFor (another look)
+//!   blank                    the same blank disks at two looks in a row       Initialise
 //! ```
 //!
 //! Invariant: with one list of expected names, two nodes never initialise, and a wiped node never does while one other
 //! node still has its disk: it would have to see that node blank. Ask again for ever: every `WaitFor` is "not yet".
+//!
+//! Why two looks: the answers of one are given at different times, and disks that are lost and mirrored one after the
+//! other could each be blank when asked, though one was whole at every moment. A disk that has become a member's is never
+//! blank again, and a new one has another id; so disks that are blank at two looks, the second begun after the first had
+//! ended, were all blank at once in between.
 //!
 //! A founder that loses its disk before any other node has joined founds again, and loses nothing: no write is
 //! acknowledged before all expected nodes have joined once.
@@ -44,8 +50,11 @@ pub enum Own {
 pub enum Seen {
     /// No answer yet, or none any more.
     Silent,
-    /// It answers and has no identity either.
-    Blank,
+    /// It answers and is no member of any cluster either.
+    Blank {
+        /// The id that its data folder was made with: a lost disk's successor has another.
+        node_uuid: [u8; 16],
+    },
     /// It belongs to this cluster.
     Member {
         /// The cluster's id.
@@ -64,6 +73,8 @@ pub struct Situation {
     pub expected: BTreeSet<String>,
     /// What the others say, by name; whoever is absent is silent.
     pub peers: BTreeMap<String, Seen>,
+    /// What they said at the look before, which had ended when this one began; empty at the first.
+    pub before: BTreeMap<String, Seen>,
     /// A single node may found a cluster: a lost disk would start an empty archive, so it is a setting.
     pub single_allowed: bool,
 }
@@ -93,6 +104,8 @@ pub enum Reason {
     Silent(String),
     /// This peer will found the cluster, and has not yet.
     Founder(String),
+    /// All are blank; the next look says whether they were so at one moment.
+    AnotherLook,
     /// A single node was not allowed to found a cluster.
     SingleNotAllowed,
 }
@@ -102,6 +115,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Silent(name) => write!(f, "{name} does not answer"),
             Self::Founder(name) => write!(f, "{name} has not formed the cluster yet"),
+            Self::AnotherLook => f.write_str("all nodes are new, and are asked once more"),
             Self::SingleNotAllowed => f.write_str(
                 "this node is alone and has no data: name its peers, or allow a single node to start an empty archive",
             ),
@@ -136,7 +150,7 @@ fn start_blank(situation: &Situation) -> Decision {
     let clusters: BTreeSet<[u8; 16]> = others(situation)
         .filter_map(|(_, seen)| match seen {
             Seen::Member { cluster_id } => Some(cluster_id),
-            Seen::Silent | Seen::Blank => None,
+            Seen::Silent | Seen::Blank { .. } => None,
         })
         .collect();
     let mut clusters = clusters.into_iter();
@@ -166,8 +180,13 @@ fn start_blank(situation: &Situation) -> Decision {
     }
     match situation.expected.first() {
         Some(first) if *first != situation.name => Decision::WaitFor(vec![Reason::Founder(first.clone())]),
-        _ => Decision::Initialise,
+        _ if blank_at_both_looks(situation) => Decision::Initialise,
+        _ => Decision::WaitFor(vec![Reason::AnotherLook]),
     }
+}
+
+fn blank_at_both_looks(situation: &Situation) -> bool {
+    others(situation).all(|(name, seen)| situation.before.get(name) == Some(&seen))
 }
 
 /// What every expected peer but this node says, and every other that was heard.
@@ -197,9 +216,18 @@ mod tests {
             name: name.into(),
             own,
             expected: expected.iter().map(|name| (*name).to_owned()).collect(),
-            peers: peers.iter().map(|(name, seen)| ((*name).to_owned(), *seen)).collect(),
+            peers: heard(peers),
+            before: heard(peers),
             single_allowed: false,
         }
+    }
+
+    fn heard(peers: &[(&str, Seen)]) -> BTreeMap<String, Seen> {
+        peers.iter().map(|(name, seen)| ((*name).to_owned(), *seen)).collect()
+    }
+
+    fn blank(disk: u8) -> Seen {
+        Seen::Blank { node_uuid: [disk; 16] }
     }
 
     fn silent(names: &[&str]) -> Decision {
@@ -209,7 +237,7 @@ mod tests {
     #[test]
     fn every_row_of_the_table() {
         const ABC: &[&str] = &["a", "b", "c"];
-        let blank = Seen::Blank;
+        let blank = blank(1);
         let founder = |name: &str| Decision::WaitFor(vec![Reason::Founder(name.into())]);
         let join = Decision::Join { cluster_id: X };
         let rows = [
@@ -254,24 +282,47 @@ mod tests {
         }
     }
 
-    /// A cluster as the search sees it: disks, and what each node last heard of the others (perhaps long ago).
+    #[test]
+    fn a_cluster_is_founded_by_two_looks_at_the_same_blank_disks() {
+        let once = |before: &[(&str, Seen)]| {
+            let now = [("b", blank(2)), ("c", blank(3))];
+            decide(&Situation { before: heard(before), ..situation("a", Own::Blank, &["a", "b", "c"], &now) })
+        };
+        let again = Decision::WaitFor(vec![Reason::AnotherLook]);
+        assert_eq!(once(&[]), again);
+        assert_eq!(once(&[("b", blank(2)), ("c", Seen::Silent)]), again);
+        assert_eq!(once(&[("b", blank(2)), ("c", IN_X)]), again);
+        assert_eq!(once(&[("b", blank(2)), ("c", blank(4))]), again, "another disk");
+        assert_eq!(once(&[("b", blank(2)), ("c", blank(3))]), Decision::Initialise);
+    }
+
+    /// A cluster as the search sees it: disks, and what each node heard of the others in its last two looks (perhaps long
+    /// ago, and each peer at another time).
     struct World {
         names: Vec<String>,
-        disks: Vec<Option<u8>>,
-        heard: Vec<BTreeMap<String, Seen>>,
+        /// Which disk it is, and the cluster that it belongs to.
+        disks: Vec<(u8, Option<u8>)>,
+        looks: Vec<Looks>,
         founded: u8,
+        made_disks: u8,
         /// Clusters that all expected nodes have joined: only they may acknowledge a write.
         complete: BTreeSet<u8>,
     }
 
+    #[derive(Default)]
+    struct Looks {
+        now: BTreeMap<String, Seen>,
+        before: BTreeMap<String, Seen>,
+    }
+
     impl World {
-        fn new(nodes: usize) -> Self {
-            let names = (0..nodes).map(|node| format!("n{node}")).collect();
+        fn new(nodes: usize, cluster: Option<u8>) -> Self {
             Self {
-                names,
-                disks: vec![None; nodes],
-                heard: vec![BTreeMap::new(); nodes],
-                founded: 0,
+                names: (0..nodes).map(|node| format!("n{node}")).collect(),
+                disks: (0_u8..).map(|disk| (disk, cluster)).take(nodes).collect(),
+                looks: (0..nodes).map(|_| Looks::default()).collect(),
+                founded: u8::from(cluster.is_some()),
+                made_disks: nodes as u8,
                 complete: BTreeSet::new(),
             }
         }
@@ -279,41 +330,50 @@ mod tests {
         fn hear(&mut self, node: usize, from: usize, answers: bool) {
             let seen = match self.disks[from] {
                 _ if !answers => Seen::Silent,
-                None => Seen::Blank,
-                Some(cluster) => Seen::Member { cluster_id: [cluster; 16] },
+                (disk, None) => blank(disk),
+                (_, Some(cluster)) => Seen::Member { cluster_id: [cluster; 16] },
             };
-            self.heard[node].insert(self.names[from].clone(), seen);
+            self.looks[node].now.insert(self.names[from].clone(), seen);
+        }
+
+        /// The look is over; what is heard from now on belongs to the next.
+        fn look_again(&mut self, node: usize) {
+            let looks = &mut self.looks[node];
+            looks.before = std::mem::take(&mut looks.now);
         }
 
         /// Loses a disk, but never the last one of a cluster that may have acknowledged something.
         fn wipe(&mut self, node: usize) {
-            let others = self.disks.iter().enumerate().any(|(other, disk)| other != node && disk.is_some());
+            let others = self.disks.iter().enumerate().any(|(other, (_, cluster))| other != node && cluster.is_some());
             if self.complete.is_empty() || others {
-                self.disks[node] = None;
-                self.heard[node].clear(); // the process starts again
+                self.disks[node] = (self.made_disks, None);
+                self.made_disks = self.made_disks.checked_add(1).expect("fewer disks than steps");
+                self.looks[node] = Looks::default(); // the process starts again
             }
         }
 
         fn decide(&mut self, node: usize) -> Decision {
             let own = self.disks[node]
+                .1
                 .map_or(Own::Blank, |cluster| Own::Member { cluster_id: [cluster; 16], removed: false });
             let decision = decide(&Situation {
                 name: self.names[node].clone(),
                 own,
                 expected: self.names.iter().cloned().collect(),
-                peers: self.heard[node].clone(),
+                peers: self.looks[node].now.clone(),
+                before: self.looks[node].before.clone(),
                 single_allowed: false,
             });
             match &decision {
                 Decision::Initialise => {
                     self.founded += 1;
-                    self.disks[node] = Some(self.founded);
+                    self.disks[node].1 = Some(self.founded);
                 }
-                Decision::Join { cluster_id } => self.disks[node] = Some(cluster_id[0]),
+                Decision::Join { cluster_id } => self.disks[node].1 = Some(cluster_id[0]),
                 Decision::WaitFor(_) | Decision::Resume | Decision::Refuse(_) => {}
             }
-            if let Some(first) = self.disks[0]
-                && self.disks.iter().all(|disk| *disk == Some(first))
+            if let Some(first) = self.disks[0].1
+                && self.disks.iter().all(|(_, cluster)| *cluster == Some(first))
             {
                 self.complete.insert(first);
             }
@@ -325,7 +385,20 @@ mod tests {
     enum Step {
         Hear { node: usize, from: usize, answers: bool },
         Decide(usize),
+        LookAgain(usize),
         Wipe(usize),
+    }
+
+    impl World {
+        fn step(&mut self, step: &Step) -> Option<Decision> {
+            match *step {
+                Step::Hear { node, from, answers } => self.hear(node, from, answers),
+                Step::LookAgain(node) => self.look_again(node),
+                Step::Wipe(node) => self.wipe(node),
+                Step::Decide(node) => return Some(self.decide(node)),
+            }
+            None
+        }
     }
 
     fn steps(nodes: usize, wipes: bool) -> impl Strategy<Value = Vec<Step>> {
@@ -333,6 +406,7 @@ mod tests {
             6 => (0..nodes, 0..nodes, proptest::bool::weighted(0.8))
                 .prop_map(|(node, from, answers)| Step::Hear { node, from, answers }),
             4 => (0..nodes).prop_map(Step::Decide),
+            1 => (0..nodes).prop_map(Step::LookAgain),
             1 => (0..nodes).prop_map(move |node| if wipes { Step::Wipe(node) } else { Step::Decide(node) }),
         ];
         proptest::collection::vec(step, 0..200)
@@ -343,16 +417,13 @@ mod tests {
 
         #[test]
         fn blank_disks_never_found_two_clusters((nodes, steps) in (2..6_usize).prop_flat_map(|n| (Just(n), steps(n, false)))) {
-            let mut world = World::new(nodes);
+            let mut world = World::new(nodes, None);
             for step in steps {
-                match step {
-                    Step::Hear { node, from, answers } => world.hear(node, from, answers),
-                    Step::Decide(node) => {
-                        let decision = world.decide(node);
-                        prop_assert!(decision != Decision::Initialise || node == 0, "only the first name founds");
-                    }
-                    Step::Wipe(node) => world.wipe(node),
-                }
+                let decision = world.step(&step);
+                prop_assert!(
+                    decision != Some(Decision::Initialise) || matches!(step, Step::Decide(0)),
+                    "only the first name founds"
+                );
                 prop_assert!(world.founded <= 1);
             }
         }
@@ -361,32 +432,22 @@ mod tests {
         fn lost_disks_short_of_all_never_make_a_second_cluster_complete(
             (nodes, steps) in (2..6_usize).prop_flat_map(|n| (Just(n), steps(n, true)))
         ) {
-            let mut world = World::new(nodes);
+            let mut world = World::new(nodes, None);
             for step in steps {
-                match step {
-                    Step::Hear { node, from, answers } => world.hear(node, from, answers),
-                    Step::Decide(node) => { world.decide(node); }
-                    Step::Wipe(node) => world.wipe(node),
-                }
+                world.step(&step);
                 prop_assert!(world.complete.len() <= 1, "two clusters: {:?}", world.complete);
             }
         }
 
+        /// Any disk may be lost, one after the other, while at every moment one node has its own.
         #[test]
-        fn while_one_node_kept_its_disk_a_wiped_node_never_founds(
-            (nodes, survivor, steps) in (2..6_usize).prop_flat_map(|n| (Just(n), 0..n, steps(n, true)))
+        fn while_one_node_has_its_disk_a_wiped_node_never_founds(
+            (nodes, steps) in (2..6_usize).prop_flat_map(|n| (Just(n), steps(n, true)))
         ) {
-            let mut world = World::new(nodes);
-            world.disks = vec![Some(1); nodes];
-            world.founded = 1;
+            let mut world = World::new(nodes, Some(1));
+            world.complete.insert(1);
             for step in steps {
-                match step {
-                    Step::Hear { node, from, answers } => world.hear(node, from, answers),
-                    Step::Decide(node) => {
-                        prop_assert!(world.decide(node) != Decision::Initialise);
-                    }
-                    Step::Wipe(node) => if node != survivor { world.wipe(node) },
-                }
+                prop_assert!(world.step(&step) != Some(Decision::Initialise));
             }
         }
     }
@@ -394,13 +455,14 @@ mod tests {
     #[test]
     fn nodes_that_all_hear_each_other_form_one_cluster() {
         for nodes in 2..7 {
-            let mut world = World::new(nodes);
-            for _ in 0..3 {
+            let mut world = World::new(nodes, None);
+            for _ in 0..4 {
                 for node in 0..nodes {
                     for from in (0..nodes).filter(|from| *from != node) {
                         world.hear(node, from, true);
                     }
                     world.decide(node);
+                    world.look_again(node);
                 }
             }
             assert_eq!(world.complete.len(), 1, "{nodes} nodes");
