@@ -6,7 +6,7 @@
 //! returned (`attrs`: postcard of tag and values).
 
 use crate::error::{CatalogError, Step};
-use rusqlite::Connection;
+use rusqlite::{Connection, config::DbConfig};
 
 /// The schema that this release writes.
 const SCHEMA: i64 = 5;
@@ -118,6 +118,9 @@ pub(crate) fn open_writer(connection: &Connection) -> Result<(), CatalogError> {
             crate::checkpoint::RESTART_BYTES
         ))
         .step("set up the catalogue")?;
+    // The statements of the writer are few and their plans do not depend on what they are asked for. Without this SQLite thinks
+    // that they might, and plans two of them anew for each instance: a fifth of what applying costs.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).step("set up the catalogue")?;
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).step("read the schema")?;
     match found {
         SCHEMA => Ok(()),
@@ -150,6 +153,18 @@ pub(crate) fn open_reader(connection: &Connection) -> Result<(), CatalogError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rusqlite::StatementStatus;
+
+    #[test]
+    fn what_is_asked_for_each_instance_is_planned_once() {
+        let connection = Connection::open_in_memory().expect("memory");
+        open_writer(&connection).expect("tables");
+        let mut known = connection.prepare(crate::versions::KNOWN).expect("a statement");
+        for uid in ["1.2", "1.3", "1.4"] {
+            assert!(!known.exists([uid, uid, uid]).expect("a look-up"));
+        }
+        assert_eq!(known.get_status(StatementStatus::RePrepare), 0);
+    }
 
     /// Schema 1 had no place for patients without an ID, nor for uploads that ended.
     #[test]
