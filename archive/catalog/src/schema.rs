@@ -159,11 +159,11 @@ mod tests {
     fn what_is_asked_for_each_instance_is_planned_once() {
         let connection = Connection::open_in_memory().expect("memory");
         open_writer(&connection).expect("tables");
-        let mut known = connection.prepare(crate::versions::KNOWN).expect("a statement");
         for uid in ["1.2", "1.3", "1.4"] {
+            let mut known = connection.prepare_cached(crate::versions::KNOWN).expect("a statement");
             assert!(!known.exists([uid, uid, uid]).expect("a look-up"));
+            assert_eq!(known.get_status(StatementStatus::RePrepare), 0);
         }
-        assert_eq!(known.get_status(StatementStatus::RePrepare), 0);
     }
 
     /// Schema 1 had no place for patients without an ID, nor for uploads that ended.
