@@ -118,9 +118,7 @@ pub(crate) fn open_writer(connection: &Connection) -> Result<(), CatalogError> {
             crate::checkpoint::RESTART_BYTES
         ))
         .step("set up the catalogue")?;
-    // The statements of the writer are few and their plans do not depend on what they are asked for. Without this SQLite thinks
-    // that they might, and plans two of them anew for each instance: a fifth of what applying costs.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).step("set up the catalogue")?;
+    plan_once(connection)?;
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).step("read the schema")?;
     match found {
         SCHEMA => Ok(()),
@@ -143,8 +141,15 @@ pub(crate) fn open_writer(connection: &Connection) -> Result<(), CatalogError> {
     }
 }
 
+/// No plan of ours depends on the values that are asked for: partial indexes are named by literals, and nothing is LIKE. SQLite
+/// thinks that some might, and would plan two look-ups anew for each instance, a fifth of what applying costs.
+fn plan_once(connection: &Connection) -> Result<(), CatalogError> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).step("set up plans").map(|_| ())
+}
+
 /// Prepares a connection that only reads.
 pub(crate) fn open_reader(connection: &Connection) -> Result<(), CatalogError> {
+    plan_once(connection)?;
     connection
         .execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY;")
         .step("set up a reader")
