@@ -40,7 +40,7 @@ pub use recode::{
     COMPRESSED, DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, Edits, IMPLICIT_LE, NativePixels, RecodeError, Recoder,
     can_decode, can_encode, can_recode, pixel_word_bytes,
 };
-pub use scanner::{Scanned, Scanner};
+pub use scanner::{CanonicalDigest, Scanned, Scanner};
 pub use sop_class::{STORAGE_CLASSES, SopClass, is_storage, may_be_storage};
 pub use transfer_syntax::{Encoding, PixelCoding, TRANSFER_SYNTAXES, TransferSyntax, transfer_syntax};
 pub use uid::{Uid, UidError};
