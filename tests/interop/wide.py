@@ -29,12 +29,15 @@ class Wide:
         self.asked, self.came, self.most, self.associations = [], [], [], 0
         self.problems, self.changed = [], threading.Condition()
         self.listener = socket.create_server(("127.0.0.1", port))
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.accepting = threading.Thread(target=self.accept, daemon=True)
+        self.accepting.start()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        self.listener.shutdown(socket.SHUT_RDWR)  # wakes who accepts: until then the port is in use
+        self.accepting.join()
         self.listener.close()
         assert self.problems == []
 

@@ -120,6 +120,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
         rejections: settings.rejections,
         study_quiet: settings.study_quiet,
         notify_for: settings.notify_for,
+        compare_padding: settings.compare_padding,
         ..ServiceSettings::default()
     };
     let documents: Arc<dyn Documents> = Arc::<Node>::clone(&node);

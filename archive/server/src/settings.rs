@@ -124,6 +124,12 @@ pub(crate) struct ServeFlags {
     #[arg(long, env = "TRIPTYCH_IDLE_SECONDS", value_name = "S")]
     pub(crate) idle_seconds: Option<u64>,
 
+    /// Whether an image that is known in another padding (`storescu` leaves (FFFC,FFFC) out) is nothing new; else it is another
+    /// content. Nodes of a release before this one cannot apply what is stored so: upgrade with `false`, and start every node
+    /// again without it when the last one is upgraded. Default true.
+    #[arg(long, env = "TRIPTYCH_COMPARE_PADDING", value_name = "BOOL")]
+    pub(crate) compare_padding: Option<bool>,
+
     /// Objects that are sent to a destination (C-MOVE, `triptych send`) before its answers come, if it agrees to that; 1 waits
     /// for each answer. Default 8, bounds 1 to 64.
     #[arg(long, env = "TRIPTYCH_SEND_AHEAD", value_name = "N")]
@@ -264,6 +270,7 @@ pub(crate) struct Settings {
     pub(crate) artim: Duration,
     pub(crate) progress: Duration,
     pub(crate) idle: Duration,
+    pub(crate) compare_padding: bool,
     pub(crate) send_ahead: u16,
     pub(crate) drain: Duration,
     pub(crate) connections: u32,
@@ -343,6 +350,7 @@ impl ServeFlags {
             artim_seconds: self.artim_seconds.or(below.artim_seconds),
             progress_seconds: self.progress_seconds.or(below.progress_seconds),
             idle_seconds: self.idle_seconds.or(below.idle_seconds),
+            compare_padding: self.compare_padding.or(below.compare_padding),
             send_ahead: self.send_ahead.or(below.send_ahead),
             drain_seconds: self.drain_seconds.or(below.drain_seconds),
             connections: self.connections.or(below.connections),
@@ -438,6 +446,7 @@ impl ServeFlags {
             artim: seconds("artim-seconds", self.artim_seconds, 30, 1, 3600)?,
             progress: seconds("progress-seconds", self.progress_seconds, 30, 1, 3600)?,
             idle: seconds("idle-seconds", self.idle_seconds, 300, 1, 86_400)?,
+            compare_padding: self.compare_padding.unwrap_or(true),
             send_ahead: within("send-ahead", self.send_ahead.unwrap_or(8), 1, 64)?,
             drain: seconds("drain-seconds", self.drain_seconds, 20, 0, 3600)?,
             connections: within("connections", self.connections.unwrap_or(1024), 1, 65_535)?,
@@ -635,6 +644,7 @@ mod tests {
         assert_eq!(settings.queries as usize, service.queries_max);
         assert_eq!(settings.commitment_report_for, service.commitment_report_for);
         assert_eq!(settings.rejections, service.rejections);
+        assert_eq!(settings.compare_padding, service.compare_padding);
         assert_eq!((settings.study_quiet, settings.notify_for), (service.study_quiet, service.notify_for));
         assert_eq!(settings.query_headers, archive_catalog::CatalogOptions::default().query_headers_max);
         assert_eq!(CodecSettings { program: None, ..settings.codec }, service.codec);

@@ -143,6 +143,18 @@ async fn the_same_in_another_padding_is_nothing_new_under_every_policy_and_the_f
     assert_eq!(kept, [object("1.2", 1, 1000, 7), object("1.2", 2, 3 * MIB, 7)]);
 }
 
+/// As a node says it while others are of an older release, which know neither the digest nor the command with it.
+#[tokio::test]
+async fn without_comparing_padding_is_content_and_what_was_stored_so_stays() {
+    let bench = Bench::new(ServiceSettings { compare_padding: false, ..ServiceSettings::default() });
+    let first = object("1.2", 1, 1000, 7);
+    let padded: Bytes = [&first[..], &long(0xFFFC, 0xFFFC, "OB", &[0; 126])].concat().into();
+    assert_eq!(bench.store(&first).await.unwrap().admission, Admission::New);
+    assert_eq!(bench.store(&padded).await.unwrap().admission, Admission::Version { number: 1 });
+    assert_eq!(bench.store(&padded).await.unwrap().admission, Admission::Same);
+    assert_eq!(bench.bytes("1.2").await, [first]);
+}
+
 #[tokio::test]
 async fn other_content_of_a_sender_whose_policy_is_to_reject_is_refused_and_nothing_of_it_is_kept() {
     let bench = Bench::new(ServiceSettings::default());
