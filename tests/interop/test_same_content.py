@@ -3,13 +3,14 @@
     a file with (FFFC,FFFC) ─► storescu leaves it out on its way ─► the archive has the same content in two forms
 """
 import copy
+import shutil
 import subprocess
 import zlib
 
 import pydicom
 import pytest
 import requests
-from conftest import SAMPLES
+from conftest import SAMPLES, Server
 from pydicom.uid import generate_uid
 from test_peers import triptych
 from test_store import store
@@ -115,3 +116,33 @@ def test_padding_is_no_other_content_for_who_rejects_or_replaces_that(server, tm
         assert new_by(server, lambda: storescu(server, sample.path)) == {"alike": 1}
     triptych(server, "remove", "STORESCU")
     assert server.fetch(sample.header) == sample.bytes
+
+
+def padded_copy(sample):
+    return with_more(sample, behind=element(sample.syntax, *PADDING, "OB", b"\7" * 30))
+
+
+def lose_the_index(folder):
+    shutil.rmtree(folder / "data" / "catalog")
+
+
+@pytest.mark.parametrize("meanwhile", [lambda folder: None, lose_the_index], ids=["restart", "lost index"])
+def test_old_rows_are_told_apart_by_their_bytes_and_new_ones_by_content_after_a_restart_too(server, tmp_path, meanwhile):
+    """What was stored without canonical digests has none when the index is made anew from the log, either."""
+    old, new = SAMPLES[0], SAMPLES[1]
+    own = Server(tmp_path, "--compare-padding", "false")
+    try:
+        assert new_by(own, lambda: store(own, old)) == {"new": 1}
+        own.stop()
+        own = Server(tmp_path)
+        assert new_by(own, lambda: store(own, new)) == {"new": 1}
+        own.stop()
+        meanwhile(tmp_path)
+        own = Server(tmp_path)
+        assert own.totals()["instances"] == 2
+        assert new_by(own, lambda: store(own, new, body=padded_copy(new))) == {"alike": 1}
+        assert new_by(own, lambda: store(own, old)) == {"same": 1}
+        assert new_by(own, lambda: store(own, old, body=padded_copy(old))) == {"version": 1}, "it cannot be told"
+        assert own.fetch(old.header) == old.bytes and own.fetch(new.header) == new.bytes
+    finally:
+        own.kill()
