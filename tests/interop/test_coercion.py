@@ -225,8 +225,7 @@ def test_of_every_real_file_nothing_changes_but_what_the_rules_say(server):
             got.append((event.request.DataSet.getvalue(), str(event.context.transfer_syntax)))
             return 0x0000
 
-        # In a deflated object nothing can be changed on its way.
-        syntax = raw.EXPLICIT if sample.syntax == DeflatedExplicitVRLittleEndian else sample.syntax
+        syntax = sample.syntax
         contexts = [(GET, [raw.IMPLICIT]), (header.SOPClassUID, [syntax])]
         role = build_role(header.SOPClassUID, scp_role=True)
         association = associate(server, "WS", contexts, [role], [(evt.EVT_C_STORE, take)])
@@ -246,7 +245,8 @@ def test_of_every_real_file_nothing_changes_but_what_the_rules_say(server):
         assert former.PatientID == (before.get("PatientID") or ""), sample
         if "ReferencedImageSequence" in before:
             assert len(former.ReferencedImageSequence) == len(before.ReferencedImageSequence)
-        if "PixelData" in before and became == sample.syntax:
+        # A deflated object is inflated, changed and deflated again.
+        if "PixelData" in before and became != DeflatedExplicitVRLittleEndian:
             tail = sample.bytes[sample.bytes.rindex(pixel_tag(became)) :]
             assert after.endswith(tail), "pixel data and all behind it, byte for byte"
         assert server.fetch(header) == sample.bytes, "what is stored stays"

@@ -11,7 +11,7 @@ use crate::{
     versions::{Again, frame_count},
 };
 use archive_model::{
-    VR,
+    CanonicalDigest, VR,
     matching::{comparable, normal_date, normal_time},
     tags,
     text::fold_person_name,
@@ -142,6 +142,14 @@ impl Work<'_> {
                 self.reject(group, position.index, &rejection, &study, &named)
             }
             Command::Restore { target } => self.restore(group, &target),
+            Command::PutSmallCanonical { head, other_content, canonical } => {
+                let head = InstanceHead { canonical: Some(canonical), ..head };
+                self.put_small(group, position.index, body_len, &head, other_content)
+            }
+            Command::CommitCanonical { upload, head, blocks, other_content, canonical } => {
+                let head = InstanceHead { canonical: Some(canonical), ..head };
+                self.commit(group, position.index, upload, &head, &blocks, other_content)
+            }
         }
     }
 
@@ -306,8 +314,8 @@ impl Work<'_> {
         self.transaction
             .prepare_cached(
                 "INSERT INTO instance (id, uid, sop_class, syntax, number, length, digest, blocks, frames, n_frames,
-                 versions, received_ms, source, attrs, header)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, ?11, ?12, ?13, ?14)",
+                 versions, received_ms, source, attrs, header, canonical)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, ?11, ?12, ?13, ?14, ?15)",
             )
             .step("prepare an instance")?
             .execute(params![
@@ -325,6 +333,7 @@ impl Work<'_> {
                 encode(&head.source),
                 encode(&attrs.instance),
                 &head.header[..],
+                head.canonical.map(CanonicalDigest::to_bytes),
             ])
             .step("insert an instance")?;
         self.count(&study, series, head)?;

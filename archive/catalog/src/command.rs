@@ -6,6 +6,8 @@
 //!               that apply stays a function of the log
 //!   version 3   PutRecord, RemoveRecord
 //!   version 4   Reject, Restore
+//!   version 5   PutSmallCanonical, CommitCanonical: the canonical digest stands beside the head, so that the bytes of a head
+//!               are what they were
 //! ```
 //!
 //! A command is written in the oldest version that can say it: nodes of an older release go on until somebody sets another
@@ -14,7 +16,7 @@
 //!
 //! When adding a variant: 1. at the end; 2. golden bytes in the tests; 3. a version, so that no old node misreads it.
 
-use archive_model::Uid;
+use archive_model::{CanonicalDigest, Uid};
 use bytes::Bytes;
 use raft_types::{DecodeError, Versioned};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -113,6 +115,28 @@ pub enum Command {
         /// What comes back.
         target: Target,
     },
+    /// As `PutSmallUnder`, of an instance whose canonical digest is known.
+    PutSmallCanonical {
+        /// What is known of the instance.
+        head: InstanceHead,
+        /// What becomes of it if its UID has another content.
+        other_content: OtherContent,
+        /// What tells another content from another padding.
+        canonical: CanonicalDigest,
+    },
+    /// As `CommitUnder`, of an instance whose canonical digest is known.
+    CommitCanonical {
+        /// The upload.
+        upload: UploadId,
+        /// What is known of the instance.
+        head: InstanceHead,
+        /// Its blocks in order.
+        blocks: Vec<BlockPart>,
+        /// What becomes of it if its UID has another content.
+        other_content: OtherContent,
+        /// What tells another content from another padding.
+        canonical: CanonicalDigest,
+    },
 }
 
 /// A rejection note, and what was decided when it came: it travels with the order, so that every node does the same.
@@ -206,25 +230,35 @@ pub enum OtherContent {
 impl Command {
     /// Stores a whole instance, under a policy.
     #[must_use]
-    pub fn put_small(head: InstanceHead, other_content: OtherContent) -> Self {
-        match other_content {
-            OtherContent::Keep => Self::PutSmall { head },
-            OtherContent::Reject | OtherContent::Replace => Self::PutSmallUnder { head, other_content },
+    pub fn put_small(mut head: InstanceHead, other_content: OtherContent) -> Self {
+        match (head.canonical.take(), other_content) {
+            (Some(canonical), _) => Self::PutSmallCanonical { head, other_content, canonical },
+            (None, OtherContent::Keep) => Self::PutSmall { head },
+            (None, OtherContent::Reject | OtherContent::Replace) => Self::PutSmallUnder { head, other_content },
         }
     }
 
     /// Makes blocks an instance, under a policy.
     #[must_use]
-    pub fn commit(upload: UploadId, head: InstanceHead, blocks: Vec<BlockPart>, other_content: OtherContent) -> Self {
-        match other_content {
-            OtherContent::Keep => Self::Commit { upload, head, blocks },
-            OtherContent::Reject | OtherContent::Replace => Self::CommitUnder { upload, head, blocks, other_content },
+    pub fn commit(
+        upload: UploadId,
+        mut head: InstanceHead,
+        blocks: Vec<BlockPart>,
+        other_content: OtherContent,
+    ) -> Self {
+        match (head.canonical.take(), other_content) {
+            (Some(canonical), _) => Self::CommitCanonical { upload, head, blocks, other_content, canonical },
+            (None, OtherContent::Keep) => Self::Commit { upload, head, blocks },
+            (None, OtherContent::Reject | OtherContent::Replace) => {
+                Self::CommitUnder { upload, head, blocks, other_content }
+            }
         }
     }
 
     /// The oldest version that can say it.
     fn version(&self) -> u8 {
         match self {
+            Self::PutSmallCanonical { .. } | Self::CommitCanonical { .. } => 5,
             Self::Reject { .. } | Self::Restore { .. } => 4,
             Self::PutRecord { .. } | Self::RemoveRecord { .. } => 3,
             Self::PutSmallUnder { .. } | Self::CommitUnder { .. } => 2,
@@ -303,6 +337,10 @@ pub struct InstanceHead {
     pub source: Source,
     /// When the sender's node had it whole; informational.
     pub received_unix_ms: u64,
+    /// What it has in common with every content that differs in nothing but padding. The command carries it beside the head;
+    /// what was stored before there were such digests has none.
+    #[serde(skip)]
+    pub canonical: Option<CanonicalDigest>,
 }
 
 impl std::fmt::Debug for InstanceHead {
@@ -426,6 +464,8 @@ pub enum Admission {
         /// The number of the version that the content before it is kept as.
         number: u32,
     },
+    /// A content that differs in nothing but padding was there already: it stays, and nothing is kept of these bytes.
+    Alike,
 }
 
 /// Why a command changed nothing.
@@ -464,7 +504,7 @@ fn decode<T: Versioned + DeserializeOwned>(what: &'static str, bytes: &[u8]) -> 
 }
 
 impl Versioned for Command {
-    const VERSION: u8 = 4;
+    const VERSION: u8 = 5;
     /// In the oldest version that can say it.
     fn encode(&self) -> Bytes {
         encode(self.version(), self)
@@ -507,6 +547,7 @@ mod tests {
                 peer: "p".into(),
             },
             received_unix_ms: 5,
+            canonical: None,
         }
     }
 
@@ -531,6 +572,14 @@ mod tests {
         assert_eq!(hex(&replace.encode()), format!("0207{of_upload}02"));
         assert_eq!(hex(&Outcome::Stored(Admission::Replaced { number: 3 }).encode()), "01000303");
         assert_eq!(hex(&Outcome::Refused(RefusedWhy::OtherContent).encode()), "010404");
+        let canonical = InstanceHead { canonical: Some(CanonicalDigest::of_digest([9; 32])), ..head() };
+        let put_canonical = Command::put_small(canonical.clone(), OtherContent::Keep);
+        let digest = "01".to_owned() + &"09".repeat(32);
+        assert_eq!(hex(&put_canonical.encode()), format!("050c{known}00{digest}"));
+        let blocks = vec![BlockPart { index: 300, length_bytes: 5 }];
+        let commit_canonical = Command::commit(UploadId([1; 16]), canonical, blocks, OtherContent::Replace);
+        assert_eq!(hex(&commit_canonical.encode()), format!("050d{of_upload}02{digest}"));
+        assert_eq!(hex(&Outcome::Stored(Admission::Alike).encode()), "010004");
         let block = Command::Block { upload: UploadId([1; 16]), seq: 2 };
         assert_eq!(hex(&block.encode()), "0101".to_owned() + &"01".repeat(16) + "02");
         assert_eq!(hex(&Command::Noop.encode()), "0104");
@@ -592,16 +641,16 @@ mod tests {
         assert_eq!(hex(&Outcome::Restored { instances: 1, lifted: 2 }.encode()), "010a0102");
         assert_eq!(hex(&Outcome::Refused(RefusedWhy::Rejected).encode()), "010406");
         let abort = Command::Abort { uploads: vec![UploadId([2; 16])] };
-        for command in
-            [rejected, restore, record, anew, remove, delete, put, reject, commit, replace, block, Command::Noop, abort]
-        {
+        let stores = [put, reject, commit, replace, put_canonical, commit_canonical];
+        let others = [rejected, restore, record, anew, remove, delete, block, Command::Noop, abort];
+        for command in stores.into_iter().chain(others) {
             assert_eq!(Command::decode(&command.encode()), Ok(command));
         }
     }
 
     #[test]
     fn a_command_of_a_newer_release_is_an_error_and_never_skipped() {
-        assert!(matches!(Command::decode(&[5, 0]), Err(DecodeError::Newer { found: 5, newest: 4, .. })));
+        assert!(matches!(Command::decode(&[6, 0]), Err(DecodeError::Newer { found: 6, newest: 5, .. })));
         assert!(matches!(Command::decode(&[0, 4]), Err(DecodeError::Malformed { .. })));
         assert!(matches!(Outcome::decode(&[2, 0]), Err(DecodeError::Newer { found: 2, newest: 1, .. })));
         assert!(matches!(Command::decode(&[1, 99]), Err(DecodeError::Malformed { .. })));

@@ -2,12 +2,13 @@
 //! replica that has applied the same entries.
 //!
 //! ```text
-//!   piece = version 3 or 4 | postcard([Row])     about 1 MiB; version 1 had no tombstones, 2 no records, 3 no rejections
+//!   piece = version 3 to 5 | postcard([Row])     about 1 MiB; version 1 had no tombstones, 2 no records, 3 no rejections,
+//!                                                4 no canonical digests
 //!   rows    Study, its Series, the Instances of each by number, the Versions of each ─ by UID ─ then Uploads, Tombstones,
-//!           Records, Rejections
+//!           Records, Rejections; behind an Instance or a Version its Canonical, if it has one
 //! ```
 //!
-//! A piece is written in version 4 only if there is a rejection in it: a node of an older release takes the others.
+//! A piece is written in the oldest version that can say what is in it: a node of an older release takes what it knows.
 //!
 //! Local numbers of rows are not in it: a replica gives its own. The number of an instance within its series is, because
 //! it follows from the log.
@@ -24,7 +25,7 @@ use std::ops::ControlFlow;
 
 /// Bytes of rows of a piece, about.
 const PIECE_BYTES: usize = 1 << 20;
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// One row. When adding a variant: at the end, and raise `VERSION` when an old node must not meet it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,12 +36,26 @@ pub(crate) enum Row {
     Instance(Instance),
     Version(Version),
     Upload(Upload),
-    EndedUpload { idx: i64, upload: Vec<u8> },
+    EndedUpload {
+        idx: i64,
+        upload: Vec<u8>,
+    },
     Tombstone(Buried),
-    DeletedStore { idx: i64, digest: Vec<u8>, received_ms: i64 },
+    DeletedStore {
+        idx: i64,
+        digest: Vec<u8>,
+        received_ms: i64,
+    },
     Record(Kept),
-    RemovedRecord { idx: i64, kind: String, key: String, created_ms: i64 },
+    RemovedRecord {
+        idx: i64,
+        kind: String,
+        key: String,
+        created_ms: i64,
+    },
     Rejection(Rejection),
+    /// The canonical digest of the content before it: rule and digest.
+    Canonical(Vec<u8>),
 }
 
 /// The patient of the study that follows.
@@ -95,6 +110,9 @@ pub(crate) struct Content {
     pub(crate) received_ms: i64,
     pub(crate) source: Vec<u8>,
     pub(crate) header: Vec<u8>,
+    /// Stands behind it, in a row of its own: older releases do not have it.
+    #[serde(skip)]
+    pub(crate) canonical: Option<Vec<u8>>,
 }
 
 /// An instance of the series before it.
@@ -182,7 +200,30 @@ impl Row {
             Self::Record(kept) => kept.body.len() + kept.key.len() + 64,
             Self::RemovedRecord { key, .. } => key.len() + 64,
             Self::Rejection(one) => one.content.as_ref().map_or(0, Vec::len) + one.blocks.len() + one.facts.len() + 512,
-            Self::Patient(_) | Self::Upload(_) | Self::EndedUpload { .. } | Self::DeletedStore { .. } => 64,
+            Self::Patient(_)
+            | Self::Upload(_)
+            | Self::EndedUpload { .. }
+            | Self::DeletedStore { .. }
+            | Self::Canonical(_) => 64,
+        }
+    }
+
+    /// The oldest version of a piece that can say it.
+    fn version(&self) -> u8 {
+        match self {
+            Self::Canonical(_) => 5,
+            Self::Rejection(_) => 4,
+            Self::Patient(_)
+            | Self::Study(_)
+            | Self::Series(_)
+            | Self::Instance(_)
+            | Self::Version(_)
+            | Self::Upload(_)
+            | Self::EndedUpload { .. }
+            | Self::Tombstone(_)
+            | Self::DeletedStore { .. }
+            | Self::Record(_)
+            | Self::RemovedRecord { .. } => 3,
         }
     }
 }
@@ -219,7 +260,7 @@ impl Pieces<'_> {
         }
         let rows = std::mem::take(&mut self.rows);
         self.bytes = 0;
-        let version = if rows.iter().any(|row| matches!(row, Row::Rejection(_))) { VERSION } else { VERSION - 1 };
+        let version = rows.iter().map(Row::version).max().unwrap_or(VERSION);
         // Plain values: nothing here can fail to serialise.
         let piece: Bytes = postcard::to_extend(&rows, vec![version]).unwrap_or_default().into();
         (self.sink)(Exported::Piece(piece))
@@ -325,7 +366,8 @@ fn series(connection: &Connection, study: i64, pieces: &mut Pieces<'_>) -> Resul
     Ok(ControlFlow::Continue(()))
 }
 
-pub(crate) const CONTENT: &str = "sop_class, syntax, length, digest, blocks, frames, received_ms, source, header";
+pub(crate) const CONTENT: &str =
+    "sop_class, syntax, length, digest, blocks, frames, received_ms, source, header, canonical";
 
 pub(crate) fn content(row: &SqlRow<'_>, at: usize) -> rusqlite::Result<Content> {
     Ok(Content {
@@ -338,6 +380,7 @@ pub(crate) fn content(row: &SqlRow<'_>, at: usize) -> rusqlite::Result<Content> 
         received_ms: row.get(at + 6)?,
         source: row.get(at + 7)?,
         header: row.get(at + 8)?,
+        canonical: row.get(at + 9)?,
     })
 }
 
@@ -365,8 +408,11 @@ fn instances(connection: &Connection, series: i64, pieces: &mut Pieces<'_>) -> R
             Ok((id, instance))
         };
         let (id, instance) = take(row).step("export an instance")?;
-        let versions = instance.versions;
+        let (versions, canonical) = (instance.versions, instance.content.canonical.clone());
         go_on!(pieces.push(Row::Instance(instance)));
+        if let Some(canonical) = canonical {
+            go_on!(pieces.push(Row::Canonical(canonical)));
+        }
         if versions > 0 {
             go_on!(other_contents(connection, id, pieces)?);
         }
@@ -381,7 +427,12 @@ fn other_contents(connection: &Connection, id: i64, pieces: &mut Pieces<'_>) -> 
     let mut rows = versions.query([id]).step("export versions")?;
     while let Some(row) = rows.next().step("export versions")? {
         let take = |row: &SqlRow<'_>| Ok(Version { number: row.get(0)?, content: content(row, 1)? });
-        go_on!(pieces.push(Row::Version(take(row).step("export a version")?)));
+        let version = take(row).step("export a version")?;
+        let canonical = version.content.canonical.clone();
+        go_on!(pieces.push(Row::Version(version)));
+        if let Some(canonical) = canonical {
+            go_on!(pieces.push(Row::Canonical(canonical)));
+        }
     }
     Ok(ControlFlow::Continue(()))
 }

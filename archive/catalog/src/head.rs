@@ -80,6 +80,7 @@ pub fn instance_head(
         frames: scanned.frames.as_ref().map(|frames| Bytes::from(frames.encode())),
         source,
         received_unix_ms,
+        canonical: scanned.canonical,
     })
 }
 

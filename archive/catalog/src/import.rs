@@ -83,6 +83,8 @@ struct Place {
     study: i64,
     series: i64,
     instance: i64,
+    /// The number of the version that came last; none if the instance itself did.
+    version: Option<i64>,
 }
 
 impl Place {
@@ -99,9 +101,23 @@ impl Place {
             }
             Row::Instance(instance) => {
                 self.instance = row::ids_of(self.series).0 + instance.ordinal;
+                self.version = None;
                 put_instance(transaction, self.instance, &instance)?;
             }
-            Row::Version(version) => put_version(transaction, self.instance, &version)?,
+            Row::Version(version) => {
+                self.version = Some(version.number);
+                put_version(transaction, self.instance, &version)?;
+            }
+            Row::Canonical(canonical) => match self.version {
+                None => {
+                    let sql = "UPDATE instance SET canonical = ?2 WHERE id = ?1";
+                    run(transaction, sql, &[&self.instance, &canonical])?;
+                }
+                Some(number) => {
+                    let sql = "UPDATE version SET canonical = ?3 WHERE instance = ?1 AND number = ?2";
+                    run(transaction, sql, &[&self.instance, &number, &canonical])?;
+                }
+            },
             Row::Upload(upload) => {
                 let sql = "INSERT INTO upload (grp, upload, seq, idx, length) VALUES (?1, ?2, ?3, ?4, ?5)";
                 run(transaction, sql, &[&group.0, &upload.upload, &upload.seq, &upload.idx, &upload.length])?;
@@ -194,12 +210,13 @@ fn put_series(transaction: &Transaction<'_>, study: i64, series: &Series) -> Res
 }
 
 fn put_instance(transaction: &Transaction<'_>, id: i64, instance: &Instance) -> Result<(), CatalogError> {
-    let Content { sop_class, syntax, length, digest, blocks, frames, received_ms, source, header } = &instance.content;
+    let Content { sop_class, syntax, length, digest, blocks, frames, received_ms, source, header, canonical } =
+        &instance.content;
     run(
         transaction,
         "INSERT INTO instance (id, uid, sop_class, syntax, number, length, digest, blocks, frames, n_frames, versions,
-         received_ms, source, attrs, header)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+         received_ms, source, attrs, header, canonical)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
         params![
             id,
             instance.uid,
@@ -215,18 +232,20 @@ fn put_instance(transaction: &Transaction<'_>, id: i64, instance: &Instance) -> 
             received_ms,
             source,
             instance.attrs,
-            header
+            header,
+            canonical
         ],
     )?;
     Ok(())
 }
 
 pub(crate) fn put_version(transaction: &Transaction<'_>, instance: i64, version: &Version) -> Result<(), CatalogError> {
-    let Content { sop_class, syntax, length, digest, blocks, frames, received_ms, source, header } = &version.content;
+    let Content { sop_class, syntax, length, digest, blocks, frames, received_ms, source, header, canonical } =
+        &version.content;
     run(
         transaction,
         "INSERT INTO version (instance, number, sop_class, syntax, length, digest, blocks, frames, received_ms, source,
-         header) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+         header, canonical) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             instance,
             version.number,
@@ -238,7 +257,8 @@ pub(crate) fn put_version(transaction: &Transaction<'_>, instance: i64, version:
             frames,
             received_ms,
             source,
-            header
+            header,
+            canonical
         ],
     )?;
     Ok(())

@@ -30,7 +30,8 @@ pub(crate) fn bodies_of(piece: &[u8]) -> Result<Vec<BodyRef>, CatalogError> {
             | Row::Tombstone(_)
             | Row::DeletedStore { .. }
             | Row::Record(_)
-            | Row::RemovedRecord { .. } => continue,
+            | Row::RemovedRecord { .. }
+            | Row::Canonical(_) => continue,
         };
         let blocks: Vec<BlockPart> = row::decode("the blocks of an instance", blocks)?;
         found.extend(blocks.iter().map(|part| BodyRef { index: part.index, length_bytes: part.length_bytes }));

@@ -8,6 +8,7 @@
 //!   Hidden · Deleted · Awaited ── Restore ─► Lifted: rows are back in the index, and what comes is accepted
 //!
 //!   content = version 1 | postcard(Hidden)      patient, study and series attributes, the instance, its versions
+//!           | version 2 | postcard((Hidden, [canonical digest]))    one for each content, in that order; 1 if there are none
 //! ```
 //!
 //! *Out of the index* is what makes it whole: queries, counts, modalities, retrieval, metadata and commitment read the same
@@ -35,13 +36,10 @@ use crate::{
     row::{self, decode, encode},
     sabotage::{Sabotage, is},
 };
-use archive_model::Uid;
+use archive_model::{CanonicalDigest, Uid};
 use raft_types::GroupId;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
-
-/// The version of `content` that this release writes.
-const VERSION: u8 = 1;
 
 /// Where an instance stands that a note names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -104,13 +102,27 @@ struct Hidden {
 
 impl Hidden {
     fn encode(&self) -> Vec<u8> {
+        let canonicals: Vec<&Option<Vec<u8>>> = self.contents().map(|content| &content.canonical).collect();
         // Plain values: nothing here can fail to serialise.
-        postcard::to_extend(self, vec![VERSION]).unwrap_or_default()
+        if canonicals.iter().all(|canonical| canonical.is_none()) {
+            return postcard::to_extend(self, vec![1]).unwrap_or_default();
+        }
+        postcard::to_extend(&(self, canonicals), vec![2]).unwrap_or_default()
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, CatalogError> {
         match bytes.split_first() {
-            Some((&VERSION, rest)) => decode("a hidden instance", rest),
+            Some((1, rest)) => decode("a hidden instance", rest),
+            Some((2, rest)) => {
+                let (mut hidden, canonicals): (Self, Vec<Option<Vec<u8>>>) = decode("a hidden instance", rest)?;
+                let versions = hidden.versions.iter_mut().map(|version| &mut version.content);
+                for (content, canonical) in
+                    std::iter::once(&mut hidden.instance.content).chain(versions).zip(canonicals)
+                {
+                    content.canonical = canonical;
+                }
+                Ok(hidden)
+            }
             _ => Err(CatalogError::Damaged("a hidden instance of another release: upgrade this node".into())),
         }
     }
@@ -364,6 +376,7 @@ impl Work<'_> {
         let Some(hidden) = self.hidden(group, &row.place)? else { return Ok(false) };
         let Hidden { patient_attrs, study_attrs, series_attrs, instance, versions } = hidden;
         let what = "the attributes of a hidden instance";
+        let damaged = || CatalogError::Damaged("a canonical digest has not 33 bytes".into());
         let attrs = Levels {
             patient: decode(what, &patient_attrs)?,
             study: decode(what, &study_attrs)?,
@@ -384,6 +397,12 @@ impl Work<'_> {
             frames: content.frames.clone().map(Into::into),
             source: decode::<Source>("the source of an instance", &content.source)?,
             received_unix_ms: content.received_ms.unsigned_abs(),
+            canonical: content
+                .canonical
+                .as_deref()
+                .filter(|_| !is(self.planted, Sabotage::CanonicalIsForgotten))
+                .map(|bytes| CanonicalDigest::from_bytes(bytes).ok_or_else(damaged))
+                .transpose()?,
         };
         if self.is_full(&head)? {
             return Ok(false);

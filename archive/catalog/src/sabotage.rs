@@ -18,6 +18,10 @@ pub enum Sabotage {
     RemovedRecordComesBack,
     /// A late copy of a store brings back what a rejection note hides.
     LateCopyRestores,
+    /// Two contents that differ in nothing but padding are two.
+    PaddingIsContent,
+    /// A canonical digest is lost where an instance is hidden and comes back.
+    CanonicalIsForgotten,
     /// A batch that is given again is applied again.
     AppliedTwice,
 }

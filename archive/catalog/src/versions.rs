@@ -1,8 +1,10 @@
-//! Other contents under a known UID: told apart by digest, kept, rejected or put in the first one's place, and listed.
+//! Other contents under a known UID: told apart by digest and canonical digest, kept, rejected or put in the first one's place, and listed.
 //!
 //! ```text
 //!   instance ── what the UID answers: content number 0          version ── 1, 2, …: each other content that is kept
 //!
+//!   same digest      ─► Same
+//!   same canonical   ─► Alike: the bytes that came first stay
 //!   other content    Keep     ─► version n + 1
 //!                    Reject   ─► refused; its bodies are named by no row
 //!                    Replace  ─► what the UID answered becomes version n + 1, the new content takes its place
@@ -12,6 +14,8 @@
 //!   a late copy of an older store must never undo a newer one.
 //! - V-2 No policy removes a content that was acknowledged: versions are only added, and go only with a delete.
 //! - V-3 A version keeps its number. Bytes of versions count in the totals and not in the study, before and after a replace.
+//! - V-5 A content that differs from a known one in nothing but padding (`CanonicalDigest`) is no other content, under every
+//!   policy. What was stored before there were canonical digests has none, and is told apart by its bytes: then both are kept.
 //! - V-4 Who has read a row finds frames and header of that very content, also when it was replaced meanwhile: they are
 //!   looked up by digest.
 
@@ -23,7 +27,7 @@ use crate::{
     row::{decode, digest, encode, uid},
     sabotage::{Sabotage, is},
 };
-use archive_model::{FrameMap, Uid, tags};
+use archive_model::{CanonicalDigest, FrameMap, Uid, tags};
 use raft_types::GroupId;
 use rusqlite::{OptionalExtension, params};
 
@@ -101,6 +105,9 @@ impl Work<'_> {
         if kept.is_some() {
             return Ok(Outcome::Stored(Admission::Same));
         }
+        if self.is_alike(known, head)? {
+            return Ok(Outcome::Stored(Admission::Alike));
+        }
         if self.was_deleted(group, head)? {
             return Ok(Outcome::Refused(RefusedWhy::Deleted));
         }
@@ -130,6 +137,22 @@ impl Work<'_> {
         Ok(Outcome::Stored(admission))
     }
 
+    /// V-5.
+    fn is_alike(&self, known: &Known, head: &InstanceHead) -> Result<bool, CatalogError> {
+        let Some(canonical) = head.canonical else { return Ok(false) };
+        if is(self.planted, Sabotage::PaddingIsContent) {
+            return Ok(false);
+        }
+        self.transaction
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM instance WHERE id = ?1 AND canonical = ?2
+                 UNION ALL SELECT 1 FROM version WHERE instance = ?1 AND canonical = ?2)",
+            )
+            .step("prepare a comparison")?
+            .query_row(params![known.id, canonical.to_bytes()], |row| row.get(0))
+            .step("compare contents")
+    }
+
     fn keep_beside(
         &self,
         known: &Known,
@@ -140,7 +163,7 @@ impl Work<'_> {
         self.transaction
             .prepare_cached(
                 "INSERT INTO version (instance, number, sop_class, syntax, length, digest, blocks, frames, received_ms,
-                 source, header) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                 source, header, canonical) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )
             .step("prepare a version")?
             .execute(params![
@@ -155,6 +178,7 @@ impl Work<'_> {
                 head.received_unix_ms as i64,
                 encode(&head.source),
                 &head.header[..],
+                head.canonical.map(CanonicalDigest::to_bytes),
             ])
             .step("insert a version")?;
         self.transaction
@@ -172,8 +196,8 @@ impl Work<'_> {
             self.transaction
                 .prepare_cached(
                     "INSERT INTO version (instance, number, sop_class, syntax, length, digest, blocks, frames, received_ms,
-                     source, header) SELECT id, ?2, sop_class, syntax, length, digest, blocks, frames, received_ms, source,
-                     header FROM instance WHERE id = ?1",
+                     source, header, canonical) SELECT id, ?2, sop_class, syntax, length, digest, blocks, frames, received_ms,
+                     source, header, canonical FROM instance WHERE id = ?1",
                 )
                 .step("prepare a version")?
                 .execute(params![known.id, number])
@@ -182,8 +206,8 @@ impl Work<'_> {
         self.transaction
             .prepare_cached(
                 "UPDATE instance SET sop_class = ?2, syntax = ?3, number = ?4, length = ?5, digest = ?6, blocks = ?7,
-                 frames = ?8, n_frames = ?9, versions = ?10, received_ms = ?11, source = ?12, attrs = ?13, header = ?14
-                 WHERE id = ?1",
+                 frames = ?8, n_frames = ?9, versions = ?10, received_ms = ?11, source = ?12, attrs = ?13, header = ?14,
+                 canonical = ?15 WHERE id = ?1",
             )
             .step("prepare an instance")?
             .execute(params![
@@ -201,6 +225,7 @@ impl Work<'_> {
                 encode(&head.source),
                 encode(&attrs.instance),
                 &head.header[..],
+                head.canonical.map(CanonicalDigest::to_bytes),
             ])
             .step("replace a content")?;
         // A study counts what its UIDs answer.

@@ -9,7 +9,7 @@ use archive_catalog::{
     Selection, Target, sabotage::Sabotage,
 };
 use archive_model::{
-    DataSet, Element, Tag, Uid, VR, Value, json,
+    CanonicalDigest, DataSet, Element, Tag, Uid, VR, Value, json,
     matching::{Pattern, comparable, normal_date, normal_time},
     tags,
 };
@@ -25,6 +25,14 @@ struct Content {
     number: u8,
     length_bytes: u64,
     received_ms: u64,
+    /// What it has in common with those that differ in padding alone; none in what was stored before that was looked at.
+    canonical: Option<u8>,
+}
+
+impl Content {
+    fn is_alike(self, other: Self) -> bool {
+        self.canonical.is_some() && self.canonical == other.canonical
+    }
 }
 
 /// An instance as the model knows it.
@@ -64,6 +72,7 @@ impl Model {
             self.instances.iter_mut().find(|k| (&k.study, &k.series, &k.instance) == (&study, &series, &instance));
         Outcome::Stored(match known {
             Some(known) if known.contents.iter().any(|kept| kept.number == content.number) => Admission::Same,
+            Some(known) if known.contents.iter().any(|kept| kept.is_alike(content)) => Admission::Alike,
             _ if self.deleted.contains(&deleted_key(&study, content)) => {
                 return Outcome::Refused(RefusedWhy::Deleted);
             }
@@ -319,8 +328,10 @@ fn any_query(chance: &mut ChaCha8Rng) -> Find {
 
 /// The next command with what the model answers; the entry is already numbered.
 fn any_command(chance: &mut ChaCha8Rng, bench: &mut Bench, model: &mut Model) -> (Committed, Outcome) {
-    let content =
-        Content { number: chance.random_range(0..3), length_bytes: 10, received_ms: chance.random_range(0..2) };
+    let number: u8 = chance.random_range(0..4);
+    // 0 and 1 are alike, and so are 2 and 3; each comes with and without its canonical digest.
+    let canonical = chance.random_ratio(2, 3).then_some(number / 2);
+    let content = Content { number, length_bytes: 10, received_ms: chance.random_range(0..2), canonical };
     let set = data_set(chance);
     let group = group_of(set.text(tags::STUDY_INSTANCE_UID).expect("a study"));
     let known = model.instances.choose(chance).map(|kept| kept.set.clone());
@@ -416,7 +427,9 @@ fn any_command(chance: &mut ChaCha8Rng, bench: &mut Bench, model: &mut Model) ->
 }
 
 fn head_of(set: &DataSet, content: Content) -> InstanceHead {
-    InstanceHead { received_unix_ms: content.received_ms, ..head(set, content.length_bytes, content.number) }
+    let canonical = content.canonical.map(|number| CanonicalDigest::of_digest([number; 32]));
+    let head = head(set, content.length_bytes, content.number);
+    InstanceHead { received_unix_ms: content.received_ms, canonical, ..head }
 }
 
 fn put(
@@ -433,7 +446,10 @@ impl Model {
     fn would_be(&self, set: &DataSet, content: Content) -> Option<Outcome> {
         let uid = set.text(tags::SOP_INSTANCE_UID);
         let known = self.instances.iter().find(|kept| Some(&*kept.instance) == uid)?;
-        known.contents.iter().any(|kept| kept.number == content.number).then_some(Outcome::Stored(Admission::Same))
+        if known.contents.iter().any(|kept| kept.number == content.number) {
+            return Some(Outcome::Stored(Admission::Same));
+        }
+        known.contents.iter().any(|kept| kept.is_alike(content)).then_some(Outcome::Stored(Admission::Alike))
     }
 
     fn knows(&self, set: &DataSet) -> bool {
@@ -553,6 +569,7 @@ fn planted_bugs_are_caught() {
         Sabotage::ReplacedIsLost,
         Sabotage::DeletedComesBack,
         Sabotage::AppliedTwice,
+        Sabotage::PaddingIsContent,
     ] {
         let caught = (0..10).find(|seed| std::panic::catch_unwind(|| run(*seed, Some(bug))).is_err());
         println!("{bug:?}: caught by seed {caught:?}");

@@ -7,7 +7,7 @@ use archive_catalog::{
     Admission, Command, Grounds, InstanceHead, Level, OtherContent, Outcome, RefusedWhy, RejectAction, RejectedAgain,
     RejectedState, Rejection, Selection, Target, sabotage::Sabotage,
 };
-use archive_model::{Uid, VR, tags};
+use archive_model::{CanonicalDigest, Uid, VR, tags};
 use bytes::Bytes;
 use raft_types::{Applied, BodyRef, Exported, GroupId, StateMachine};
 use rand::{Rng, SeedableRng};
@@ -63,6 +63,7 @@ struct Content {
     digest: u8,
     received_ms: u64,
     index: u64,
+    canonical: Option<u8>,
 }
 
 impl Content {
@@ -223,6 +224,9 @@ fn admit(place: &mut Option<Kept>, new: Content, policy: OtherContent, deleted: 
     if kept.all().any(|content| content.digest == new.digest) {
         return Outcome::Stored(Admission::Same);
     }
+    if new.canonical.is_some() && kept.all().any(|content| content.canonical == new.canonical) {
+        return Outcome::Stored(Admission::Alike);
+    }
     let number = u32::try_from(kept.versions.len() + 1).expect("few");
     match policy {
         _ if deleted => Outcome::Refused(RefusedWhy::Deleted),
@@ -356,21 +360,28 @@ fn run(seed: u64, steps: usize, sabotage: Option<Sabotage>) {
     let mut chance = ChaCha8Rng::seed_from_u64(seed);
     let (mut bench, mut model) = (Bench::with(sabotage), Model::default());
     let group = group_of(STUDY);
-    let mut stores: Vec<(usize, u8, u64, OtherContent)> = Vec::new();
+    let mut stores: Vec<(usize, u8, u64, OtherContent, Option<u8>)> = Vec::new();
     for step in 0..steps {
         let number = chance.random_range(0..6);
         let index = bench.next_index(group);
         match chance.random_range(0..10) {
             0..5 => {
                 let policies = [OtherContent::Keep, OtherContent::Reject, OtherContent::Replace];
-                let new = (number, chance.random_range(1..4_u8), step as u64, policies[chance.random_range(0..3)]);
+                let content = chance.random_range(1..5_u8);
+                // 2 and 3 are alike; each comes with and without its canonical digest.
+                let canonical = chance.random_ratio(2, 3).then_some(content / 2);
+                let new = (number, content, step as u64, policies[chance.random_range(0..3)], canonical);
                 // Sometimes the copy of a proposal that was made before.
                 let copy = chance.random_ratio(1, 3).then(|| stores.get(chance.random_range(0..stores.len().max(1))));
-                let (number, content, received_ms, policy) = copy.flatten().copied().unwrap_or(new);
-                stores.push((number, content, received_ms, policy));
-                let command = Command::put_small(put(number, content, received_ms), policy);
+                let (number, content, received_ms, policy, canonical) = copy.flatten().copied().unwrap_or(new);
+                stores.push((number, content, received_ms, policy, canonical));
+                let head = InstanceHead {
+                    canonical: canonical.map(|number| CanonicalDigest::of_digest([number; 32])),
+                    ..put(number, content, received_ms)
+                };
+                let command = Command::put_small(head, policy);
                 let found = bench.run(group, &command, 10 + u64::from(content));
-                let wanted = model.store(number, Content { digest: content, received_ms, index }, policy);
+                let wanted = model.store(number, Content { digest: content, received_ms, index, canonical }, policy);
                 assert_eq!(found, wanted, "seed {seed}, step {step}");
             }
             5..8 => {
@@ -418,10 +429,11 @@ fn random_notes_do_what_the_rules_say() {
 
 /// The test above is worth its name.
 #[test]
-fn a_late_copy_that_restores_is_found() {
-    let found =
-        (0..24).any(|seed| std::panic::catch_unwind(|| run(seed, 80, Some(Sabotage::LateCopyRestores))).is_err());
-    assert!(found, "the planted bug was not found");
+fn planted_bugs_are_found() {
+    for bug in [Sabotage::LateCopyRestores, Sabotage::CanonicalIsForgotten] {
+        let found = (0..24).any(|seed| std::panic::catch_unwind(|| run(seed, 80, Some(bug))).is_err());
+        assert!(found, "the planted bug was not found: {bug:?}");
+    }
 }
 
 /// The rows of a snapshot, and what a hidden instance is kept as, for ever.

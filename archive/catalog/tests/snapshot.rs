@@ -2,8 +2,8 @@
 
 mod support;
 
-use archive_catalog::{Command, Grounds, Include, Level, Outcome, Target};
-use archive_model::{DataSet, Uid, VR, tags};
+use archive_catalog::{Admission, Command, Grounds, Include, InstanceHead, Level, OtherContent, Outcome, Target};
+use archive_model::{CanonicalDigest, DataSet, Uid, VR, tags};
 use bytes::Bytes;
 use raft_types::{Applied, BodyRef, Exported, GroupId, StateMachine};
 use std::ops::ControlFlow;
@@ -61,10 +61,13 @@ fn fill(bench: &mut Bench, first: usize, behind: usize) {
                 bench.run(group, &Command::Commit { upload, head: head(&set, 300, 1), blocks: parts }, 0);
             }
         } else {
-            bench.put(&head(&set, 10, 1));
+            let canonical = (number % 2 == 1).then(|| CanonicalDigest::of_digest([1; 32]));
+            bench.put_with(&InstanceHead { canonical, ..head(&set, 10, 1) });
         }
         if number % 4 == 0 {
-            bench.put(&head(&set, 20, 2)); // another content, or the first one of an upload that never ended
+            // Some are of before canonical digests, of some a version has one, of some both have.
+            let canonical = (number % 3 > 0).then(|| CanonicalDigest::of_digest([2; 32]));
+            bench.put_with(&InstanceHead { canonical, ..head(&set, 20, 2) }); // another content, or the first one of an upload that never ended
         }
         if number % 9 == 8 {
             let target = target(&study, (number % 2 == 0).then(|| format!("2.{}.0", number % 7)).as_deref());
@@ -150,6 +153,60 @@ fn the_bodies_that_rows_name_are_those_of_instances_versions_and_uploads() {
     bench.run(group, &Command::Abort { uploads: vec![upload(2)] }, 0); // 6
     let body = |index, length_bytes| BodyRef { index, length_bytes };
     assert_eq!(bench.catalog.bodies(group).expect("bodies"), [body(1, 10), body(3, 11), body(4, 7)]);
+}
+
+/// V-5, in rows that were there before canonical digests, in new ones, and where those were imported.
+#[test]
+fn padding_is_no_content_and_an_old_row_is_told_apart_by_its_bytes() {
+    let mut leader = Bench::new();
+    let set = instance("1.1", "1.2", "1.3", &[]);
+    let sent = |bytes: u8, canonical: Option<u8>| InstanceHead {
+        canonical: canonical.map(|number| CanonicalDigest::of_digest([number; 32])),
+        ..head(&set, u64::from(bytes), bytes)
+    };
+    let stored = Outcome::Stored;
+    assert_eq!(leader.put_with(&sent(10, None)), stored(Admission::New), "of an older release");
+    assert_eq!(leader.put_with(&sent(10, Some(1))), stored(Admission::Same), "the same bytes");
+    assert_eq!(leader.put_with(&sent(11, Some(1))), stored(Admission::Version { number: 1 }), "it cannot be told");
+    assert_eq!(leader.put_with(&sent(12, Some(1))), stored(Admission::Alike), "to a version");
+    assert_eq!(leader.put_with(&sent(13, Some(3))), stored(Admission::Version { number: 2 }));
+    assert_eq!(leader.put_with(&sent(14, None)), stored(Admission::Version { number: 3 }));
+    let mut follower = Bench::new();
+    let group = group_of("1.1");
+    let rows = export(&leader, group);
+    assert_eq!(rows.1[0][0], 5, "a piece with canonical digests is of version 5");
+    import(&follower, group, &rows);
+    follower.skip(group, 6);
+    for bench in [&mut leader, &mut follower] {
+        for policy in [OtherContent::Keep, OtherContent::Reject, OtherContent::Replace] {
+            let again = Command::put_small(sent(15, Some(3)), policy);
+            assert_eq!(bench.run(group, &again, 15), stored(Admission::Alike), "{policy:?}");
+        }
+        let replace = Command::put_small(sent(16, Some(4)), OtherContent::Replace);
+        assert_eq!(bench.run(group, &replace, 16), stored(Admission::Replaced { number: 4 }));
+        assert_eq!(bench.put_with(&sent(17, Some(4))), stored(Admission::Alike), "to what the UID answers");
+        assert_eq!(bench.put_with(&sent(18, Some(1))), stored(Admission::Alike), "to a version, still");
+        assert_eq!(bench.catalog.totals().expect("totals").versions, 4);
+    }
+    assert_eq!(export(&leader, group), export(&follower, group));
+}
+
+/// Older releases know every row but the last, and pieces without that are theirs.
+#[test]
+fn the_bytes_of_a_canonical_row_are_those_of_version_5() {
+    let mut bench = Bench::new();
+    let set = instance("1.1", "1.2", "1.3", &[]);
+    let canonical = Some(CanonicalDigest::of_digest([9; 32]));
+    bench.put(&head(&set, 10, 1));
+    let group = group_of("1.1");
+    let before = export(&bench, group).1.swap_remove(0);
+    assert_eq!(before[..2], [3, 4], "version 3: patient, study, series, instance");
+    let mut bench = Bench::new();
+    bench.put_with(&InstanceHead { canonical, ..head(&set, 10, 1) });
+    let piece = export(&bench, group).1.swap_remove(0);
+    // 12 = Canonical([rule 1, digest]), and everything in front of it is as it was.
+    let row = [&[12, 33, 1][..], &[9; 32]].concat();
+    assert_eq!(piece, [&[5, 5][..], &before[2..], &row].concat());
 }
 
 /// D-1, D-2: through a snapshot too.

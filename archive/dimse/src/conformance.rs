@@ -87,7 +87,10 @@ fn association(out: &mut String) -> std::fmt::Result {
     writeln!(
         out,
         "\nEach presentation context is answered alone. Overload, a stop and the loss of the majority of nodes reject with \
-         result 2 (transient), source 3, reasons 1 and 2; an unknown called title with 1, 1, 7.\n"
+         result 2 (transient), source 3, reasons 1 and 2; an unknown called title with 1, 1, 7.\n\nAs requestor (sub-operations \
+         of C-MOVE, `triptych send`) the archive proposes an asynchronous operations window: {} invoked by default, 1 performed. \
+         It sends as many objects before their answers come as both sides allow, and takes answers in any order.\n",
+        crate::delivery::SEND_AHEAD
     )
 }
 
@@ -148,7 +151,11 @@ fn storage(out: &mut String) -> std::fmt::Result {
         "## Storage (PS3.4 Annex B)\n\nLevel 2 (full): every element is kept, private ones included, byte for byte as received. \
          Success (0000) is answered when a majority of the nodes has the instance and its index entry on disk. In each class \
          every transfer syntax of the second table is accepted, and any other; among several of one context the first that \
-         is neither Implicit VR Little Endian nor Explicit VR Big Endian is chosen.\n"
+         is neither Implicit VR Little Endian nor Explicit VR Big Endian is chosen. The same SOP Instance UID again in the same \
+         study and series: the same content is success and nothing new, also where it differs in nothing but padding (Data Set \
+         Trailing Padding, group lengths, sequences and items of defined or undefined length, NULs and spaces at the end of text, \
+         the pad byte of other values and of fragments, how it was deflated), and what came first stays; another content is kept \
+         as a version, rejected or put in its place, by policy of the sender.\n"
     )?;
     writeln!(out, "| class | UID |\n|---|---|")?;
     for class in STORAGE_CLASSES.iter().filter(|class| accepted(class.uid, IMPLICIT_LE).is_some()) {

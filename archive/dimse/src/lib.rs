@@ -21,6 +21,7 @@ mod availability;
 mod command;
 mod commitment;
 pub mod conformance;
+mod delivery;
 mod find;
 mod held;
 mod metrics;

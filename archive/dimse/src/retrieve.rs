@@ -6,9 +6,10 @@
 use crate::{
     association::{Association, Deadlines, Ended, Received},
     command::{self, Counts, field},
+    delivery::{Delivery, Told},
     find::{self, Heard},
     provider::Peer,
-    scu::{Proposal, Requestor, ScuError},
+    scu::{Proposal, ScuError},
     server::Shared,
     status::{self, Status},
 };
@@ -24,7 +25,7 @@ use archive_service::{
 };
 use archive_upper_layer::negotiate::CONTEXTS_MAX;
 use bytes::Bytes;
-use std::{collections::BTreeSet, task::Poll, time::Duration};
+use std::{collections::BTreeSet, sync::atomic::Ordering, task::Poll, time::Duration};
 
 /// Instances that failed and are named in the final identifier, at most: it stays below 1 MiB.
 const FAILED_NAMED_MAX: usize = 10_000;
@@ -114,13 +115,6 @@ pub(crate) async fn move_to(
     operation.finish(shared, association, "move").await
 }
 
-/// Ends an association to a destination. The requestor does not wait for the destination's answer, which may never come.
-fn release(shared: &Shared, to: Option<Requestor>) {
-    if let Some(to) = to {
-        shared.tasks.spawn(to.release());
-    }
-}
-
 impl<'a> Operation<'a> {
     fn new(context: u8, request: &'a DataSet, count: usize, may_be_stale: bool) -> Self {
         let remaining = u16::try_from(count).unwrap_or(u16::MAX);
@@ -158,83 +152,57 @@ impl<'a> Operation<'a> {
         rows: &[InstanceRow],
         originator: (&str, u16),
     ) -> Result<(), Ended> {
-        let (archive, remote, rules) = (&shared.archive, &to.remote, &to.coerce[..]);
-        let destination = remote.title.as_str();
         let deadlines = association.deadlines();
         let deadlines = Deadlines { artim: deadlines.artim.min(DESTINATION_WITHIN), ..deadlines };
-        let (mut losses, mut recorded, mut why) = (0, false, String::new());
-        for rows in by_contexts(rows) {
-            let proposals = proposals(archive, rows, &to.transfer_syntaxes);
-            let mut to = None;
-            for row in rows {
-                if to.is_none() && losses < LOSSES_MAX {
-                    let ours = archive.ae_title();
-                    match Requestor::connect(&remote.address, ours, &remote.title, &proposals, deadlines).await {
-                        Ok(open) => to = Some(open),
-                        Err(error) => {
-                            tracing::warn!(destination, %error, "the move destination could not be reached");
-                            losses = LOSSES_MAX;
-                            why = reason(&error);
-                        }
-                    }
-                }
-                let sub = match &mut to {
-                    None => Sub::Failed,
-                    Some(open) => {
-                        if !recorded {
-                            job.recorded().await;
-                            recorded = true;
-                        }
-                        match self.moved(shared, association, open, (row, rules), originator).await? {
-                            Ok((sub, failure)) => {
-                                why = failure;
-                                sub
-                            }
-                            Err(error) => {
-                                tracing::warn!(destination, %error, "the association to the move destination ended");
-                                to = None;
-                                losses += 1;
-                                why = reason(&error);
-                                Sub::Failed
-                            }
-                        }
-                    }
-                };
-                if sub != Sub::Failed {
-                    losses = 0;
-                }
-                self.done(shared, sub, row);
-                job.done(outcome(sub), &why);
-                self.hear(association).await?;
-                self.cancelled |= job.is_cancelled();
-                if self.cancelled {
-                    release(shared, to);
-                    return Ok(());
-                }
+        let how = (deadlines, shared.settings.send_ahead);
+        // The requestor does not wait until the destination has answered a release, which it may never do.
+        let mut delivery = Delivery::new(&shared.archive, to, Some(originator), rows, how, Some(&shared.tasks));
+        if !rows.is_empty() && delivery.connect().await {
+            job.recorded().await;
+        }
+        while let Some(Told { at, sub, why }) = self.told(association, &mut delivery).await? {
+            self.done(shared, sub, &rows[at]);
+            job.done(at, outcome(sub), &why);
+            self.hear(association).await?;
+            self.cancelled |= job.is_cancelled();
+            if self.cancelled {
+                delivery.stop().store(true, Ordering::SeqCst);
+            } else {
                 self.pending(association).await?;
             }
-            release(shared, to);
+        }
+        let Some(why) = delivery.given_up().filter(|_| !self.cancelled).map(str::to_owned) else { return Ok(()) };
+        for at in delivery.rest() {
+            self.done(shared, Sub::Failed, &rows[at]);
+            job.done(at, Outcome::Failed, &why);
+            self.hear(association).await?;
+            self.cancelled |= job.is_cancelled();
+            if self.cancelled {
+                return Ok(());
+            }
+            self.pending(association).await?;
         }
         Ok(())
     }
 
-    /// One sub-operation of C-MOVE. While it runs the requestor hears that it does, and may cancel what comes after it.
-    async fn moved(
+    /// What became of the next instance. Until that is known the requestor hears that it goes on, and may cancel what comes
+    /// after it.
+    async fn told(
         &mut self,
-        shared: &Shared,
         association: &mut Association,
-        to: &mut Requestor,
-        (row, rules): (&InstanceRow, &[Rule]),
-        originator: (&str, u16),
-    ) -> Result<Result<(Sub, String), ScuError>, Ended> {
-        let id = command::message_id(self.request);
-        let moving = move_one(&shared.archive, to, (row, rules), Some(originator));
-        tokio::pin!(moving);
+        delivery: &mut Delivery<'_>,
+    ) -> Result<Option<Told>, Ended> {
+        let (id, stop) = (command::message_id(self.request), delivery.stop());
+        let told = delivery.next();
+        tokio::pin!(told);
         loop {
             tokio::select! {
                 biased;
-                result = &mut moving => return Ok(result),
-                received = association.next() => self.heard(association, received?, id).await?,
+                told = &mut told => return Ok(told),
+                received = association.next() => {
+                    self.heard(association, received?, id).await?;
+                    stop.fetch_or(self.cancelled, Ordering::SeqCst);
+                }
                 () = tokio::time::sleep(PENDING_EVERY) => self.pending(association).await?,
             }
         }
@@ -402,9 +370,9 @@ const TARGETS: [&str; 7] = {
     [EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE, rle, jpeg_ls, rpcl, htj2k]
 };
 
-/// How an instance can be sent: as it is stored, or converted. In a deflated one nothing can be changed on its way: where a rule
-/// does, it is sent in another form.
-fn fitting<'a>(
+/// How an instance can be sent: as it is stored, or converted. Where a rule changes something in a deflated one, all of it has to
+/// be inflated, and deflated again for who takes nothing else: it is sent in a plain form, if it can be.
+pub(crate) fn fitting<'a>(
     archive: &Archive,
     row: &InstanceRow,
     coerced: bool,
@@ -412,14 +380,15 @@ fn fitting<'a>(
 ) -> Option<(u8, Option<String>)> {
     let mut best: Option<(usize, u8)> = None;
     for (context, syntax) in accepted {
-        let as_stored = !coerced || !transfer_syntax(syntax).deflated;
-        if syntax == row.transfer_syntax && as_stored {
+        let is_stored = syntax == row.transfer_syntax;
+        if is_stored && !(coerced && transfer_syntax(syntax).deflated) {
             return Some((context, None));
         }
         let rank = TARGETS.iter().position(|target| *target == syntax && archive.may_convert(row, target));
+        let rank = rank.or(is_stored.then_some(TARGETS.len()));
         best = best.into_iter().chain(rank.map(|rank| (rank, context))).min();
     }
-    best.map(|(rank, context)| (context, Some(TARGETS[rank].to_owned())))
+    best.map(|(rank, context)| (context, TARGETS.get(rank).map(|target| (*target).to_owned())))
 }
 
 /// The bytes of an object on their way to a peer.
@@ -429,11 +398,11 @@ enum Sending {
 }
 
 /// What is known of an object before it is sent.
-struct Ready {
+pub(crate) struct Ready {
     /// Its bytes, as they are stored, are read already.
-    begun: Option<Reading>,
+    pub(crate) begun: Option<Reading>,
     /// What the rules of its receiver change in it.
-    coerced: Option<Coerced>,
+    pub(crate) coerced: Option<Coerced>,
 }
 
 impl Sending {
@@ -474,14 +443,18 @@ impl Sending {
 
 /// What the rules of its receiver change in an instance; an error where it may not be sent, because that cannot be made sure
 /// (CO-2).
-async fn coerced(archive: &Archive, row: &InstanceRow, rules: &[Rule]) -> Result<Option<Coerced>, ConvertError> {
+pub(crate) async fn coerced(
+    archive: &Archive,
+    row: &InstanceRow,
+    rules: &[Rule],
+) -> Result<Option<Coerced>, ConvertError> {
     archive.coerced(row, rules).await.inspect_err(|error| {
         tracing::warn!(instance = %row.instance, %error, "an instance is not sent: its rules cannot be applied");
     })
 }
 
 /// Sends an instance behind its C-STORE-RQ; `false` when it cannot be read, and then nothing was sent.
-async fn send_object(
+pub(crate) async fn send_object(
     archive: &Archive,
     association: &mut Association,
     (context, target): (u8, Option<String>),
@@ -584,35 +557,6 @@ async fn get_one(
     }
 }
 
-/// Sends one instance to a third party; answers what became of it and, if it failed, why: in our words, for the
-/// destination's may name a patient.
-pub(crate) async fn move_one(
-    archive: &Archive,
-    to: &mut Requestor,
-    (row, rules): (&InstanceRow, &[Rule]),
-    originator: Option<(&str, u16)>,
-) -> Result<(Sub, String), ScuError> {
-    let Ok(coerced) = coerced(archive, row, rules).await else {
-        return Ok((
-            Sub::Failed,
-            "the coercion rules of the destination cannot be applied to it: see the log of the node".into(),
-        ));
-    };
-    let accepted = to.syntaxes_of(row.sop_class.as_str());
-    let Some(way) = fitting(archive, row, coerced.is_some(), accepted) else {
-        tracing::info!(instance = %row.instance, syntax = row.transfer_syntax, "the destination does not take an instance");
-        return Ok((Sub::Failed, "the destination does not take its SOP class, or no syntax of it".into()));
-    };
-    let id = to.association.message_id();
-    let set = command::store_request(id, row.sop_class.as_str(), row.instance.as_str(), originator);
-    if !send_object(archive, &mut to.association, way, &set, row, Ready { begun: None, coerced }).await? {
-        return Ok((Sub::Failed, "it could not be read or converted: see the log of the node".into()));
-    }
-    let (status, _) = to.store_end().await?;
-    let sub = judged(status);
-    Ok((sub, if sub == Sub::Failed { format!("status {status:04X}") } else { String::new() }))
-}
-
 /// Why an association to a destination came to nothing, without the words of the destination.
 pub(crate) fn reason(error: &ScuError) -> String {
     match error {
@@ -633,7 +577,7 @@ pub(crate) fn outcome(sub: Sub) -> Outcome {
 }
 
 /// PS3.7 Annex C: `Bxxx` and a few others are warnings, `0000` is success, all else failed.
-fn judged(status: u16) -> Sub {
+pub(crate) fn judged(status: u16) -> Sub {
     match status {
         0 => Sub::Completed,
         0xB000..=0xBFFF | 0x0001 | 0x0107 | 0x0116 => Sub::Warning,

@@ -11,7 +11,7 @@ use archive_model::{
 use archive_upper_layer::{
     End, Event,
     frame::{Frame, PDU_BYTES_MAX},
-    negotiate::{APPLICATION_CONTEXT, Context, Extended},
+    negotiate::{APPLICATION_CONTEXT, Context, Extended, ITEM_ASYNC_WINDOW},
     pdu::{
         AssociationRQ, Pdu, PresentationContextProposed, PresentationContextResultReason, RequestorRoles,
         UserVariableItem,
@@ -109,6 +109,8 @@ pub enum GetEvent {
 /// An association that we asked for.
 pub struct Requestor {
     pub(crate) association: Association,
+    /// Operations that the peer has agreed to have under way at a time.
+    pub(crate) operations_max: u16,
 }
 
 impl Requestor {
@@ -126,6 +128,24 @@ impl Requestor {
         Self::ask(address, request(calling, called, proposals), proposals, deadlines).await
     }
 
+    /// The same, asking to have up to `ahead` operations under way at a time (PS3.7 D.3.3.3).
+    pub(crate) async fn connect_ahead(
+        address: &str,
+        calling: &AeTitle,
+        called: &AeTitle,
+        proposals: &[Proposal],
+        deadlines: Deadlines,
+        ahead: u16,
+    ) -> Result<Self, ScuError> {
+        let mut request = request(calling, called, proposals);
+        if ahead > 1 {
+            let [high, low] = ahead.to_be_bytes();
+            // The peer asks for nothing: it performs, and we invoke.
+            request.user_variables.push(UserVariableItem::Unknown(ITEM_ASYNC_WINDOW, vec![high, low, 0, 1]));
+        }
+        Self::ask(address, request, proposals, deadlines).await
+    }
+
     /// Connects with a request that is made already.
     pub(crate) async fn ask(
         address: &str,
@@ -133,6 +153,7 @@ impl Requestor {
         proposals: &[Proposal],
         deadlines: Deadlines,
     ) -> Result<Self, ScuError> {
+        let asked_for = operations(&request.user_variables);
         let unreachable = |why: String| ScuError::Unreachable { address: address.to_owned(), why };
         let stream = match timeout(deadlines.artim.min(Duration::from_secs(10)), TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
@@ -163,7 +184,13 @@ impl Requestor {
                     })
                     .unwrap_or(16 << 10);
                 association.contexts = agreed(proposals, &answer.presentation_contexts);
-                Ok(Self { association })
+                let operations_max = match (asked_for, operations(&answer.user_variables)) {
+                    (Some(asked), Some(0)) => asked, // as many as one likes
+                    (Some(asked), Some(granted)) => granted.min(asked),
+                    // Who does not answer grants none but the usual one.
+                    (_, None) | (None, Some(_)) => 1,
+                };
+                Ok(Self { association, operations_max })
             }
             Frame::Other(Pdu::AssociationRJ(rejection)) => {
                 association.event(Event::AssociateRjPdu);
@@ -238,6 +265,15 @@ impl Requestor {
     /// When the association ends.
     pub async fn store_piece(&mut self, context: u8, piece: &[u8], last: bool) -> Result<(), ScuError> {
         Ok(self.association.send_piece(context, piece, last).await?)
+    }
+
+    /// The answer to an object: to which message, if it says so, and the status.
+    pub(crate) async fn store_answer(&mut self) -> Result<(Option<u16>, u16), ScuError> {
+        let set = self.answer().await?;
+        if command::command_field(&set) != Some(field::STORE_RQ | field::RESPONSE) {
+            return Err(unexpected());
+        }
+        Ok((command::responded_id(&set), command::status_code(&set).unwrap_or(0x0110)))
     }
 
     /// The status and comment of the object that was sent.
@@ -484,6 +520,16 @@ pub(crate) fn request(calling: &AeTitle, called: &AeTitle, proposals: &[Proposal
             .collect(),
         user_variables,
     }
+}
+
+/// Operations that may be invoked, as an asynchronous operations window says it.
+fn operations(items: &[UserVariableItem]) -> Option<u16> {
+    items.iter().find_map(|item| match item {
+        UserVariableItem::Unknown(ITEM_ASYNC_WINDOW, window) => {
+            window.first_chunk::<2>().map(|invoked| u16::from_be_bytes(*invoked))
+        }
+        _ => None,
+    })
 }
 
 fn agreed(

@@ -3,79 +3,56 @@
 
 use crate::{
     association::Deadlines,
-    retrieve::{DESTINATION_WITHIN, LOSSES_MAX, by_contexts, move_one, outcome, proposals, reason},
-    scu::Requestor,
+    delivery::{Delivery, SEND_AHEAD, Told},
+    retrieve::{DESTINATION_WITHIN, outcome},
 };
 use archive_service::{
     Archive, BoxFuture, InstanceRow,
     peers::Destination,
     sends::{Outcome, Sender},
 };
+use std::sync::atomic::Ordering;
 
 /// Sends instances over new associations.
 #[derive(Debug, Clone)]
 pub struct InstanceSender {
     deadlines: Deadlines,
+    ahead: u16,
 }
 
 impl InstanceSender {
     /// One whose associations have these deadlines.
     #[must_use]
     pub fn new(deadlines: Deadlines) -> Self {
-        Self { deadlines: Deadlines { artim: deadlines.artim.min(DESTINATION_WITHIN), ..deadlines } }
+        Self { deadlines: Deadlines { artim: deadlines.artim.min(DESTINATION_WITHIN), ..deadlines }, ahead: SEND_AHEAD }
+    }
+
+    /// The same, with up to so many objects before answers come.
+    #[must_use]
+    pub fn ahead(self, ahead: u16) -> Self {
+        Self { ahead, ..self }
     }
 
     async fn all(
         &self,
         archive: &Archive,
-        Destination { remote, transfer_syntaxes, coerce, .. }: &Destination,
+        to: &Destination,
         originator: Option<(&str, u16)>,
         rows: &[InstanceRow],
         each: &(dyn Fn(usize, Outcome, &str) -> bool + Send + Sync),
     ) -> Result<(), String> {
-        let (mut at, mut losses) = (0, 0);
-        for part in by_contexts(rows) {
-            let proposals = proposals(archive, part, transfer_syntaxes);
-            let mut to: Option<Requestor> = None;
-            for row in part {
-                let open = match &mut to {
-                    Some(open) => open,
-                    None => {
-                        let ours = archive.ae_title();
-                        let made =
-                            Requestor::connect(&remote.address, ours, &remote.title, &proposals, self.deadlines).await;
-                        to.insert(made.map_err(|error| reason(&error))?)
-                    }
-                };
-                let wanted = match move_one(archive, open, (row, coerce), originator).await {
-                    Ok((sub, why)) => {
-                        losses = 0;
-                        each(at, outcome(sub), &why)
-                    }
-                    Err(error) => {
-                        let why = reason(&error);
-                        losses += 1;
-                        to = None;
-                        let wanted = each(at, Outcome::Failed, &why);
-                        if losses >= LOSSES_MAX {
-                            return Err(why);
-                        }
-                        wanted
-                    }
-                };
-                if !wanted {
-                    if let Some(to) = to {
-                        to.release().await;
-                    }
-                    return Ok(());
-                }
-                at += 1;
-            }
-            if let Some(to) = to {
-                to.release().await;
+        let mut delivery = Delivery::new(archive, to, originator, rows, (self.deadlines, self.ahead), None);
+        let stop = delivery.stop();
+        while let Some(Told { at, sub, why }) = delivery.next().await {
+            if !each(at, outcome(sub), &why) {
+                stop.store(true, Ordering::SeqCst);
             }
         }
-        Ok(())
+        // What was not tried is owed still, and no failure of its own.
+        match delivery.given_up() {
+            Some(why) if !stop.load(Ordering::SeqCst) => Err(why.to_owned()),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The listener: connections in, associations out, limits in between.
 
-use crate::{association::Deadlines, metrics::Metrics, provider};
+use crate::{association::Deadlines, delivery::SEND_AHEAD, metrics::Metrics, provider};
 use archive_service::{Archive, peers::Peer as Entry};
 use parking_lot::Mutex;
 use prometheus::Registry;
@@ -31,6 +31,8 @@ pub struct DimseSettings {
     pub check_called_ae: bool,
     /// How long running operations may go on once a stop was asked for. Default 20 s.
     pub drain: Duration,
+    /// Sub-operations of a C-MOVE that go to a destination before its answers come, if it agrees to that. Default 8.
+    pub send_ahead: u16,
 }
 
 impl Default for DimseSettings {
@@ -41,6 +43,7 @@ impl Default for DimseSettings {
             deadlines: Deadlines::default(),
             check_called_ae: true,
             drain: Duration::from_secs(20),
+            send_ahead: SEND_AHEAD,
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod coercion;
 mod commitment;
+mod delivery;
 mod hostile;
 mod peers;
 mod retrieve;

@@ -37,10 +37,10 @@ pub use parse::{read_command_set, read_data_set};
 pub use phi::Phi;
 pub use pixel::{FrameMap, FrameMapError};
 pub use recode::{
-    COMPRESSED, DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, Edits, IMPLICIT_LE, NativePixels, RecodeError, Recoder,
-    can_decode, can_encode, can_recode, pixel_word_bytes,
+    COMPRESSED, DEFLATED_LE, Deflater, EXPLICIT_BE, EXPLICIT_LE, Edits, IMPLICIT_LE, NativePixels, RecodeError,
+    Recoder, can_decode, can_encode, can_recode, pixel_word_bytes,
 };
-pub use scanner::{Scanned, Scanner};
+pub use scanner::{CanonicalDigest, Scanned, Scanner};
 pub use sop_class::{STORAGE_CLASSES, SopClass, is_storage, may_be_storage};
 pub use transfer_syntax::{Encoding, PixelCoding, TRANSFER_SYNTAXES, TransferSyntax, transfer_syntax};
 pub use uid::{Uid, UidError};

@@ -14,8 +14,10 @@
 //!
 //! Elements of the data set itself may be changed on the way: see `recode/edit.rs`.
 
+mod deflate;
 mod edit;
 
+pub use deflate::Deflater;
 pub use edit::Edits;
 
 use crate::scanner::{

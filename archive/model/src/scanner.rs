@@ -10,6 +10,9 @@
 //! The machine (`machine.rs`) is iterative and bounded; see its invariants. Nothing is changed: the bytes that are
 //! stored are those that were pushed.
 
+mod canonical;
+#[cfg(test)]
+mod canonical_tests;
 mod fragments;
 mod header;
 mod inflate;
@@ -22,6 +25,7 @@ mod tests;
 mod value;
 
 use crate::{DataSet, FrameMap, Invalid, Limits, PixelCoding, Tag, TransferSyntax, Value, Warning, tags};
+pub use canonical::CanonicalDigest;
 pub(crate) use header::{
     Coding, Header, ITEM, ITEM_END, Parsed, SEQUENCE_END, UNDEFINED, dictionary_vr, is_long, is_plausible,
     parse as parse_header,
@@ -54,6 +58,8 @@ pub struct Scanned {
     pub inflated: bool,
     /// What was odd and tolerated; at most 64 of them.
     pub warnings: Vec<Warning>,
+    /// What it has in common with a data set that differs in nothing but padding; none if that was not asked for.
+    pub canonical: Option<CanonicalDigest>,
 }
 
 impl Scanner {
@@ -68,6 +74,13 @@ impl Scanner {
             failed: None,
             nothing: DataSet::new(),
         }
+    }
+
+    /// The same, that finds the canonical digest of a data set in this transfer syntax, too.
+    #[must_use]
+    pub fn comparing(mut self, transfer_syntax: &str) -> Self {
+        self.machine.compare_as(transfer_syntax);
+        self
     }
 
     /// Takes the next bytes.
@@ -133,6 +146,7 @@ impl Scanner {
             length_bytes: self.length_bytes,
             inflated: self.inflater.is_some(),
             warnings: std::mem::take(&mut self.machine.warnings),
+            canonical: self.machine.canonical(),
         })
     }
 

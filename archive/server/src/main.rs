@@ -9,6 +9,8 @@ mod fetch;
 mod logging;
 mod node;
 mod peer;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod recover;
 mod rejection;
 mod restore;

@@ -94,6 +94,8 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
         mirror_bytes_per_second: settings.mirror_bytes_per_second,
         ..NodeOptions::new(identity, settings.peers.clone())
     };
+    #[cfg(feature = "planted-bugs")]
+    let options = NodeOptions { sabotage: crate::planted::bug()?, ..options };
     let machine: Arc<dyn StateMachine> = Arc::<Catalog>::clone(&catalog);
     let seed: Arc<dyn Seed> = Arc::new(SystemSeed);
     let node = Node::start(options, lane.clone(), wire, machine, Arc::clone(&clock), seed, store).await?;
@@ -118,6 +120,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
         rejections: settings.rejections,
         study_quiet: settings.study_quiet,
         notify_for: settings.notify_for,
+        compare_padding: settings.compare_padding,
         ..ServiceSettings::default()
     };
     let documents: Arc<dyn Documents> = Arc::<Node>::clone(&node);
@@ -132,13 +135,15 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
     let notifier = Arc::new(AvailabilityNotifier::new(settings.ae_title.clone()));
     tasks.spawn(until(stop.clone(), archive.clone().work_on_availability(notifier)));
     let deadlines = Deadlines { artim: settings.artim, progress: settings.progress, idle: settings.idle };
-    tasks.spawn(until(stop.clone(), archive.clone().work_on_sends(Arc::new(InstanceSender::new(deadlines)))));
+    let sender = Arc::new(InstanceSender::new(deadlines).ahead(settings.send_ahead));
+    tasks.spawn(until(stop.clone(), archive.clone().work_on_sends(sender)));
     let dimse_settings = DimseSettings {
         associations_max: size(settings.associations),
         associations_per_peer_max: size(settings.associations_per_peer),
         deadlines,
         check_called_ae: settings.check_called_ae,
         drain: settings.drain,
+        send_ahead: settings.send_ahead,
     };
     let dimse = DimseServer::start(dimse, archive.clone(), dimse_settings, &registry)?;
     let backups = Backups::new(Arc::clone(&node), Arc::<Catalog>::clone(&catalog), tasks.clone(), stop.clone());

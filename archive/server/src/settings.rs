@@ -124,6 +124,17 @@ pub(crate) struct ServeFlags {
     #[arg(long, env = "TRIPTYCH_IDLE_SECONDS", value_name = "S")]
     pub(crate) idle_seconds: Option<u64>,
 
+    /// Whether an image that is known in another padding (`storescu` leaves (FFFC,FFFC) out) is nothing new; else it is another
+    /// content. Nodes of a release before this one cannot apply what is stored so: upgrade with `false`, and start every node
+    /// again without it when the last one is upgraded. Default true.
+    #[arg(long, env = "TRIPTYCH_COMPARE_PADDING", value_name = "BOOL")]
+    pub(crate) compare_padding: Option<bool>,
+
+    /// Objects that are sent to a destination (C-MOVE, `triptych send`) before its answers come, if it agrees to that; 1 waits
+    /// for each answer. Default 8, bounds 1 to 64.
+    #[arg(long, env = "TRIPTYCH_SEND_AHEAD", value_name = "N")]
+    pub(crate) send_ahead: Option<u16>,
+
     /// Seconds that running operations may go on once a stop was asked for. Default 20, bounds 0 to 3600.
     #[arg(long, env = "TRIPTYCH_DRAIN_SECONDS", value_name = "S")]
     pub(crate) drain_seconds: Option<u64>,
@@ -259,6 +270,8 @@ pub(crate) struct Settings {
     pub(crate) artim: Duration,
     pub(crate) progress: Duration,
     pub(crate) idle: Duration,
+    pub(crate) compare_padding: bool,
+    pub(crate) send_ahead: u16,
     pub(crate) drain: Duration,
     pub(crate) connections: u32,
     pub(crate) connections_per_peer: u32,
@@ -337,6 +350,8 @@ impl ServeFlags {
             artim_seconds: self.artim_seconds.or(below.artim_seconds),
             progress_seconds: self.progress_seconds.or(below.progress_seconds),
             idle_seconds: self.idle_seconds.or(below.idle_seconds),
+            compare_padding: self.compare_padding.or(below.compare_padding),
+            send_ahead: self.send_ahead.or(below.send_ahead),
             drain_seconds: self.drain_seconds.or(below.drain_seconds),
             connections: self.connections.or(below.connections),
             connections_per_peer: self.connections_per_peer.or(below.connections_per_peer),
@@ -431,6 +446,8 @@ impl ServeFlags {
             artim: seconds("artim-seconds", self.artim_seconds, 30, 1, 3600)?,
             progress: seconds("progress-seconds", self.progress_seconds, 30, 1, 3600)?,
             idle: seconds("idle-seconds", self.idle_seconds, 300, 1, 86_400)?,
+            compare_padding: self.compare_padding.unwrap_or(true),
+            send_ahead: within("send-ahead", self.send_ahead.unwrap_or(8), 1, 64)?,
             drain: seconds("drain-seconds", self.drain_seconds, 20, 0, 3600)?,
             connections: within("connections", self.connections.unwrap_or(1024), 1, 65_535)?,
             connections_per_peer: within("connections-per-peer", self.connections_per_peer.unwrap_or(64), 1, 65_535)?,
@@ -615,6 +632,7 @@ mod tests {
             archive_dimse::Deadlines { artim: settings.artim, progress: settings.progress, idle: settings.idle };
         assert_eq!(deadlines, dimse.deadlines);
         assert_eq!((settings.drain, settings.check_called_ae), (dimse.drain, dimse.check_called_ae));
+        assert_eq!(settings.send_ahead, dimse.send_ahead);
         assert_eq!(settings.associations as usize, dimse.associations_max);
         assert_eq!(settings.associations_per_peer as usize, dimse.associations_per_peer_max);
         let web = archive_web::WebSettings::new(([127, 0, 0, 1], 0).into());
@@ -626,6 +644,7 @@ mod tests {
         assert_eq!(settings.queries as usize, service.queries_max);
         assert_eq!(settings.commitment_report_for, service.commitment_report_for);
         assert_eq!(settings.rejections, service.rejections);
+        assert_eq!(settings.compare_padding, service.compare_padding);
         assert_eq!((settings.study_quiet, settings.notify_for), (service.study_quiet, service.notify_for));
         assert_eq!(settings.query_headers, archive_catalog::CatalogOptions::default().query_headers_max);
         assert_eq!(CodecSettings { program: None, ..settings.codec }, service.codec);

@@ -218,6 +218,7 @@ impl Archive {
         let admission = match stored.admission {
             Admission::New => "new",
             Admission::Same => "same",
+            Admission::Alike => "alike",
             Admission::Version { .. } => "version",
             Admission::Replaced { .. } => "replaced",
         };
@@ -226,6 +227,8 @@ impl Archive {
         metrics.ingest_bytes.set(gauge(self.inner.ingest_memory.used()));
         match stored.admission {
             Admission::New | Admission::Same => {}
+            Admission::Alike => tracing::info!(study = %stored.study, instance = %stored.instance,
+                "the content of a known UID in another padding: what came first stays"),
             Admission::Version { number } => tracing::warn!(study = %stored.study, instance = %stored.instance, number,
                 "other content under a known UID: kept as a version"),
             Admission::Replaced { number } => {

@@ -4,7 +4,10 @@
 
 use crate::{Archive, CodecError, QueryError, Reading, decode::Decoding, encode::Encoding};
 use archive_catalog::InstanceRow;
-use archive_model::{Edits, Limits, RecodeError, Recoder, can_decode, can_encode, can_recode, transfer_syntax};
+use archive_model::{
+    DEFLATED_LE, Deflater, EXPLICIT_LE, Edits, Limits, RecodeError, Recoder, can_decode, can_encode, can_recode,
+    transfer_syntax,
+};
 use bytes::Bytes;
 use raft_types::ReadError;
 
@@ -57,6 +60,7 @@ pub struct Converting {
 
 enum Way {
     Plain(Box<Plain>),
+    Deflated(Box<Deflated>),
     Decoded(Box<Decoding>),
     Encoded(Box<Encoding>),
 }
@@ -68,6 +72,12 @@ struct Plain {
     /// Of the piece that was read last, what is still to be recoded; it keeps its permit until then.
     piece: Bytes,
     step_bytes: usize,
+}
+
+/// Deflated anew, because something in it is changed.
+struct Deflated {
+    plain: Plain,
+    deflater: Deflater,
 }
 
 impl Archive {
@@ -88,6 +98,14 @@ impl Archive {
         to: &str,
         edits: &Edits,
     ) -> Result<Converting, ConvertError> {
+        if to == row.transfer_syntax && to == DEFLATED_LE {
+            // All of it: nothing can be changed in the middle of a deflated stream.
+            let way = || -> Result<Way, ConvertError> {
+                let plain = *self.plain(row, EXPLICIT_LE, edits)?;
+                Ok(Way::Deflated(Box::new(Deflated { plain, deflater: Deflater::default() })))
+            };
+            return tried(way).await;
+        }
         if to == row.transfer_syntax {
             return self.patch(row, edits).await;
         }
@@ -103,12 +121,7 @@ impl Archive {
             let (encoding, length_bytes) = Encoding::prepare(self, row, to, frames, edits).await?;
             return Ok(Converting { way: Way::Encoded(Box::new(encoding)), length_bytes, ended: false });
         }
-        let mut trial = Converting { way: Way::Plain(self.plain(row, to, edits)?), length_bytes: 0, ended: false };
-        let mut length_bytes = 0;
-        while let Some(piece) = trial.next().await {
-            length_bytes += piece?.len() as u64;
-        }
-        Ok(Converting { way: Way::Plain(self.plain(row, to, edits)?), length_bytes, ended: false })
+        tried(|| Ok(Way::Plain(self.plain(row, to, edits)?))).await
     }
 
     /// Whether [`Archive::convert`] may succeed.
@@ -155,6 +168,17 @@ impl Archive {
     }
 }
 
+/// What `way` gives, once it was gone for nothing: how long it becomes, and that it comes to an end.
+async fn tried(way: impl Fn() -> Result<Way, ConvertError>) -> Result<Converting, ConvertError> {
+    let mut trial = Converting { way: way()?, length_bytes: 0, ended: false };
+    let mut length_bytes = 0;
+    while let Some(piece) = trial.next().await {
+        length_bytes += piece?.len() as u64;
+    }
+    drop(trial);
+    Ok(Converting { way: way()?, length_bytes, ended: false })
+}
+
 /// Limits were kept at the door, perhaps by other settings than today's.
 pub(crate) fn lenient() -> Limits {
     Limits { depth_max: usize::MAX, ..Limits::default() }
@@ -172,6 +196,7 @@ impl Converting {
         while !self.ended {
             let next = match &mut self.way {
                 Way::Plain(plain) => plain.step(&mut self.ended).await.transpose(),
+                Way::Deflated(deflated) => deflated.step(&mut self.ended).await.map(Some).transpose(),
                 Way::Decoded(decoding) => decoding.step().await.transpose(),
                 Way::Encoded(encoding) => encoding.step().await.transpose(),
             };
@@ -202,6 +227,18 @@ impl Plain {
         out.reserve(step.len() + step.len() / 8);
         self.recoder.push(&step, &mut out).map_err(ConvertError::Recode)?;
         Ok(Some(Covered::bytes(out, step)))
+    }
+}
+
+impl Deflated {
+    async fn step(&mut self, ended: &mut bool) -> Result<Bytes, ConvertError> {
+        let piece = self.plain.step(ended).await?.unwrap_or_default();
+        let mut out = Vec::new();
+        self.deflater.push(&piece, &mut out);
+        if *ended {
+            self.deflater.finish(&mut out);
+        }
+        Ok(Covered::bytes(out, piece))
     }
 }
 

@@ -112,7 +112,10 @@ struct Large {
 
 impl Ingest {
     pub(crate) fn new(archive: Archive, offer: Offer) -> Self {
-        let scanner = Scanner::new(&transfer_syntax(&offer.transfer_syntax), &archive.settings().limits);
+        let mut scanner = Scanner::new(&transfer_syntax(&offer.transfer_syntax), &archive.settings().limits);
+        if archive.settings().compare_padding {
+            scanner = scanner.comparing(&offer.transfer_syntax);
+        }
         let memory = archive.ingest_memory().share(&offer.source.peer);
         Self {
             archive,

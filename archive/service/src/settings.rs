@@ -43,6 +43,9 @@ pub struct ServiceSettings {
     pub rejections: RejectionPolicies,
     /// How compressed frames are decoded.
     pub codec: CodecSettings,
+    /// Whether the canonical digest of what is stored goes to the log, by which another padding is told from another content.
+    /// Default true; nodes of releases before it cannot apply such entries.
+    pub compare_padding: bool,
 }
 
 impl ServiceSettings {
@@ -66,6 +69,7 @@ impl Default for ServiceSettings {
             notify_for: Duration::from_secs(3 * 24 * 3600),
             rejections: RejectionPolicies::default(),
             codec: CodecSettings::default(),
+            compare_padding: true,
         }
     }
 }

@@ -119,6 +119,42 @@ async fn the_same_again_is_nothing_new_and_other_content_a_version() {
     assert_eq!((totals.instances, totals.versions), (1, 1));
 }
 
+/// What DCMTK's `storescu` leaves out on its way, a sender that pads otherwise puts in. Also of large objects.
+#[tokio::test]
+async fn the_same_in_another_padding_is_nothing_new_under_every_policy_and_the_first_stays() {
+    let bench = Bench::new(ServiceSettings::default());
+    for (number, pixels) in [(1, 1000), (2, 3 * MIB)] {
+        let first = object("1.2", number, pixels, 7);
+        let padded: Bytes = [&first[..], &long(0xFFFC, 0xFFFC, "OB", &[0; 126])].concat().into();
+        let other: Bytes = [&first[..], &long(0xFFFC, 0xFFFD, "OB", &[0; 126])].concat().into();
+        assert_eq!(bench.store(&first).await.unwrap().admission, Admission::New);
+        for policy in [OtherContent::Keep, OtherContent::Reject, OtherContent::Replace] {
+            let peer = Peer { other_content: policy, ..Peer::new(AeTitle::parse("TEST").unwrap()) };
+            bench.archive.peers().set(peer, None).await.unwrap();
+            assert_eq!(bench.store(&padded).await.unwrap().admission, Admission::Alike, "{policy:?}");
+        }
+        assert_eq!(bench.store(&other).await.unwrap().admission, Admission::Replaced { number: 1 });
+        assert_eq!(bench.store(&padded).await.unwrap().admission, Admission::Alike, "to a version");
+    }
+    let mut kept = Vec::new();
+    for version in bench.archive.versions(Uid::parse("1.2").unwrap(), None, 10).await.unwrap() {
+        kept.push(bench.archive.read(&version.row, 0..u64::MAX).collect().await.unwrap());
+    }
+    assert_eq!(kept, [object("1.2", 1, 1000, 7), object("1.2", 2, 3 * MIB, 7)]);
+}
+
+/// As a node says it while others are of an older release, which know neither the digest nor the command with it.
+#[tokio::test]
+async fn without_comparing_padding_is_content_and_what_was_stored_so_stays() {
+    let bench = Bench::new(ServiceSettings { compare_padding: false, ..ServiceSettings::default() });
+    let first = object("1.2", 1, 1000, 7);
+    let padded: Bytes = [&first[..], &long(0xFFFC, 0xFFFC, "OB", &[0; 126])].concat().into();
+    assert_eq!(bench.store(&first).await.unwrap().admission, Admission::New);
+    assert_eq!(bench.store(&padded).await.unwrap().admission, Admission::Version { number: 1 });
+    assert_eq!(bench.store(&padded).await.unwrap().admission, Admission::Same);
+    assert_eq!(bench.bytes("1.2").await, [first]);
+}
+
 #[tokio::test]
 async fn other_content_of_a_sender_whose_policy_is_to_reject_is_refused_and_nothing_of_it_is_kept() {
     let bench = Bench::new(ServiceSettings::default());

@@ -3,8 +3,8 @@
 #![allow(dead_code)] // each test file uses its part
 
 use archive_catalog::{
-    BlockPart, Catalog, CatalogOptions, Command, Find, Include, InstanceHead, Level, Outcome, Protocol, Search, Source,
-    UploadId, instance_head, sabotage::Sabotage,
+    BlockPart, Catalog, CatalogOptions, Command, Find, Include, InstanceHead, Level, OtherContent, Outcome, Protocol,
+    Search, Source, UploadId, instance_head, sabotage::Sabotage,
 };
 use archive_model::{DataSet, Element, Scanned, Tag, VR, Value, matching::Meaning, tags};
 use raft_types::{Committed, CommittedEntry, GroupId, LogPosition, StateMachine, Versioned};
@@ -55,6 +55,12 @@ impl Bench {
     pub(crate) fn put(&mut self, head: &InstanceHead) -> Outcome {
         let length = head.length_bytes;
         self.run(group_of(head.study.as_str()), &Command::PutSmall { head: head.clone() }, length)
+    }
+
+    /// The same, with the canonical digest of `head` if it has one.
+    pub(crate) fn put_with(&mut self, head: &InstanceHead) -> Outcome {
+        let command = Command::put_small(head.clone(), OtherContent::Keep);
+        self.run(group_of(head.study.as_str()), &command, head.length_bytes)
     }
 
     /// The index of the next entry of `group`.
@@ -134,7 +140,14 @@ pub(crate) fn instance(study: &str, series: &str, instance: &str, more: &[Elemen
 
 /// The head of a data set of `length_bytes`, with `content` as its digest.
 pub(crate) fn head(header: &DataSet, length_bytes: u64, content: u8) -> InstanceHead {
-    let scanned = Scanned { header: header.clone(), frames: None, length_bytes, inflated: false, warnings: Vec::new() };
+    let scanned = Scanned {
+        header: header.clone(),
+        frames: None,
+        length_bytes,
+        inflated: false,
+        warnings: Vec::new(),
+        canonical: None,
+    };
     let source =
         Source { protocol: Protocol::Import, calling_ae: String::new(), called_ae: String::new(), peer: String::new() };
     instance_head(&scanned, "1.2.840.10008.1.2.1", [content; 32], source, 0).expect("a head")

@@ -167,7 +167,7 @@ async fn the_report_comes_over_a_new_association_until_it_is_taken() {
         association.contexts = agreed.contexts;
         association.pdu_bytes_max = agreed.pdu_bytes_max;
         association.write_pdu(&Pdu::AssociationAC(agreed.answer)).await.unwrap();
-        let mut own = Requestor { association };
+        let mut own = Requestor { association, operations_max: 1 };
         let (event, report) = take_report(&mut own, status).await;
         assert_eq!((event, report.text(tags::TRANSACTION_UID)), (1, Some("1.9.1")));
         assert!(matches!(own.association.next().await.unwrap(), Received::Released));

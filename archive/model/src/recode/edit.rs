@@ -46,7 +46,8 @@ impl Edits {
 
 impl Recoder {
     /// The data set in the encoding that it has, with `edits`; what begins with the pixel data is passed on as it is, compressed
-    /// or not. `None` for a deflated one, which has no place where something could be changed.
+    /// or not. `None` for a deflated one, in whose stream there is no place where something could be changed: it is inflated, changed
+    /// and deflated again.
     #[must_use]
     pub fn patching(syntax: &str, edits: &Edits, limits: &Limits) -> Option<Self> {
         let mut recoder = (!transfer_syntax(syntax).deflated).then(|| Self::of(syntax, syntax, limits))?;

@@ -16,6 +16,7 @@
 //! - S-4 The result depends on the bytes, not on how they were cut into pieces.
 
 use super::{
+    canonical::{Canonical, CanonicalDigest},
     fragments::{Fragments, Table},
     header::{self, Coding, Header, ITEM, ITEM_END, Parsed, SEQUENCE_END, UNDEFINED},
     levels::{Encapsulated, Kind, Level, State, take},
@@ -62,6 +63,7 @@ pub(crate) struct Machine {
     pub(crate) extended_offsets: Option<Table>,
     pub(crate) extended_lengths: Option<Table>,
     pub(crate) warnings: Vec<Warning>,
+    canonical: Option<Canonical>,
 }
 
 impl Machine {
@@ -85,7 +87,18 @@ impl Machine {
             extended_offsets: None,
             extended_lengths: None,
             warnings: Vec::new(),
+            canonical: None,
         }
+    }
+
+    /// Says in the end, too, what the data set has in common with one that differs in padding alone.
+    pub(crate) fn compare_as(&mut self, transfer_syntax: &str) {
+        self.canonical = Some(Canonical::new(transfer_syntax));
+    }
+
+    /// That, of a data set that is complete.
+    pub(crate) fn canonical(&mut self) -> Option<CanonicalDigest> {
+        self.canonical.take().map(Canonical::finish)
     }
 
     /// Bytes so far of all that is not a bulk value.
@@ -147,7 +160,7 @@ impl Machine {
             State::Keep { left, bytes, .. } => {
                 let taken = take(left, piece);
                 bytes.extend_from_slice(taken);
-                self.pos += taken.len() as u64;
+                self.pass(taken);
                 Ok(&piece[taken.len()..])
             }
             State::Skip { left, table } => {
@@ -160,7 +173,7 @@ impl Machine {
                 if let Some(table) = table {
                     table.push(taken, 8);
                 }
-                self.pos += taken.len() as u64;
+                self.pass(taken);
                 Ok(&piece[taken.len()..])
             }
             State::Fragment { left } => {
@@ -168,10 +181,28 @@ impl Machine {
                 if let Some(encapsulated) = self.encapsulated.as_mut() {
                     encapsulated.fragments.bytes(taken);
                 }
-                self.pos += taken.len() as u64;
+                self.pass(taken);
                 Ok(&piece[taken.len()..])
             }
         }
+    }
+
+    /// Tells the canonical digest, if there is one to be found.
+    fn compare(&mut self, tell: impl FnOnce(&mut Canonical)) {
+        if let Some(canonical) = &mut self.canonical {
+            tell(canonical);
+        }
+    }
+
+    /// Bytes of a value or a fragment pass by.
+    fn pass(&mut self, bytes: &[u8]) {
+        self.pos += bytes.len() as u64;
+        self.compare(|canonical| canonical.bytes(bytes));
+    }
+
+    /// The VR as the header that was read last has it; zeros where headers have none.
+    fn written_vr(&self) -> [u8; 2] {
+        if self.level().coding.explicit { [self.carry[4], self.carry[5]] } else { [0; 2] }
     }
 
     /// Gathers a header, and reads it once it is whole.
@@ -278,6 +309,8 @@ impl Machine {
             known if vr == VR::UN && known != VR::SQ && tag.0 % 2 == 0 && !self.level().coding.big => known,
             _ => vr,
         };
+        let written = self.written_vr();
+        self.compare(|canonical| canonical.begin_value(tag, written, vr, left));
         if self.is_bulk(tag, vr, left) {
             self.put(Element { tag, vr, value: Value::Bulk { offset: self.pos, length: left } });
             let table = self.table(tag, vr, left)?;
@@ -308,6 +341,8 @@ impl Machine {
     }
 
     fn begin_fragments(&mut self, tag: Tag, vr: VR) -> Result<(), Invalid> {
+        let written = self.written_vr();
+        self.compare(|canonical| canonical.open_fragments(tag, written));
         self.encapsulated = Some(Encapsulated { tag, vr, offset: self.pos, fragments: Fragments::default() });
         self.state = State::FragmentHeader;
         Ok(())
@@ -330,6 +365,7 @@ impl Machine {
                 }
                 self.check_room(tag, u64::from(header.length))?;
                 self.state = State::Fragment { left: u64::from(header.length) };
+                self.compare(|canonical| canonical.begin_fragment());
                 Ok(())
             }
             SEQUENCE_END => {
@@ -337,6 +373,7 @@ impl Machine {
                 if self.levels.len() == 1 && tag == tags::PIXEL_DATA && self.pixels.is_none() {
                     self.pixels = Some(fragments);
                 }
+                self.compare(|canonical| canonical.close_fragments());
                 self.put(Element { tag, vr, value: Value::Bulk { offset, length: at - offset } });
                 self.state = State::Header;
                 Ok(())
@@ -360,6 +397,11 @@ impl Machine {
         } else {
             self.level().end
         };
+        let written = self.written_vr();
+        self.compare(|canonical| match kind {
+            Kind::Sequence { tag, .. } => canonical.open_sequence(tag, written),
+            Kind::Elements { .. } => canonical.open_item(),
+        });
         self.levels.push(Level { end, defined, coding, kind });
         self.odd = false;
         self.state = State::Header;
@@ -396,13 +438,14 @@ impl Machine {
                     self.warn(Some(tag), odd);
                 }
                 self.put(Element { tag, vr, value });
-                self.state = State::Header;
+                self.end_value();
             }
-            State::Skip { left: 0, .. } => self.state = State::Header,
+            State::Skip { left: 0, .. } => self.end_value(),
             State::Fragment { left: 0 } => {
                 if let Some(encapsulated) = self.encapsulated.as_mut() {
                     encapsulated.fragments.end();
                 }
+                self.compare(|canonical| canonical.end_fragment());
                 self.state = State::FragmentHeader;
             }
             State::Header
@@ -418,6 +461,12 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// What comes next is a header.
+    fn end_value(&mut self) {
+        self.compare(|canonical| canonical.end_value());
+        self.state = State::Header;
     }
 
     /// The value of the bytes just read. When values take too much memory, they are left in the body instead.
@@ -444,12 +493,14 @@ impl Machine {
         let Some(level) = self.levels.pop() else { return };
         match level.kind {
             Kind::Sequence { tag, mut items } => {
+                self.compare(|canonical| canonical.close_sequence());
                 self.depth -= 1;
                 items.shrink_to_fit();
                 let value = if items.is_empty() { Value::Empty } else { Value::Items(items) };
                 self.put(Element { tag, vr: VR::SQ, value });
             }
             Kind::Elements { mut set, late, .. } => {
+                self.compare(|canonical| canonical.close_item());
                 if set.merge(late) > 0 {
                     self.warn(Some(ITEM), "an element occurs twice in an item, the first is taken");
                 }

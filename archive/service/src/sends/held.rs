@@ -305,8 +305,6 @@ impl Held {
 pub struct Moving {
     archive: Archive,
     jobs: Vec<Arc<Held>>,
-    /// The job and the place in it of the next instance.
-    next: (usize, usize),
     ended: bool,
 }
 
@@ -335,7 +333,7 @@ impl Moving {
             }
             jobs.push(held);
         }
-        Self { archive: archive.clone(), jobs, next: (0, 0), ended: false }
+        Self { archive: archive.clone(), jobs, ended: false }
     }
 
     /// Waits until the jobs are durable on a majority; without one, a while. Before the first sub-operation.
@@ -349,15 +347,14 @@ impl Moving {
         let _ = tokio::time::timeout(RECORDED_WITHIN, all).await;
     }
 
-    /// What became of the next instance, in the order in which they were given.
-    pub fn done(&mut self, outcome: Outcome, why: &str) {
-        while let Some(job) = self.jobs.get(self.next.0) {
-            if self.next.1 < job.progress.lock().outcomes.len() {
-                job.done(self.next.1, outcome, why);
-                self.next.1 += 1;
-                return;
+    /// What became of an instance: its place is that among those that were given.
+    pub fn done(&self, mut at: usize, outcome: Outcome, why: &str) {
+        for job in &self.jobs {
+            let own = job.progress.lock().outcomes.len();
+            if at < own {
+                return job.done(at, outcome, why);
             }
-            self.next = (self.next.0 + 1, 0);
+            at -= own;
         }
     }
 

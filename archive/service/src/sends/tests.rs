@@ -200,20 +200,20 @@ async fn jump(time: Duration) {
     tokio::time::sleep(61 * SECOND).await;
 }
 
-fn sent(moving: &mut Moving, count: usize) {
-    (0..count).for_each(|_| moving.done(Outcome::Sent, ""));
+fn sent(moving: &Moving, count: usize) {
+    (0..count).for_each(|at| moving.done(at, Outcome::Sent, ""));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_move_that_is_answered_leaves_nothing() {
     let bench = Bench::with(3).await;
     let (n1, _n2) = (bench.node("n1", false), bench.node("n2", true));
-    let mut moving = bench.begin(&n1).await;
+    let moving = bench.begin(&n1).await;
     let job = bench.job().await;
     assert_eq!((job.state, job.node.as_deref(), job.asked_by.as_deref()), ("running", Some("n1"), Some("WS2")));
     assert_eq!((job.instances, job.left, job.sent), (3, 3, 0));
-    sent(&mut moving, 2);
-    moving.done(Outcome::Failed, "status A700");
+    sent(&moving, 2);
+    moving.done(2, Outcome::Failed, "status A700");
     moving.finish();
     tokio::time::sleep(SECOND).await;
     assert_eq!(bench.jobs().await, [], "its asker was told of the failure");
@@ -227,11 +227,11 @@ async fn a_move_that_is_answered_leaves_nothing() {
 async fn when_the_node_of_a_move_dies_its_peer_sends_the_rest() {
     let bench = Bench::with(6).await;
     let (n1, _n2) = (bench.node("n1", false), bench.node("n2", true));
-    let mut moving = bench.begin(&n1).await;
-    sent(&mut moving, 2);
+    let moving = bench.begin(&n1).await;
+    sent(&moving, 2);
     // A slow destination: while its node lives, nobody else sends.
     tokio::time::sleep(301 * SECOND).await;
-    sent(&mut moving, 1);
+    sent(&moving, 1);
     assert_eq!((bench.job().await.sent, bench.came().len()), (2, 0));
     n1.die();
     std::mem::forget(moving);
@@ -283,8 +283,8 @@ async fn a_queued_send_goes_on_at_a_peer_when_its_node_dies_and_at_once_when_it_
 async fn a_move_that_a_stop_cuts_off_is_handed_over_at_once() {
     let bench = Bench::with(4).await;
     let (n1, _n2) = (bench.node("n1", false), bench.node("n2", true));
-    let mut moving = bench.begin(&n1).await;
-    sent(&mut moving, 3);
+    let moving = bench.begin(&n1).await;
+    sent(&moving, 3);
     n1.archive.drain();
     // While the node drains it is still its own.
     tokio::time::sleep(60 * SECOND).await;
@@ -353,10 +353,11 @@ async fn what_a_move_could_not_send_is_queued_if_its_destination_says_so() {
     let n1 = bench.node("n1", true);
     let again = Peer { address: Some("127.0.0.1:1".into()), retry_days: 2, ..Peer::new(ws1()) };
     n1.archive.peers().set(again, None).await.unwrap();
-    let mut moving = bench.begin(&n1).await;
-    sent(&mut moving, 1);
-    moving.done(Outcome::Failed, "status A700");
-    moving.done(Outcome::Failed, "status A700");
+    let moving = bench.begin(&n1).await;
+    sent(&moving, 1);
+    // In whatever order.
+    moving.done(2, Outcome::Failed, "status A700");
+    moving.done(1, Outcome::Failed, "status A700");
     moving.finish();
     tokio::time::sleep(SECOND).await;
     let job = bench.job().await;
@@ -365,8 +366,8 @@ async fn what_a_move_could_not_send_is_queued_if_its_destination_says_so() {
     bench.until_all("done").await;
     assert_eq!(bench.receiver.came.lock().keys().cloned().collect::<Vec<_>>(), [uid(1), uid(2)]);
     // Whom nobody wants any more is not sent for, policy or not.
-    let mut moving = bench.begin(&n1).await;
-    moving.done(Outcome::Failed, "status A700");
+    let moving = bench.begin(&n1).await;
+    moving.done(0, Outcome::Failed, "status A700");
     moving.give_up();
     tokio::time::sleep(SECOND).await;
     assert_eq!(bench.jobs().await.len(), 1);
@@ -419,9 +420,9 @@ async fn without_a_majority_a_move_goes_on_and_nothing_is_queued() {
     let n1 = bench.node("n1", true);
     bench.log.set_quorum(false);
     let since = Instant::now();
-    let mut moving = bench.begin(&n1).await;
+    let moving = bench.begin(&n1).await;
     assert!(since.elapsed() <= Duration::from_secs(2));
-    sent(&mut moving, 2);
+    sent(&moving, 2);
     moving.finish();
     assert!(matches!(bench.first.queue_send(&ws1(), study()).await, Err(SendError::Query(QueryError::NoQuorum))));
     bench.log.set_quorum(true);
