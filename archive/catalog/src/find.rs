@@ -48,6 +48,23 @@ pub enum Level {
     Instance,
 }
 
+impl Level {
+    const NAMES: [(Self, &'static str); 4] =
+        [(Self::Patient, "patient"), (Self::Study, "study"), (Self::Series, "series"), (Self::Instance, "image")];
+
+    /// Its name for people and in what is stored: `patient`, `study`, `series` or `image`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(level, _)| *level == self).map_or("", |(_, name)| name)
+    }
+
+    /// The level of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(_, own)| *own == name).map(|(level, _)| *level)
+    }
+}
+
 /// What is returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Include {
@@ -213,6 +230,9 @@ impl Search {
         let first = wanted.saturating_add(self.find.offset).min(ROWS_AT_ONCE);
         let count = if self.after.is_none() { first } else { ROWS_AT_ONCE };
         let reader = catalog.pool.reader()?;
+        // what is said of indexes, and the rows, are of one moment.
+        let _moment = reader.unchecked_transaction().step("begin a query")?;
+        self.headers.look_for_indexes(&reader)?;
         if let Names::Unknown(pattern, key) = &self.names {
             self.names = NamesLike::of(&reader, pattern, key)?.map_or(Names::Any, Names::Like);
         }
@@ -300,6 +320,11 @@ impl Search {
         }
         if let Names::Like(names) = &self.names {
             names.narrow(&mut conditions, &mut values);
+        }
+        for narrowing in self.headers.narrowings() {
+            if narrowing.is_selective(connection)? {
+                narrowing.narrow(self.find.level, &mut conditions, &mut values);
+            }
         }
         if let Some(after) = &self.after {
             behind(self.find.level, after, &mut conditions, &mut values);

@@ -243,7 +243,9 @@ mod tests {
     fn images_are_found_from_their_study_and_from_their_uid() {
         let connection = Connection::open_in_memory().expect("memory");
         open_writer(&connection).expect("tables");
-        for condition in ["t.uid = ?", "t.uid = ? AND e.uid = ?", "i.uid = ?", "e.uid = ?", "(t.pid = ? OR t.pid IS NULL)"] {
+        for condition in
+            ["t.uid = ?", "t.uid = ? AND e.uid = ?", "i.uid = ?", "e.uid = ?", "(t.pid = ? OR t.pid IS NULL)"]
+        {
             let sql = format!("EXPLAIN QUERY PLAN {}", statement(Level::Instance, &format!("WHERE {condition}")));
             let mut plan = connection.prepare(&sql).expect("a statement");
             let count = plan.parameter_count();

@@ -1,4 +1,4 @@
-//! The tables. A newer schema is refused; schemas 2 to 4 get what they lack; schema 1 is made anew, and filled from the log
+//! The tables. A newer schema is refused; schemas 2 to 5 get what they lack; schema 1 is made anew, and filled from the log
 //! again (K-5).
 //!
 //! `instance.id` is `series << 24 | number in series`: the rows of a series lie side by side, so that its metadata is
@@ -9,7 +9,7 @@ use crate::error::{CatalogError, Step};
 use rusqlite::Connection;
 
 /// The schema that this release writes.
-const SCHEMA: i64 = 5;
+const SCHEMA: i64 = 6;
 
 /// Every table of an older schema; their indexes go with them.
 const NO_TABLES: &str = "
@@ -105,6 +105,15 @@ CREATE INDEX rejection_study ON rejection (study);
 CREATE INDEX rejection_rejected ON rejection (rejected_ms);
 ";
 
+/// What schema 6 has beyond schema 5: see `extra.rs`. An older release must not open it: it would not keep these rows.
+const EXTRA: &str = "
+CREATE TABLE extra_index (id INTEGER PRIMARY KEY, spec TEXT UNIQUE, filled INTEGER NOT NULL);
+CREATE TABLE extra_row (
+    idx INTEGER NOT NULL, owner INTEGER NOT NULL, value TEXT NOT NULL, n INTEGER NOT NULL,
+    PRIMARY KEY (idx, owner, value)) WITHOUT ROWID;
+CREATE INDEX extra_row_value ON extra_row (idx, value, owner);
+";
+
 /// Instances of one series, at most: bits of `instance.id`.
 pub(crate) const SERIES_SHIFT: u32 = 24;
 
@@ -121,23 +130,19 @@ pub(crate) fn open_writer(connection: &Connection) -> Result<(), CatalogError> {
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).step("read the schema")?;
     match found {
         SCHEMA => Ok(()),
-        4 => connection
-            .execute_batch(&format!("BEGIN; {REJECTIONS} PRAGMA user_version = {SCHEMA}; COMMIT;"))
-            .step("add the table of rejections"),
-        3 => connection
-            .execute_batch(&format!("BEGIN; {RECORDS} {REJECTIONS} PRAGMA user_version = {SCHEMA}; COMMIT;"))
-            .step("add the tables of records"),
-        2 => connection
-            .execute_batch(&format!("BEGIN; {DELETES} {RECORDS} {REJECTIONS} PRAGMA user_version = {SCHEMA}; COMMIT;"))
-            .step("add the tables of deletes and records"),
+        5 => add(connection, &[EXTRA]).step("add the tables of indexes"),
+        4 => add(connection, &[REJECTIONS, EXTRA]).step("add the table of rejections"),
+        3 => add(connection, &[RECORDS, REJECTIONS, EXTRA]).step("add the tables of records"),
+        2 => add(connection, &[DELETES, RECORDS, REJECTIONS, EXTRA]).step("add the tables of deletes and records"),
         // With the tables go the applied positions: the log is applied from its beginning.
-        0..2 => connection
-            .execute_batch(&format!(
-                "BEGIN; {NO_TABLES} {TABLES} {DELETES} {RECORDS} {REJECTIONS} PRAGMA user_version = {SCHEMA}; COMMIT;"
-            ))
-            .step("make the tables"),
+        0..2 => add(connection, &[NO_TABLES, TABLES, DELETES, RECORDS, REJECTIONS, EXTRA]).step("make the tables"),
         newer => Err(CatalogError::Newer { found: newer, newest: SCHEMA }),
     }
+}
+
+/// Brings an older schema to this one.
+fn add(connection: &Connection, lacking: &[&str]) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!("BEGIN; {} PRAGMA user_version = {SCHEMA}; COMMIT;", lacking.concat()))
 }
 
 /// Prepares a connection that only reads.
@@ -168,9 +173,13 @@ mod tests {
 
     /// Its log may be purged: its rows must stay.
     #[test]
-    fn a_catalogue_without_tombstones_records_or_rejections_gets_them_and_keeps_its_rows() {
-        let olds =
-            [(TABLES.to_owned(), 2), (format!("{TABLES} {DELETES}"), 3), (format!("{TABLES} {DELETES} {RECORDS}"), 4)];
+    fn a_catalogue_without_tombstones_records_rejections_or_indexes_gets_them_and_keeps_its_rows() {
+        let olds = [
+            (TABLES.to_owned(), 2),
+            (format!("{TABLES} {DELETES}"), 3),
+            (format!("{TABLES} {DELETES} {RECORDS}"), 4),
+            (format!("{TABLES} {DELETES} {RECORDS} {REJECTIONS}"), 5),
+        ];
         for (tables, version) in olds {
             let connection = Connection::open_in_memory().expect("memory");
             connection.execute_batch(&format!("{tables} PRAGMA user_version = {version};")).expect("an old schema");
@@ -181,6 +190,7 @@ mod tests {
             assert_eq!(count("SELECT count(*) FROM tombstone") + count("SELECT count(*) FROM deleted_store"), 0);
             assert_eq!(count("SELECT count(*) FROM record") + count("SELECT count(*) FROM removed_record"), 0);
             assert_eq!(count("SELECT count(*) FROM rejection"), 0);
+            assert_eq!(count("SELECT count(*) FROM extra_index") + count("SELECT count(*) FROM extra_row"), 0);
             assert_eq!(count("PRAGMA user_version"), SCHEMA);
         }
     }
