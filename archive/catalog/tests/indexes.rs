@@ -10,7 +10,7 @@ use archive_catalog::{
 };
 use archive_model::{
     DataSet, Element, Limits, Tag, Uid, VR, Value, json,
-    matching::{Meaning, normal_date},
+    matching::{Meaning, normal_date, normal_time},
     tags,
 };
 use bytes::Bytes;
@@ -37,6 +37,7 @@ fn pool() -> Vec<ExtraIndex> {
         index("ImageComments", VR::LT, Level::Instance),
         index("ResponsiblePerson", VR::PN, Level::Patient),
         index("DateOfSecondaryCapture", VR::DA, Level::Series),
+        index("TimeOfSecondaryCapture", VR::TM, Level::Instance),
     ]
 }
 
@@ -78,7 +79,8 @@ fn attributes(content: u8) -> Vec<Element> {
         VR::DA,
         &[&["20200101"], &["2020.02.01"], &["20210101", "20220101"], &["soon"], &[]],
     );
-    some(tags::TIMEZONE_OFFSET_FROM_UTC, VR::SH, &[&["+0100"], &[], &[]]);
+    some(tags::TIME_OF_SECONDARY_CAPTURE, VR::TM, &[&["0030"], &["10", "123000.5"], &["noon"], &[]]);
+    some(tags::TIMEZONE_OFFSET_FROM_UTC, VR::SH, &[&["+0100"], &[]]);
     more
 }
 
@@ -88,6 +90,7 @@ fn texts_of(vr: VR, element: &Element) -> Vec<String> {
     let mut put = |vr: VR, value: &str| match vr {
         VR::DS | VR::IS => found.extend(value.trim().parse::<f64>().ok().map(|number| format!("n{number:?}"))),
         VR::DA => found.extend(normal_date(value).map(|date| format!("d{date}"))),
+        VR::TM => found.extend(normal_time(value).map(|time| format!("m{time}"))),
         VR::PN => {
             let folded = value.to_lowercase().replace('ü', "u").replace('ö', "o");
             found.extend(folded.split('=').filter(|group| !group.is_empty()).map(|group| format!("p{group}")));
@@ -149,6 +152,7 @@ fn check_rows(folder: &Path) {
                 "KVP" => header.get(tags::KVP),
                 "ImageComments" => header.get(tags::IMAGE_COMMENTS),
                 "ResponsiblePerson" => header.get(tags::RESPONSIBLE_PERSON),
+                "TimeOfSecondaryCapture" => header.get(tags::TIME_OF_SECONDARY_CAPTURE),
                 "DateOfSecondaryCapture" => header.get(tags::DATE_OF_SECONDARY_CAPTURE),
                 _ => [0x10, 0x11].into_iter().find_map(|block| {
                     let own = header.text(Tag(0x0009, block)) == Some("ACME");
@@ -195,8 +199,9 @@ fn any_query(chance: &mut ChaCha8Rng) -> Find {
         (
             tags::DATE_OF_SECONDARY_CAPTURE,
             VR::DA,
-            &[&["20200101"], &["20200102-"], &["-20201231"], &["20211231-20220101"]],
+            &[&["20200101"], &["20200102-"], &["-20201231"], &["20211231-20220101"], &["20191231"], &["20191231"]],
         ),
+        (tags::TIME_OF_SECONDARY_CAPTURE, VR::TM, &[&["0030"], &["10-11"], &["-1230"], &["1430"], &["0000"]]),
     ];
     for _ in 0..chance.random_range(1..=2) {
         let (tag, vr, values) = words.choose(chance).expect("some");

@@ -2,7 +2,7 @@
 
 use crate::{
     ClusterStatus, Ingest, InstanceRow, Offer, Peers, Reading, RemoteAe, ServiceSettings, StoreError, Stored,
-    availability::Remembered, codec::Codec, memory::IngestMemory, metrics::Metrics, sends::Senders,
+    availability::Remembered, codec::Codec, indexes::Indexes, memory::IngestMemory, metrics::Metrics, sends::Senders,
 };
 use archive_catalog::{Admission, Catalog};
 use archive_model::{AeTitle, Limits, Uid};
@@ -23,6 +23,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     settings: ServiceSettings,
     peers: Arc<Peers>,
+    indexes: Indexes,
     remembered: Remembered,
     senders: Senders,
     ingest_memory: IngestMemory,
@@ -55,6 +56,7 @@ impl Archive {
             read_budget: ByteBudget::new(settings.read_bytes_max),
             queries: Arc::new(Semaphore::new(settings.queries_max.max(1))),
             look_ups: Arc::new(Semaphore::new(settings.queries_max.max(1))),
+            indexes: Indexes::new(Arc::clone(&documents)),
             peers: Arc::new(Peers::new(documents, settings.remotes.clone())),
             remembered: Remembered::default(),
             senders: Senders::default(),
@@ -158,6 +160,10 @@ impl Archive {
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
         self.inner.codec.close();
+    }
+
+    pub(crate) fn index_list(&self) -> &Indexes {
+        &self.inner.indexes
     }
 
     pub(crate) fn catalog(&self) -> &Arc<Catalog> {

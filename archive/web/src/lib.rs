@@ -18,6 +18,7 @@ mod commitment;
 mod delete;
 mod frames;
 mod guard;
+mod indexes;
 mod gzip;
 mod metadata;
 mod multipart;
