@@ -167,9 +167,7 @@ mod tests {
 
     #[test]
     fn the_list_says_how_far_each_is() {
-        let index = |attribute: &str, state: &str, left: u64| {
-            json!({ "attribute": attribute, "tag": "(0018,0060)", "vr": "DS", "level": "series", "state": state, "instances_left": left })
-        };
+        let index = |attribute: &str, state: &str, left: u64| json!({ "attribute": attribute, "tag": "(0018,0060)", "vr": "DS", "level": "series", "state": state, "instances_left": left });
         let indexes = [index("KVP", "ready", 0), index("Other", "filling", 50)];
         let answer = json!({ "version": 2, "answered_by": "n1", "instances": 200, "indexes": indexes });
         let text = describe(&answer);

@@ -2,7 +2,8 @@
 
 use crate::{
     ClusterStatus, Ingest, InstanceRow, Offer, Peers, Reading, RemoteAe, ServiceSettings, StoreError, Stored,
-    availability::Remembered, codec::Codec, indexes::Indexes, memory::IngestMemory, metrics::Metrics, sends::Senders,
+    availability::Remembered, codec::Codec, indexes::Indexes, memory::IngestMemory, metrics::Metrics, reach::Reach,
+    sends::Senders,
 };
 use archive_catalog::{Admission, Catalog};
 use archive_model::{AeTitle, Limits, Uid};
@@ -25,6 +26,7 @@ struct Inner {
     peers: Arc<Peers>,
     indexes: Indexes,
     remembered: Remembered,
+    reach: Reach,
     senders: Senders,
     ingest_memory: IngestMemory,
     read_budget: ByteBudget,
@@ -59,6 +61,7 @@ impl Archive {
             indexes: Indexes::new(Arc::clone(&documents)),
             peers: Arc::new(Peers::new(documents, settings.remotes.clone())),
             remembered: Remembered::default(),
+            reach: Reach::default(),
             senders: Senders::default(),
             codec: Codec::new(settings.codec.clone(), metrics.clone()),
             settings,
@@ -184,6 +187,10 @@ impl Archive {
 
     pub(crate) fn ingest_memory(&self) -> &IngestMemory {
         &self.inner.ingest_memory
+    }
+
+    pub(crate) fn reach(&self) -> &Reach {
+        &self.inner.reach
     }
 
     pub(crate) fn remembered(&self) -> &Remembered {

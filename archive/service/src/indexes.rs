@@ -28,8 +28,6 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::Notify, time::Instant};
 
-pub use archive_catalog::ExtraIndex as Index;
-
 /// The key of the list among the documents of the cluster.
 const KEY: &str = "indexes";
 /// The version of the document that this release writes.
@@ -121,6 +119,13 @@ struct Stamp {
 /// # Errors
 /// A sentence that says what would be right.
 pub fn index_of(attribute: &str, vr: Option<&str>, level: &str) -> Result<ExtraIndex, IndexError> {
+    let index = read(attribute, vr, level)?;
+    index.check().map_err(IndexError::Bad)?;
+    Ok(index)
+}
+
+/// The same without asking whether it is of use: what one release has added another may have in every archive.
+fn read(attribute: &str, vr: Option<&str>, level: &str) -> Result<ExtraIndex, IndexError> {
     let attribute: Attribute = attribute.trim().parse().map_err(IndexError::Bad)?;
     let vr = match (vr, &attribute) {
         (Some(vr), _) => {
@@ -134,9 +139,7 @@ pub fn index_of(attribute: &str, vr: Option<&str>, level: &str) -> Result<ExtraI
     };
     let level = archive_catalog::Level::named(level.trim());
     let level = level.ok_or_else(|| IndexError::Bad("the level is patient, study, series or image".into()))?;
-    let index = ExtraIndex { attribute, vr, level };
-    index.check().map_err(IndexError::Bad)?;
-    Ok(index)
+    Ok(ExtraIndex { attribute, vr, level })
 }
 
 fn decode(bytes: &[u8]) -> Result<BTreeMap<Attribute, ExtraIndex>, String> {
@@ -150,7 +153,7 @@ fn decode(bytes: &[u8]) -> Result<BTreeMap<Attribute, ExtraIndex>, String> {
     }
     let written: Written = serde_json::from_slice(bytes).map_err(malformed)?;
     let one = |entry: Entry| {
-        let index = index_of(&entry.attribute, Some(&entry.vr), &entry.level).map_err(|error| error.to_string())?;
+        let index = read(&entry.attribute, Some(&entry.vr), &entry.level).map_err(|error| error.to_string())?;
         Ok((index.attribute.clone(), index))
     };
     written.indexes.into_iter().map(one).collect()
@@ -414,6 +417,8 @@ mod tests {
         assert_eq!(encode(&indexes), golden);
         assert_eq!(decode(golden.as_bytes()), Ok(indexes));
         assert_eq!(decode(b""), Ok(BTreeMap::new()));
+        let known = "{\"version\":1,\"indexes\":[{\"attribute\":\"(0010,0020)\",\"vr\":\"LO\",\"level\":\"patient\"}]}";
+        assert_eq!(decode(known.as_bytes()).unwrap().len(), 1, "what needs no index any more does no harm");
         assert!(decode(b"{\"version\":2,\"trees\":[]}").unwrap_err().contains("upgrade"));
     }
 
@@ -472,7 +477,8 @@ mod tests {
         assert_eq!(nodes[1].remove_index(&kvp.attribute, None).await, Ok(3));
         assert_eq!(nodes[1].remove_index(&kvp.attribute, None).await, Err(IndexError::Unknown(kvp.attribute)));
         for node in &nodes {
-            until(node, &|states| matches!(states, [state] if state.ready && state.index.level.name() == "image")).await;
+            until(node, &|states| matches!(states, [state] if state.ready && state.index.level.name() == "image"))
+                .await;
         }
     }
 }

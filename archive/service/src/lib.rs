@@ -46,6 +46,7 @@ mod packed;
 pub mod peers;
 mod performed;
 mod query;
+mod reach;
 mod read;
 mod records;
 pub mod rejection;

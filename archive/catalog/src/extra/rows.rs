@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 
 /// `filled` of an index that has the rows of every instance, and of those that will come.
 const EVERYTHING: i64 = i64::MAX;
+/// Headers that a step reads at least, however many indexes are filled together.
+const HEADERS_OF_MANY: usize = 16;
 /// Bytes of compressed headers after which a step reads no more.
 const HEADER_BYTES_OF_STEP: usize = 4 << 20;
 /// Instances of a step that came, or were replaced, after it had read: their headers are read while the writer is held.
@@ -324,6 +326,8 @@ impl Prepared {
         };
         let to = all.iter().map(|extra| extra.filled).filter(|filled| *filled > from).min().unwrap_or(EVERYTHING);
         let extras: Vec<Extra> = all.into_iter().filter(|extra| extra.filled == from).collect();
+        // The writer is held for each row of each index.
+        let headers_max = (headers_max / extras.len().max(1)).max(HEADERS_OF_MANY).min(headers_max);
         let mut step = Self { extras, from, to, ended: true, read: BTreeMap::new() };
         let mut statement = connection
             .prepare_cached("SELECT id, digest, header FROM instance WHERE id > ?1 AND id <= ?2 ORDER BY id")
