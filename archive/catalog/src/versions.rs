@@ -23,6 +23,7 @@ use crate::{
     Admission, BlockPart, Catalog, InstanceHead, InstanceRow, OtherContent, Outcome, RefusedWhy, Source, UploadId,
     apply::Work,
     error::{CatalogError, Step},
+    extra::{self, Count},
     levels::Levels,
     row::{decode, digest, encode, uid},
     sabotage::{Sabotage, is},
@@ -192,6 +193,11 @@ impl Work<'_> {
     /// What the UID answers becomes version `number`, and the new content takes its place.
     fn replace(&self, known: &Known, number: u32, again: &Again<'_>) -> Result<(), CatalogError> {
         let Again { head, blocks, attrs, .. } = again;
+        if !self.extras.is_empty() {
+            let header = extra::header_of(self.transaction, known.id)?;
+            extra::count(self.transaction, self.extras, known.id, &header, Count::Out)?;
+            extra::count(self.transaction, self.extras, known.id, &head.header, Count::In)?;
+        }
         if !is(self.planted, Sabotage::ReplacedIsLost) {
             self.transaction
                 .prepare_cached(

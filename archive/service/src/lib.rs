@@ -21,6 +21,7 @@
 //! - N-1…N-5 What rejection notes do: see `rejection.rs`.
 //! - CO-1…CO-5 What a peer is shown in place of what is stored: see `coerce.rs`.
 //! - PR-1…PR-4 Who is admitted, and by which rules: see `peers.rs`.
+//! - IX-1…IX-4 Indexes that operators add: see `indexes.rs`.
 //! - Q-1…Q-5 What is sent although a node dies: see `sends.rs`.
 //! - S-4 An outcome that is not known is `StoreError::Unknown`, never success and never "refused".
 
@@ -36,6 +37,7 @@ mod documents;
 mod due;
 mod encode;
 mod error;
+pub mod indexes;
 mod ingest;
 mod memory;
 mod metrics;
@@ -44,6 +46,7 @@ mod packed;
 pub mod peers;
 mod performed;
 mod query;
+mod reach;
 mod read;
 mod records;
 pub mod rejection;

@@ -19,6 +19,7 @@ mod delete;
 mod frames;
 mod guard;
 mod gzip;
+mod indexes;
 mod metadata;
 mod multipart;
 mod operations;

@@ -1,7 +1,7 @@
 //! Which path is answered by what.
 
 use crate::{
-    commitment, delete, frames, guard, metadata, operations, page, peers, qido, rejections, retrieve, sends,
+    commitment, delete, frames, guard, indexes, metadata, operations, page, peers, qido, rejections, retrieve, sends,
     server::{Health, WebSettings},
     status::Problem,
     stow, versions, worklist,
@@ -81,6 +81,8 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/api/peers", get(peers::list))
         .route("/api/peers/{ae}", get(peers::get).put(peers::put).delete(peers::delete))
         .route("/api/peers/{ae}/echo", post(peers::echo))
+        .route("/api/indexes", get(indexes::list))
+        .route("/api/indexes/{attribute}", get(indexes::get).put(indexes::put).delete(indexes::delete))
         .route("/api/sends", get(sends::list).post(sends::queue))
         .route("/api/sends/{id}", get(sends::get).delete(sends::cancel))
         .layer(DefaultBodyLimit::max(peers::BODY_BYTES_MAX));

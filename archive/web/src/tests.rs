@@ -6,6 +6,7 @@ mod commitment;
 mod connections;
 mod deletes;
 mod encodings;
+mod indexes;
 mod peers;
 mod sends;
 
