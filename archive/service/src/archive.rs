@@ -2,7 +2,7 @@
 
 use crate::{
     ClusterStatus, Ingest, InstanceRow, Offer, Peers, Reading, RemoteAe, ServiceSettings, StoreError, Stored,
-    availability::Remembered, codec::Codec, memory::IngestMemory, metrics::Metrics, sends::Senders,
+    availability::Remembered, codec::Codec, memory::IngestMemory, metrics::Metrics, render::Renderings, sends::Senders,
 };
 use archive_catalog::{Admission, Catalog};
 use archive_model::{AeTitle, Limits, Uid};
@@ -28,6 +28,7 @@ struct Inner {
     ingest_memory: IngestMemory,
     read_budget: ByteBudget,
     codec: Codec,
+    renderings: Renderings,
     queries: Arc<Semaphore>,
     look_ups: Arc<Semaphore>,
     metrics: Metrics,
@@ -59,6 +60,7 @@ impl Archive {
             remembered: Remembered::default(),
             senders: Senders::default(),
             codec: Codec::new(settings.codec.clone(), metrics.clone()),
+            renderings: Renderings::new(settings.codec.workers),
             settings,
             metrics,
             tasks: TaskTracker::new(),
@@ -190,6 +192,10 @@ impl Archive {
 
     pub(crate) fn codec(&self) -> &Codec {
         &self.inner.codec
+    }
+
+    pub(crate) fn renderings(&self) -> &Renderings {
+        &self.inner.renderings
     }
 
     pub(crate) fn queries(&self) -> &Arc<Semaphore> {

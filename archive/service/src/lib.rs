@@ -22,6 +22,7 @@
 //! - CO-1…CO-5 What a peer is shown in place of what is stored: see `coerce.rs`.
 //! - PR-1…PR-4 Who is admitted, and by which rules: see `peers.rs`.
 //! - Q-1…Q-5 What is sent although a node dies: see `sends.rs`.
+//! - RE-1…RE-4 How frames become pictures: see `render.rs`.
 //! - S-4 An outcome that is not known is `StoreError::Unknown`, never success and never "refused".
 
 mod archive;
@@ -32,6 +33,7 @@ pub mod commitment;
 mod convert;
 mod decode;
 mod delete;
+pub mod document;
 mod documents;
 mod due;
 mod encode;
@@ -47,6 +49,7 @@ mod query;
 mod read;
 mod records;
 pub mod rejection;
+pub mod render;
 pub mod sends;
 mod settings;
 #[cfg(any(test, feature = "testing"))]
@@ -73,5 +76,6 @@ pub use query::{Freshness, Headers, Listing, Matches};
 pub use raft_types::{BoxFuture, ClusterStatus, ReadError};
 pub use read::Reading;
 pub use records::{RecordError, Records};
+pub use render::{Picture, RegionAsked, RenderError, Shown, Viewing};
 pub use settings::{RemoteAe, ServiceSettings};
 pub use worklist::{EntryError, EntryId, Worklist, WorklistMatches};

@@ -28,6 +28,7 @@ mod peers;
 mod qido;
 mod query;
 mod rejections;
+mod rendered;
 mod retrieve;
 mod router;
 mod sends;
@@ -36,6 +37,7 @@ mod status;
 mod stow;
 mod value;
 mod versions;
+mod viewing;
 mod worklist;
 
 #[cfg(test)]
