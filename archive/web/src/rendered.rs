@@ -94,6 +94,10 @@ pub(crate) async fn rendered(
             return video(&shared, row, &accept, &headers).await;
         }
     }
+    let most = rows.first().map_or(1, |row| row.frame_count.max(1));
+    if is_instance && numbers.iter().flatten().any(|number| *number > most) {
+        return Err(RenderError::NoFrame { frames: most }.into());
+    }
     let before = rows.len();
     if !is_instance {
         rows.retain(|row| shared.archive.may_render(row));
@@ -345,6 +349,3 @@ impl From<RenderError> for Problem {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

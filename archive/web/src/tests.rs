@@ -7,6 +7,7 @@ mod connections;
 mod deletes;
 mod encodings;
 mod peers;
+mod rendered;
 mod sends;
 
 use crate::{
