@@ -3,7 +3,7 @@
 use crate::{
     ClusterStatus, Ingest, InstanceRow, Offer, Peers, Reading, RemoteAe, ServiceSettings, StoreError, Stored,
     availability::Remembered, codec::Codec, indexes::Indexes, memory::IngestMemory, metrics::Metrics, reach::Reach,
-    sends::Senders,
+    render::Renderings, sends::Senders,
 };
 use archive_catalog::{Admission, Catalog};
 use archive_model::{AeTitle, Limits, Uid};
@@ -31,6 +31,7 @@ struct Inner {
     ingest_memory: IngestMemory,
     read_budget: ByteBudget,
     codec: Codec,
+    renderings: Renderings,
     queries: Arc<Semaphore>,
     look_ups: Arc<Semaphore>,
     metrics: Metrics,
@@ -64,6 +65,7 @@ impl Archive {
             reach: Reach::default(),
             senders: Senders::default(),
             codec: Codec::new(settings.codec.clone(), metrics.clone()),
+            renderings: Renderings::new(settings.codec.workers),
             settings,
             metrics,
             tasks: TaskTracker::new(),
@@ -203,6 +205,10 @@ impl Archive {
 
     pub(crate) fn codec(&self) -> &Codec {
         &self.inner.codec
+    }
+
+    pub(crate) fn renderings(&self) -> &Renderings {
+        &self.inner.renderings
     }
 
     pub(crate) fn queries(&self) -> &Arc<Semaphore> {

@@ -29,6 +29,7 @@ mod peers;
 mod qido;
 mod query;
 mod rejections;
+mod rendered;
 mod retrieve;
 mod router;
 mod sends;
@@ -37,6 +38,7 @@ mod status;
 mod stow;
 mod value;
 mod versions;
+mod viewing;
 mod worklist;
 
 #[cfg(test)]

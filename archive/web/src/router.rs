@@ -1,7 +1,8 @@
 //! Which path is answered by what.
 
 use crate::{
-    commitment, delete, frames, guard, indexes, metadata, operations, page, peers, qido, rejections, retrieve, sends,
+    commitment, delete, frames, guard, indexes, metadata, operations, page, peers, qido, rejections, rendered,
+    retrieve, sends,
     server::{Health, WebSettings},
     status::Problem,
     stow, versions, worklist,
@@ -73,6 +74,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route(&at(instance, "/metadata"), get(metadata::get))
         .route(&at(instance, "/frames/{list}"), get(frames::frames))
         .route(&at(instance, "/bulkdata/{place}"), get(frames::bulk))
+        .merge(rendered::routes())
         .route("/commitment-requests/{transaction}", get(commitment::result).post(commitment::ask))
         .layer(middleware::from_fn_with_state(shared.clone(), guard::cap))
         .layer(cors(&shared.settings.cors_origins));

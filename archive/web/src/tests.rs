@@ -8,6 +8,7 @@ mod deletes;
 mod encodings;
 mod indexes;
 mod peers;
+mod rendered;
 mod sends;
 
 use crate::{
