@@ -14,19 +14,24 @@
 
 mod accept;
 mod address;
+mod capabilities;
 mod commitment;
+mod cors;
 mod delete;
 mod frames;
 mod guard;
-mod gzip;
 mod metadata;
 mod multipart;
 mod operations;
 mod pace;
+mod packed;
 mod page;
 mod peers;
+mod pixeldata;
+mod proxies;
 mod qido;
 mod query;
+mod range;
 mod rejections;
 mod retrieve;
 mod router;
@@ -41,4 +46,5 @@ mod worklist;
 #[cfg(test)]
 mod tests;
 
+pub use proxies::Network;
 pub use server::{Health, NodeOrder, Web, WebSettings};

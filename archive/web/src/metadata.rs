@@ -6,7 +6,7 @@
 use crate::{
     accept::{Accept, Form},
     address::base,
-    gzip,
+    packed,
     qido::JSON_FORMS,
     query::{Target, parameters},
     retrieve::{etag, instance_url, listing, stale, unchanged},
@@ -54,7 +54,7 @@ pub(crate) async fn get(
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         headers_out.insert(header::ETAG, etag);
     }
-    let response = gzip::answer(&headers, response);
+    let response = packed::answer(&headers, response);
     Ok(if may_be_stale { stale(response) } else { response })
 }
 

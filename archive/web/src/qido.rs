@@ -18,7 +18,7 @@
 use crate::{
     accept::{Accept, Form},
     address::base,
-    gzip,
+    packed,
     query::{Target, parameters},
     router::Shared,
     status::Problem,
@@ -133,7 +133,7 @@ async fn search(
         Body::from_stream(futures::StreamExt::chain(stream::once(async { Ok::<Bytes, String>(first.freeze()) }), rest))
     };
     *response.body_mut() = body;
-    Ok(gzip::answer(headers, response))
+    Ok(packed::answer(headers, response))
 }
 
 /// Answers on their way out.

@@ -4,6 +4,7 @@ use crate::{
     guard::{Metrics, Readers},
     operations,
     pace::{Deadlines, Pace},
+    proxies::Network,
     router::{Parts, Shared, router},
 };
 use archive_model::AeTitle;
@@ -118,8 +119,12 @@ pub struct WebSettings {
     pub parts_max: usize,
     /// Answers of one query. Default 1000; a client pages with `offset`.
     pub query_rows_max: u64,
-    /// Origins of viewers on other hosts, such as `https://viewer.example`; `*` is any. Default `*`.
+    /// Origins of viewers on other hosts, such as `https://viewer.example`; `*` is any. Default none.
     pub cors_origins: Vec<String>,
+    /// Proxies whose `Forwarded` and `X-Forwarded-*` count. Default this machine.
+    pub trusted_proxies: Vec<Network>,
+    /// How long a client may use an instance, a frame or a bulk value without asking again. Default 1 hour.
+    pub cache_for: Duration,
 }
 
 impl WebSettings {
@@ -140,7 +145,9 @@ impl WebSettings {
             drain_timeout: Duration::from_secs(20),
             parts_max: 10_000,
             query_rows_max: 1000,
-            cors_origins: vec!["*".into()],
+            cors_origins: Vec::new(),
+            trusted_proxies: Network::loopback(),
+            cache_for: Duration::from_secs(3600),
         }
     }
 }
