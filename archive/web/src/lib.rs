@@ -14,10 +14,12 @@
 
 mod accept;
 mod address;
+mod assemble;
 mod capabilities;
 mod commitment;
 mod cors;
 mod delete;
+mod dicomdir;
 mod frames;
 mod guard;
 mod metadata;
@@ -41,7 +43,9 @@ mod status;
 mod stow;
 mod value;
 mod versions;
+mod wado;
 mod worklist;
+mod zip;
 
 #[cfg(test)]
 mod tests;

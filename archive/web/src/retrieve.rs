@@ -16,6 +16,7 @@ use crate::{
     router::Shared,
     status::Problem,
     value::{Inflating, Turn},
+    zip::{self, ZIP},
 };
 use archive_model::{COMPRESSED, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, transfer_syntax, write_file_meta};
 use archive_service::{Archive, Converting, Freshness, InstanceRow, Listing, NativeFrames, Reading};
@@ -58,8 +59,8 @@ pub(crate) async fn get(
     let mut targets: Vec<String> = rows.iter().map(stored).collect();
     // A file alone only where there can be only one.
     let forms: &[Form] = match target.what() {
-        "the instance" => &[Form::Multipart(DICOM), Form::Single(DICOM)],
-        _ => &[Form::Multipart(DICOM)],
+        "the instance" => &[Form::Multipart(DICOM), Form::Single(DICOM), Form::Single(ZIP)],
+        _ => &[Form::Multipart(DICOM), Form::Single(ZIP)],
     };
     let accept = Accept::of(&headers, &parameters);
     let mut form = accept.choose(forms, &distinct(&targets));
@@ -73,6 +74,20 @@ pub(crate) async fn get(
         }
     }
     let form = form.ok_or_else(|| not_acceptable(&distinct(&targets)))?;
+    if form == Form::Single(ZIP) {
+        if received {
+            return Err(Problem::bad(
+                "a ZIP file has what the web has: leave as=received out, or accept multipart/related",
+            ));
+        }
+        let etag = etag(&rows, &format!("zip {}", distinct(&targets).join(" ")));
+        if let Some(response) = unchanged(&headers, &etag) {
+            return Ok(response);
+        }
+        let syntaxes = rows.iter().map(|row| row.instance.to_string()).zip(targets).collect();
+        let response = zip::answer(&shared, &target, syntaxes, &etag).await?;
+        return Ok(if may_be_stale { stale(response) } else { response });
+    }
     if let (Form::Single(_), [row], [target]) = (form, rows.as_slice(), targets.as_slice()) {
         let response = file(&shared, &headers, row, target).await?;
         return Ok(if received { response } else { kept(&shared, row, response) });
@@ -107,7 +122,12 @@ pub(crate) async fn get(
 }
 
 /// An instance alone, as a file.
-async fn file(shared: &Shared, headers: &HeaderMap, row: &InstanceRow, target: &str) -> Result<Response, Problem> {
+pub(crate) async fn file(
+    shared: &Shared,
+    headers: &HeaderMap,
+    row: &InstanceRow,
+    target: &str,
+) -> Result<Response, Problem> {
     let etag = etag(std::slice::from_ref(row), &format!("file {target}"));
     let body = if target == row.transfer_syntax {
         Piece::Part(row.clone(), 0..row.length_bytes)
@@ -254,7 +274,7 @@ pub(crate) async fn streamed(
     content_type: &str,
     etag: &str,
 ) -> Result<Response, Problem> {
-    let mut state = Source { archive: archive.clone(), pieces, inflating: None };
+    let mut state = Source::new(archive.clone(), pieces);
     let mut ahead = Vec::new();
     while let Some((bytes, read)) = next(&mut state).await? {
         ahead.push(Ok::<Bytes, Problem>(bytes));
@@ -285,15 +305,21 @@ pub(crate) async fn streamed(
 }
 
 /// What a body is made from.
-struct Source {
+pub(crate) struct Source {
     archive: Archive,
     pieces: VecDeque<Piece>,
     /// The deflated instance whose parts are being sent.
     inflating: Option<Inflating>,
 }
 
+impl Source {
+    pub(crate) fn new(archive: Archive, pieces: VecDeque<Piece>) -> Self {
+        Self { archive, pieces, inflating: None }
+    }
+}
+
 /// The next bytes, and whether they are of an instance.
-async fn next(source: &mut Source) -> Result<Option<(Bytes, bool)>, Problem> {
+pub(crate) async fn next(source: &mut Source) -> Result<Option<(Bytes, bool)>, Problem> {
     let Source { archive, pieces, inflating } = source;
     while let Some(piece) = pieces.pop_front() {
         match piece {

@@ -6,7 +6,7 @@ use crate::{
     retrieve, sends,
     server::{Health, WebSettings},
     status::Problem,
-    stow, versions, worklist,
+    stow, versions, wado, worklist,
 };
 use archive_service::Archive;
 use axum::{
@@ -33,6 +33,8 @@ pub(crate) struct Parts {
     pub(crate) requests: Arc<Semaphore>,
     /// Readers of images, by address.
     pub(crate) readers: guard::Readers,
+    /// Bytes of bulk values that come beside metadata.
+    pub(crate) bulk_held: Arc<Semaphore>,
     /// Pages that listen to events.
     pub(crate) listeners: Arc<Semaphore>,
     /// The newest state of the cluster, as JSON.
@@ -87,6 +89,8 @@ pub(crate) fn router(shared: Shared) -> Router {
         .layer(middleware::from_fn_with_state(shared.clone(), cors::allow));
     let root = Router::new()
         .route("/dicom-web/", get(capabilities::document).options(capabilities::document))
+        .route("/wado", get(wado::get))
+        .layer(middleware::from_fn_with_state(shared.clone(), guard::cap))
         .layer(middleware::from_fn_with_state(shared.clone(), cors::allow));
     // Small bodies, which are read whole.
     let registry = Router::new()

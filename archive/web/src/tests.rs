@@ -7,10 +7,12 @@ mod commitment;
 mod connections;
 mod cors;
 mod deletes;
+mod documents;
 mod encodings;
 mod parts;
 mod peers;
 mod sends;
+mod zip;
 
 use crate::{
     router::{Shared, router},
@@ -344,6 +346,7 @@ async fn each_hostile_request_has_its_status() {
         (one, "image/png", 406),
         (one, jpeg, 406),
         ("/dicom-web/studies/1.2.3/metadata", "application/dicom+xml", 406),
+        ("/wado?requestType=WADO", "*/*", 400),
         (&format!("{one}/bulkdata/0-18446744073709551615"), "*/*", 404),
         (&format!("{one}/bulkdata/1-18446744073709551615"), "*/*", 404),
         (&format!("{one}/bulkdata/nonsense"), "*/*", 400),
@@ -357,7 +360,12 @@ async fn each_hostile_request_has_its_status() {
     let wrapped = |file: &[u8]| [b"--B\r\n\r\n", file, b"\r\n--B--"].concat();
     for (kind, body, status) in [
         ("text/plain", vec![], 415),
-        ("multipart/related; type=\"application/dicom+json\"; boundary=B", wrapped(&good), 415),
+        (
+            "multipart/related; type=\"application/dicom+json\"; boundary=B",
+            b"--B\r\nContent-Type: application/dicom+json\r\n\r\n{\r\n--B--".to_vec(),
+            400,
+        ),
+        ("multipart/related; type=\"text/html\"; boundary=B", wrapped(&good), 415),
         ("multipart/related; type=\"application/dicom\"", wrapped(&good), 400),
         (&format!("multipart/related; boundary={}", "B".repeat(71)), wrapped(&good), 400),
         (STOW, vec![], 400),
