@@ -13,7 +13,8 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::Number;
 use std::io::{self, Write};
 
-pub use read::{data_sets_from_json, from_json};
+pub(crate) use read::{Item, value_of};
+pub use read::{data_sets_from_json, from_json, sent_data_sets_from_json};
 
 /// One step from the root to an element inside of sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

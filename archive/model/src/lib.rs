@@ -4,7 +4,7 @@
 //! ```text
 //!   names   uid · ae_title · phi · tags (re-exported)
 //!   tables  transfer_syntax · sop_class
-//!   values  dataset · charset · text · json · matching
+//!   values  dataset · charset · text · json · xml · matching
 //!   bytes   scanner (bounded, streaming) · pixel · parse · write · recode · file
 //! ```
 
@@ -27,6 +27,7 @@ pub mod text;
 mod transfer_syntax;
 mod uid;
 mod write;
+pub mod xml;
 
 pub use ae_title::{AeTitle, AeTitleError};
 pub use attribute::Attribute;

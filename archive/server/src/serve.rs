@@ -161,6 +161,8 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
         write_timeout: settings.progress,
         drain_timeout: settings.drain,
         cors_origins: settings.cors_origins.clone(),
+        trusted_proxies: settings.trusted_proxies.clone(),
+        cache_for: settings.cache_for,
         ..WebSettings::new(http.local_addr()?)
     };
     let web = Web::start_on(http, archive.clone(), web_settings, health, registry)?;

@@ -5,6 +5,7 @@ use archive_service::{
     CodecSettings, RemoteAe,
     rejection::{RejectionPolicies, RejectionPolicy},
 };
+use archive_web::Network;
 use clap::Args;
 use serde::Deserialize;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -148,10 +149,23 @@ pub(crate) struct ServeFlags {
     pub(crate) connections_per_peer: Option<u32>,
 
     /// An origin whose pages may use DICOMweb, such as `https://viewer.example`; may be given several times (in the
-    /// environment: separated by commas). Default `*`, which is any.
+    /// environment: separated by commas); `*` is any. There is no log-in: a page that may use it reads what its visitor's
+    /// browser reaches. Default none.
     #[arg(long, env = "TRIPTYCH_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     #[serde(default)]
     pub(crate) cors_origin: Vec<String>,
+
+    /// An address or network, such as `10.0.0.0/8`, of proxies whose `Forwarded` and `X-Forwarded-*` say under which address
+    /// clients see this archive; may be given several times (in the environment: separated by commas), `none` is nobody.
+    /// Default this machine: `127.0.0.0/8` and `::1`.
+    #[arg(long, env = "TRIPTYCH_TRUSTED_PROXY", value_name = "NETWORK", value_delimiter = ',')]
+    #[serde(default)]
+    pub(crate) trusted_proxy: Vec<String>,
+
+    /// Seconds that a browser may use an image it has without asking whether it is still the same; lists and metadata are
+    /// always asked for. 0 asks each time. Default 3600, bounds 0 to 31536000.
+    #[arg(long, env = "TRIPTYCH_CACHE_SECONDS", value_name = "S")]
+    pub(crate) cache_seconds: Option<u64>,
 
     /// Queries that run at the same time; more wait. Default 16, bounds 1 to 1024.
     #[arg(long, env = "TRIPTYCH_QUERIES", value_name = "N")]
@@ -276,6 +290,8 @@ pub(crate) struct Settings {
     pub(crate) connections: u32,
     pub(crate) connections_per_peer: u32,
     pub(crate) cors_origins: Vec<String>,
+    pub(crate) trusted_proxies: Vec<Network>,
+    pub(crate) cache_for: Duration,
     pub(crate) queries: u32,
     pub(crate) query_headers: u64,
     pub(crate) codec: CodecSettings,
@@ -356,6 +372,8 @@ impl ServeFlags {
             connections: self.connections.or(below.connections),
             connections_per_peer: self.connections_per_peer.or(below.connections_per_peer),
             cors_origin: if self.cors_origin.is_empty() { below.cors_origin } else { self.cors_origin },
+            trusted_proxy: if self.trusted_proxy.is_empty() { below.trusted_proxy } else { self.trusted_proxy },
+            cache_seconds: self.cache_seconds.or(below.cache_seconds),
             queries: self.queries.or(below.queries),
             query_headers: self.query_headers.or(below.query_headers),
             codec: self.codec.or(below.codec),
@@ -452,6 +470,8 @@ impl ServeFlags {
             connections: within("connections", self.connections.unwrap_or(1024), 1, 65_535)?,
             connections_per_peer: within("connections-per-peer", self.connections_per_peer.unwrap_or(64), 1, 65_535)?,
             cors_origins: origins(self.cors_origin)?,
+            trusted_proxies: proxies(&self.trusted_proxy)?,
+            cache_for: seconds("cache-seconds", self.cache_seconds, 3600, 0, 31_536_000)?,
             queries: within("queries", self.queries.unwrap_or(16), 1, 1024)?,
             query_headers: within("query-headers", self.query_headers.unwrap_or(50_000), 1, 100_000_000)?,
             codec: CodecSettings {
@@ -570,7 +590,17 @@ fn origins(texts: Vec<String>) -> Result<Vec<String>, SettingsError> {
             return Err(bad("cors-origin", format!("`{text}` is no origin, such as https://viewer.example, nor `*`")));
         }
     }
-    Ok(if texts.is_empty() { vec!["*".into()] } else { texts })
+    Ok(texts)
+}
+
+/// Networks, `none`, or nothing, which is this machine.
+fn proxies(texts: &[String]) -> Result<Vec<Network>, SettingsError> {
+    let texts: Vec<&str> = texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()).collect();
+    match texts.as_slice() {
+        [] => Ok(Network::loopback()),
+        ["none"] => Ok(Vec::new()),
+        texts => texts.iter().map(|text| text.parse().map_err(|why| bad("trusted-proxy", why))).collect(),
+    }
 }
 
 /// A store that backups can go to; whether it answers shows when it is used.
@@ -640,6 +670,7 @@ mod tests {
         assert_eq!(settings.connections_per_peer as usize, web.connections_per_peer_max);
         assert_eq!((settings.progress, settings.drain), (web.write_timeout, web.drain_timeout));
         assert_eq!((settings.progress, settings.cors_origins), (web.body_timeout, web.cors_origins));
+        assert_eq!((settings.trusted_proxies, settings.cache_for), (web.trusted_proxies, web.cache_for));
         let service = archive_service::ServiceSettings::default();
         assert_eq!(settings.queries as usize, service.queries_max);
         assert_eq!(settings.commitment_report_for, service.commitment_report_for);
@@ -680,6 +711,8 @@ mod tests {
             refused("cors-origin = ['viewer.example']").starts_with("--cors-origin: `viewer.example` is no origin")
         );
         assert!(refused("cors-origin = ['https://viewer.example/']").starts_with("--cors-origin"));
+        assert!(refused("trusted-proxy = ['proxy']").starts_with("--trusted-proxy: `proxy` is no address or network"));
+        assert!(flags("trusted-proxy = ['none']").check().expect("good").trusted_proxies.is_empty());
         assert!(refused("backup-to = '/backups'").contains("file:///folder"));
         assert!(refused("codec = '/nowhere'").contains("name the program triptych-codec"));
         assert_eq!(refused("codec-workers = 0"), "--codec-workers: 0 is not within 1 to 256");

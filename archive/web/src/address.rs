@@ -1,6 +1,6 @@
 //! Under which address the client sees us: what URLs in answers begin with (RFC 7239, X-Forwarded-*).
 //!
-//! The headers are whatever a client or a proxy sends: a value that is no host, scheme or path is disregarded.
+//! What is here comes from a trusted proxy (`proxies.rs`); a value that is no host, scheme or path is disregarded all the same.
 
 use axum::http::{HeaderMap, Uri, header};
 

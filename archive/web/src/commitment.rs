@@ -10,7 +10,7 @@
 
 use crate::{
     accept::{Accept, Form, content_type},
-    qido::JSON_FORMS,
+    qido::FORMS,
     query::{parameters, uid_of},
     router::Shared,
     status::Problem,
@@ -91,7 +91,7 @@ pub(crate) async fn result(
 }
 
 fn media_type(headers: &HeaderMap, uri: &Uri) -> Result<&'static str, Problem> {
-    match Accept::of(headers, &parameters(uri.query())?).choose(JSON_FORMS, &[]) {
+    match Accept::of(headers, &parameters(uri.query())?).choose(&FORMS[..2], &[]) {
         Some(Form::Single(media_type)) => Ok(media_type),
         _ => Err(Problem::not_acceptable("application/dicom+json")),
     }

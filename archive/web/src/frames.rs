@@ -6,6 +6,7 @@ use crate::{
     address::base,
     multipart::Joiner,
     query::{Target, parameters},
+    range::{kept, whole_or_part},
     retrieve::{Piece, etag, instance_url, listing, streamed, unchanged},
     router::Shared,
     status::Problem,
@@ -15,7 +16,7 @@ use archive_model::{EXPLICIT_LE, can_decode, transfer_syntax};
 use archive_service::InstanceRow;
 use axum::{
     extract::{Path, State},
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, Uri},
     response::Response,
 };
 use serde::Deserialize;
@@ -72,29 +73,30 @@ pub(crate) async fn frames(
         return Err(Problem::bad(what));
     }
     let ranges = ranges(&shared, &row, &numbers).await?;
-    let etag = etag(std::slice::from_ref(&row), uri.path());
-    if let Some(response) = unchanged(&headers, &etag) {
-        return Ok(response);
-    }
+    let etag = |form: &str| etag(std::slice::from_ref(&row), &format!("{form} {}", uri.path()));
     let url = instance_url(&base(&headers, &uri), &row);
     let named = |kind: &str| format!("{kind}; transfer-syntax={}", value_syntax(&row));
     let mut pieces = VecDeque::new();
-    let content_type = match form {
+    let response = match form {
         Form::Single(kind) => {
             pieces.extend(ranges.into_iter().flatten().map(|(range, turn)| Piece::Value(row.clone(), range, turn)));
-            named(kind)
+            whole_or_part(&shared, &headers, pieces, (&named(kind), &etag(kind))).await?
         }
         Form::Multipart(kind) => {
+            let etag = etag("parts");
+            if let Some(response) = unchanged(&headers, &etag) {
+                return Ok(kept(&shared, &row, response));
+            }
             let mut joiner = Joiner::new();
             for (number, ranges) in numbers.iter().zip(ranges) {
                 pieces.push_back(Piece::Bytes(joiner.part(&named(kind), &format!("{url}/frames/{number}"))));
                 pieces.extend(ranges.into_iter().map(|(range, turn)| Piece::Value(row.clone(), range, turn)));
             }
             pieces.push_back(Piece::Bytes(joiner.end()));
-            joiner.content_type(kind)
+            streamed(&shared.archive, pieces, &joiner.content_type(kind), &etag).await?
         }
     };
-    streamed(&shared.archive, pieces, &content_type, &etag).await
+    Ok(kept(&shared, &row, response))
 }
 
 /// Frames in Explicit VR Little Endian that are stored in a compressed syntax.
@@ -108,7 +110,7 @@ async fn decoded(
     ranges(shared, &row, numbers).await?;
     let etag = etag(std::slice::from_ref(&row), &format!("{} {EXPLICIT_LE}", uri.path()));
     if let Some(response) = unchanged(headers, &etag) {
-        return Ok(response);
+        return Ok(kept(shared, &row, response));
     }
     let url = instance_url(&base(headers, uri), &row);
     let frames = Arc::new(shared.archive.native_frames(&row).await?);
@@ -129,7 +131,8 @@ async fn decoded(
             joiner.content_type(kind)
         }
     };
-    streamed(&shared.archive, pieces, &content_type, &etag).await
+    let response = streamed(&shared.archive, pieces, &content_type, &etag).await?;
+    Ok(kept(shared, &row, response))
 }
 
 /// Where the frames lie, and what is to be done to their bytes.
@@ -209,85 +212,28 @@ pub(crate) async fn bulk(
     let forms = [Form::Single(BYTES), Form::Multipart(BYTES)];
     let form = Accept::of(&headers, &parameters).choose(&forms, &[value_syntax(&row)]);
     let form = form.ok_or_else(|| Problem::not_acceptable(BYTES))?;
-    let etag = etag(std::slice::from_ref(&row), uri.path());
-    if let Some(response) = unchanged(&headers, &etag) {
-        return Ok(response);
-    }
+    let etag = |form: &str| etag(std::slice::from_ref(&row), &format!("{form} {}", uri.path()));
     let named = format!("{BYTES}; transfer-syntax={}", value_syntax(&row));
     let url = format!("{}/bulkdata/{offset}-{length}", instance_url(&base(&headers, &uri), &row));
-    if let Form::Multipart(kind) = form {
-        let mut joiner = Joiner::new();
-        let value = Piece::Value(row, offset..end, Turn::words(words));
-        let pieces = [Piece::Bytes(joiner.part(&named, &url)), value, Piece::Bytes(joiner.end())];
-        return streamed(&shared.archive, pieces.into(), &joiner.content_type(kind), &etag).await;
-    }
-    let wanted = match headers.get(header::RANGE).and_then(|value| value.to_str().ok()) {
-        None => None,
-        Some(value) => match byte_range(value, length) {
-            Wanted::All => None,
-            // A range need not be obeyed: half a word cannot be turned.
-            Wanted::Part(range) if [range.start, range.end].iter().any(|at| !at.is_multiple_of(words as u64)) => None,
-            Wanted::Part(range) => Some(range),
-            Wanted::Nothing => {
-                let what = format!("the value has {length} bytes: ask for a range within them");
-                return Err(Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, what));
+    let value = Piece::Value(row.clone(), offset..end, Turn::words(words));
+    let response = match form {
+        Form::Multipart(kind) => {
+            let etag = etag("parts");
+            if let Some(response) = unchanged(&headers, &etag) {
+                return Ok(kept(&shared, &row, response));
             }
-        },
-    };
-    let part = wanted.clone().unwrap_or(0..length);
-    let range = offset + part.start..offset + part.end;
-    let pieces = VecDeque::from([Piece::Value(row, range, Turn::words(words))]);
-    let mut response = streamed(&shared.archive, pieces, &named, &etag).await?;
-    if wanted.is_some() {
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-        let value = format!("bytes {}-{}/{length}", part.start, part.end - 1);
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            response.headers_mut().insert(header::CONTENT_RANGE, value);
+            let mut joiner = Joiner::new();
+            let pieces = [Piece::Bytes(joiner.part(&named, &url)), value, Piece::Bytes(joiner.end())];
+            streamed(&shared.archive, pieces.into(), &joiner.content_type(kind), &etag).await?
         }
-    }
-    response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    response.headers_mut().insert(header::CONTENT_LENGTH, (part.end - part.start).into());
-    Ok(response)
-}
-
-/// What a Range header asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Wanted {
-    /// Everything: there is no range, or one that we need not obey (RFC 9110 §14.2).
-    All,
-    Part(Range<u64>),
-    Nothing,
-}
-
-fn byte_range(value: &str, length: u64) -> Wanted {
-    let Some((first, last)) = value.trim().strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
-        return Wanted::All;
+        Form::Single(_) => whole_or_part(&shared, &headers, [value].into(), (&named, &etag("single"))).await?,
     };
-    let (start, end) = match (first.trim().parse::<u64>(), last.trim().parse::<u64>()) {
-        (Ok(first), Ok(last)) if first <= last => (first, last.saturating_add(1).min(length)),
-        (Ok(first), Err(_)) if last.trim().is_empty() => (first, length),
-        (Err(_), Ok(count)) if first.trim().is_empty() => (length.saturating_sub(count), length),
-        _ => return Wanted::All,
-    };
-    if start < end { Wanted::Part(start..end) } else { Wanted::Nothing }
+    Ok(kept(&shared, &row, response))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ranges_are_those_of_rfc_9110() {
-        assert_eq!(byte_range("bytes=0-99", 1000), Wanted::Part(0..100));
-        assert_eq!(byte_range("bytes=990-2000", 1000), Wanted::Part(990..1000));
-        assert_eq!(byte_range("bytes=990-", 1000), Wanted::Part(990..1000));
-        assert_eq!(byte_range("bytes=-10", 1000), Wanted::Part(990..1000));
-        assert_eq!(byte_range("bytes=1000-", 1000), Wanted::Nothing);
-        assert_eq!(byte_range("bytes=-0", 1000), Wanted::Nothing);
-        for odd in ["bytes=5-1", "items=1-2", "bytes=1-2,4-5", "bytes=", "bytes=0-18446744073709551616"] {
-            assert_eq!(byte_range(odd, 1000), Wanted::All, "{odd}");
-        }
-    }
 
     #[test]
     fn frames_are_counted_from_one() {

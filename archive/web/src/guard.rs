@@ -122,7 +122,8 @@ impl Readers {
 /// Whether the answer is made from images.
 fn reads_images(request: &Request) -> bool {
     let route = request.extensions().get::<MatchedPath>().map_or("", |path| path.as_str());
-    request.method() == Method::GET && route.contains("{study}") && route.ends_with('}')
+    let whole = ["}", "/pixeldata", "/bulkdata"].iter().any(|end| route.ends_with(end));
+    request.method() == Method::GET && (route.contains("{study}") && whole || route == "/wado")
 }
 
 /// Lets so many requests run at the same time; each counts until its answer is sent.

@@ -14,20 +14,27 @@
 
 mod accept;
 mod address;
+mod assemble;
+mod capabilities;
 mod commitment;
+mod cors;
 mod delete;
+mod dicomdir;
 mod frames;
 mod guard;
-mod gzip;
 mod indexes;
 mod metadata;
 mod multipart;
 mod operations;
 mod pace;
+mod packed;
 mod page;
 mod peers;
+mod pixeldata;
+mod proxies;
 mod qido;
 mod query;
+mod range;
 mod rejections;
 mod rendered;
 mod retrieve;
@@ -39,9 +46,12 @@ mod stow;
 mod value;
 mod versions;
 mod viewing;
+mod wado;
 mod worklist;
+mod zip;
 
 #[cfg(test)]
 mod tests;
 
+pub use proxies::Network;
 pub use server::{Health, NodeOrder, Web, WebSettings};

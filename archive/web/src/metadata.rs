@@ -1,27 +1,36 @@
 //! Metadata of WADO-RS (PS3.18 §10.4.1.1.2): the stored headers, joined into an array; no pixel data is read.
 //!
 //! A stored header says `"BulkDataURI":"<offset>-<length>"` where a value was left in the body; here it becomes the
-//! address under which that value can be fetched.
+//! address under which that value can be fetched. As XML each instance is a part of its own (PS3.18 §8.7.3.5).
 
 use crate::{
     accept::{Accept, Form},
     address::base,
-    gzip,
-    qido::JSON_FORMS,
+    multipart::Joiner,
+    packed,
+    qido::{FORMS, OFFERED, XML},
     query::{Target, parameters},
     retrieve::{etag, instance_url, listing, stale, unchanged},
     router::Shared,
     status::Problem,
 };
+use archive_model::{
+    Limits, Value,
+    json::{JsonError, from_json},
+    xml::to_xml,
+};
 use archive_service::{Freshness, Headers, Listing};
 use axum::{
     body::Body,
     extract::{Path, State},
-    http::{HeaderMap, HeaderValue, Uri, header},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::Response,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream;
+
+/// Headers up to this size are made into XML on the async threads: 64 KiB take about 1 ms.
+const XML_BYTES_INLINE: usize = 64 << 10;
 
 /// In JSON a quote inside of a text is escaped, so that these bytes are a key wherever they stand.
 const BULK_KEY: &[u8] = b"\"BulkDataURI\":\"";
@@ -32,29 +41,38 @@ pub(crate) async fn get(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Some(Form::Single(media_type)) = Accept::of(&headers, &parameters(uri.query())?).choose(JSON_FORMS, &[]) else {
-        return Err(Problem::not_acceptable("application/dicom+json"));
-    };
+    let form = Accept::of(&headers, &parameters(uri.query())?).choose(FORMS, &[]);
+    let form = form.ok_or_else(|| Problem::not_acceptable(OFFERED))?;
     let base = base(&headers, &uri);
     let Listing { rows, may_be_stale } = listing(&shared, &target).await?;
-    let etag = etag(&rows, &base);
+    let etag = etag(&rows, &format!("{base} {form:?}"));
     if let Some(response) = unchanged(&headers, &etag) {
         return Ok(response);
     }
     // The rows were just read under a read index.
     let found = shared.archive.headers(target.selection()?, Freshness::Local).await?;
-    let body = stream::try_unfold((found, base, Position::Before), |(mut found, base, state)| async move {
-        let piece = next(&mut found, &base, state).await.map_err(|problem| problem.what)?;
-        Ok::<_, String>(piece.map(|(piece, state)| (piece, (found, base, state))))
+    let (content_type, joiner) = match form {
+        Form::Single(kind) => (kind.to_owned(), None),
+        Form::Multipart(kind) => {
+            let joiner = Joiner::new();
+            (joiner.content_type(kind), Some(joiner))
+        }
+    };
+    let writing = Writing { found, base, joiner, limits: shared.archive.limits().clone(), position: Position::Before };
+    let body = stream::try_unfold(writing, |mut writing| async move {
+        let piece = writing.next().await.map_err(|problem| problem.what)?;
+        Ok::<_, String>(piece.map(|piece| (piece, writing)))
     });
     let mut response = Response::new(Body::from_stream(body));
     let headers_out = response.headers_mut();
-    headers_out.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    if let Ok(value) = HeaderValue::from_str(&content_type) {
+        headers_out.insert(header::CONTENT_TYPE, value);
+    }
     headers_out.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         headers_out.insert(header::ETAG, etag);
     }
-    let response = gzip::answer(&headers, response);
+    let response = packed::answer(&headers, response);
     Ok(if may_be_stale { stale(response) } else { response })
 }
 
@@ -66,23 +84,70 @@ enum Position {
     After,
 }
 
-async fn next(found: &mut Headers, base: &str, state: Position) -> Result<Option<(Bytes, Position)>, Problem> {
-    let mut out = BytesMut::new();
-    match state {
-        Position::Before => out.put_u8(b'['),
-        Position::Within => out.put_u8(b','),
-        Position::After => return Ok(None),
-    }
-    match found.next().await.transpose()? {
-        Some((row, header)) => {
-            place(&header, &instance_url(base, &row), &mut out);
-            Ok(Some((out.freeze(), Position::Within)))
+/// Headers on their way out.
+struct Writing {
+    found: Headers,
+    base: String,
+    /// Each is a part of XML.
+    joiner: Option<Joiner>,
+    limits: Limits,
+    position: Position,
+}
+
+impl Writing {
+    /// The next header, or the end; `None` after it.
+    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        let mut out = BytesMut::new();
+        let before = match self.position {
+            Position::Before => true,
+            Position::Within => false,
+            Position::After => return Ok(None),
+        };
+        match (self.found.next().await.transpose()?, &mut self.joiner) {
+            (Some((row, header)), joiner) => {
+                self.position = Position::Within;
+                let url = instance_url(&self.base, &row);
+                match joiner {
+                    Some(joiner) => {
+                        out.put_slice(&joiner.part(XML, &format!("{url}/metadata")));
+                        out.put_slice(&xml(header, url, self.limits.clone()).await?);
+                    }
+                    None => {
+                        out.put_u8(if before { b'[' } else { b',' });
+                        place(&header, &url, &mut out);
+                    }
+                }
+            }
+            (None, joiner) => {
+                self.position = Position::After;
+                match joiner {
+                    Some(joiner) => out.put_slice(&joiner.end()),
+                    None => out.put_slice(if before { b"[]" } else { b"]" }),
+                }
+            }
         }
-        None => {
-            let end: &[u8] = if matches!(state, Position::Before) { b"[]" } else { b"]" };
-            Ok(Some((Bytes::from_static(end), Position::After)))
-        }
+        Ok(Some(out.freeze()))
     }
+}
+
+/// A stored header as XML.
+async fn xml(header: Bytes, url: String, limits: Limits) -> Result<Vec<u8>, Problem> {
+    let damaged =
+        |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a stored header cannot be read: ask another node");
+    let large = header.len() > XML_BYTES_INLINE;
+    let make = move || -> Result<Vec<u8>, JsonError> {
+        let set = from_json(&header, &limits)?;
+        Ok(to_xml(&set, &|_, element| match element.value {
+            Value::Bulk { offset, length } => Some(format!("{url}/bulkdata/{offset}-{length}")),
+            _ => None,
+        }))
+    };
+    if !large {
+        return make().map_err(damaged);
+    }
+    let made = tokio::task::spawn_blocking(make).await;
+    made.map_err(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this node is stopping: ask another"))?
+        .map_err(damaged)
 }
 
 /// Copies `header`, with places in the body made addresses below `instance`.

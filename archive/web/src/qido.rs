@@ -1,4 +1,5 @@
-//! QIDO-RS (PS3.18 §8.3.4, §10.6): query parameters become a C-FIND identifier; answers stream as DICOM JSON.
+//! QIDO-RS (PS3.18 §8.3.4, §10.6): query parameters become a C-FIND identifier; answers stream as DICOM JSON, or each as a
+//! part of XML.
 //!
 //! ```text
 //!   PatientName=DOE*&00081030=&includefield=StudyTime&limit=10&offset=20
@@ -18,8 +19,10 @@
 use crate::{
     accept::{Accept, Form},
     address::base,
-    gzip,
+    multipart::Joiner,
+    packed,
     query::{Target, parameters},
+    retrieve::unchanged,
     router::Shared,
     status::Problem,
 };
@@ -28,18 +31,20 @@ use archive_model::{
     json::{key_tag, no_bulk, tag_key, to_json},
     matching::{Meaning, offset_minutes, patterns},
     tags,
+    xml::to_xml,
 };
 use archive_service::{Find, Freshness, Include, Level, Matches};
 use axum::{
     body::Body,
     extract::{Path, State},
-    http::{HeaderMap, HeaderValue, Uri, header},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::Response,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_dictionary_std::StandardDataDictionary;
 use futures::stream;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// How deep `Sequence.Attribute` may go; the index looks eight levels deep.
 const PATH_MAX: usize = 8;
@@ -48,7 +53,13 @@ const GATHERED_BYTES: usize = 1 << 20;
 /// Bytes of one piece of a longer answer.
 const PIECE_BYTES: usize = 64 << 10;
 
-pub(crate) const JSON_FORMS: &[Form] = &[Form::Single("application/dicom+json"), Form::Single("application/json")];
+/// One data set of the Native DICOM Model.
+pub(crate) const XML: &str = "application/dicom+xml";
+/// In which data sets can be had.
+pub(crate) const FORMS: &[Form] =
+    &[Form::Single("application/dicom+json"), Form::Single("application/json"), Form::Multipart(XML)];
+/// The same in words.
+pub(crate) const OFFERED: &str = "application/dicom+json, or multipart/related; type=\"application/dicom+xml\"";
 
 pub(crate) async fn studies(
     State(shared): State<Shared>,
@@ -85,8 +96,13 @@ async fn search(
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let parameters = parameters(uri.query())?;
-    let Some(Form::Single(media_type)) = Accept::of(headers, &parameters).choose(JSON_FORMS, &[]) else {
-        return Err(Problem::not_acceptable("application/dicom+json"));
+    let form = Accept::of(headers, &parameters).choose(FORMS, &[]);
+    let (media_type, joiner) = match form.ok_or_else(|| Problem::not_acceptable(OFFERED))? {
+        Form::Single(kind) => (kind.to_owned(), None),
+        Form::Multipart(kind) => {
+            let joiner = Joiner::new();
+            (joiner.content_type(kind), Some(joiner))
+        }
     };
     let mut asked = Asked::of(level, &parameters)?;
     for (tag, uid) in [(tags::STUDY_INSTANCE_UID, target.study()?), (tags::SERIES_INSTANCE_UID, target.series()?)] {
@@ -100,7 +116,7 @@ async fn search(
     let limit = asked.limit.unwrap_or(max).min(max);
     asked.find.limit = Some(limit + u64::from(ours));
     let matches = shared.archive.find(asked.find, Freshness::ReadIndex).await?;
-    let mut rows = Rows { matches, level, base: base(headers, uri), sent: 0, limit, more: false, ended: false };
+    let mut rows = Rows { matches, level, base: base(headers, uri), joiner, sent: 0, limit, more: false, ended: false };
 
     let mut first = BytesMut::new();
     while first.len() < GATHERED_BYTES && rows.append(&mut first).await? {}
@@ -120,8 +136,30 @@ async fn search(
             response.headers_mut().append(header::WARNING, value);
         }
     }
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    if let Ok(value) = HeaderValue::from_str(&media_type) {
+        response.headers_mut().insert(header::CONTENT_TYPE, value);
+    }
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    if rows.ended && rows.joiner.is_some() && rows.sent == 0 {
+        // A multipart body has at least one part.
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(response);
+    }
+    // Of what is gathered whole, and says the same each time.
+    if rows.ended && rows.joiner.is_none() {
+        let mut hasher = DefaultHasher::new();
+        first.hash(&mut hasher);
+        let etag = format!("W/\"{:016x}\"", hasher.finish());
+        if let Some(mut same) = unchanged(headers, &etag) {
+            same.headers_mut().extend(response.headers().clone());
+            same.headers_mut().remove(header::CONTENT_TYPE);
+            return Ok(same);
+        }
+        if let Ok(value) = HeaderValue::from_str(&etag) {
+            response.headers_mut().insert(header::ETAG, value);
+        }
+    }
     let body = if rows.ended {
         Body::from(first.freeze())
     } else {
@@ -133,7 +171,7 @@ async fn search(
         Body::from_stream(futures::StreamExt::chain(stream::once(async { Ok::<Bytes, String>(first.freeze()) }), rest))
     };
     *response.body_mut() = body;
-    Ok(gzip::answer(headers, response))
+    Ok(packed::answer(headers, response))
 }
 
 /// Answers on their way out.
@@ -141,6 +179,8 @@ struct Rows {
     matches: Matches,
     level: Level,
     base: String,
+    /// Each is a part of XML.
+    joiner: Option<Joiner>,
     sent: u64,
     limit: u64,
     /// There was one more than the limit.
@@ -158,19 +198,31 @@ impl Rows {
         self.more = next.is_some() && self.sent == self.limit;
         match next.filter(|_| !self.more) {
             Some(mut row) => {
-                out.put_u8(if self.sent == 0 { b'[' } else { b',' });
-                if let Some(url) = retrieve_url(&self.base, self.level, &row) {
+                let url = retrieve_url(&self.base, self.level, &row);
+                if let Some(url) = &url {
                     row.put_text(tags::RETRIEVE_URL, VR::UR, url);
                 }
                 // What cannot be read now says so already.
                 if row.get(tags::INSTANCE_AVAILABILITY).is_none() {
                     row.put_text(tags::INSTANCE_AVAILABILITY, VR::CS, "ONLINE");
                 }
-                out.put_slice(&to_json(&row, &no_bulk));
+                match &mut self.joiner {
+                    Some(joiner) => {
+                        out.put_slice(&joiner.part(XML, url.as_deref().unwrap_or(&self.base)));
+                        out.put_slice(&to_xml(&row, &no_bulk));
+                    }
+                    None => {
+                        out.put_u8(if self.sent == 0 { b'[' } else { b',' });
+                        out.put_slice(&to_json(&row, &no_bulk));
+                    }
+                }
                 self.sent += 1;
             }
             None => {
-                out.put_slice(if self.sent == 0 { b"[]" } else { b"]" });
+                match &self.joiner {
+                    Some(joiner) => out.put_slice(&joiner.end()),
+                    None => out.put_slice(if self.sent == 0 { b"[]" } else { b"]" }),
+                }
                 self.ended = true;
             }
         }
@@ -332,7 +384,6 @@ fn key_value(tag: Tag, vr: VR, value: &str) -> Result<Value, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::StatusCode;
 
     fn asked(query: &str) -> Result<Asked, Problem> {
         Asked::of(Level::Study, &parameters(Some(query))?)

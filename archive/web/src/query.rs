@@ -40,6 +40,11 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// An instance.
+    pub(crate) fn of_instance(study: String, series: String, instance: String) -> Self {
+        Self { study: Some(study), series: Some(series), instance: Some(instance) }
+    }
+
     /// The study, if the path has one.
     pub(crate) fn study(&self) -> Result<Option<Uid>, Problem> {
         uid(self.study.as_deref(), "study")

@@ -14,6 +14,7 @@
 use crate::{
     accept::{Accept, Form},
     address::base,
+    capabilities::with_options,
     frames::numbers,
     multipart::Joiner,
     query::{Target, parameters},
@@ -68,7 +69,9 @@ pub(crate) fn routes() -> Router<Shared> {
     let instance = "/studies/{study}/series/{series}/instances/{instance}";
     let frames = "/studies/{study}/series/{series}/instances/{instance}/frames/{list}";
     [study, series, instance, frames].into_iter().fold(Router::new(), |router, base| {
-        router.route(&format!("{base}/rendered"), get(rendered)).route(&format!("{base}/thumbnail"), get(thumbnail))
+        router
+            .route(&format!("{base}/rendered"), with_options(get(rendered)))
+            .route(&format!("{base}/thumbnail"), with_options(get(thumbnail)))
     })
 }
 

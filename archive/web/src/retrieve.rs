@@ -10,10 +10,13 @@ use crate::{
     accept::{Accept, Form},
     address::base,
     multipart::Joiner,
+    pixeldata,
     query::{Target, parameters},
+    range::{kept, whole_or_part},
     router::Shared,
     status::Problem,
     value::{Inflating, Turn},
+    zip::{self, ZIP},
 };
 use archive_model::{COMPRESSED, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, transfer_syntax, write_file_meta};
 use archive_service::{Archive, Converting, Freshness, InstanceRow, Listing, NativeFrames, Reading};
@@ -56,8 +59,8 @@ pub(crate) async fn get(
     let mut targets: Vec<String> = rows.iter().map(stored).collect();
     // A file alone only where there can be only one.
     let forms: &[Form] = match target.what() {
-        "the instance" => &[Form::Multipart(DICOM), Form::Single(DICOM)],
-        _ => &[Form::Multipart(DICOM)],
+        "the instance" => &[Form::Multipart(DICOM), Form::Single(DICOM), Form::Single(ZIP)],
+        _ => &[Form::Multipart(DICOM), Form::Single(ZIP)],
     };
     let accept = Accept::of(&headers, &parameters);
     let mut form = accept.choose(forms, &distinct(&targets));
@@ -71,23 +74,39 @@ pub(crate) async fn get(
         }
     }
     let form = form.ok_or_else(|| not_acceptable(&distinct(&targets)))?;
+    if form == Form::Single(ZIP) {
+        if received {
+            return Err(Problem::bad(
+                "a ZIP file has what the web has: leave as=received out, or accept multipart/related",
+            ));
+        }
+        let etag = etag(&rows, &format!("zip {}", distinct(&targets).join(" ")));
+        if let Some(response) = unchanged(&headers, &etag) {
+            return Ok(response);
+        }
+        let syntaxes = rows.iter().map(|row| row.instance.to_string()).zip(targets).collect();
+        let response = zip::answer(&shared, &target, syntaxes, &etag).await?;
+        return Ok(if may_be_stale { stale(response) } else { response });
+    }
+    if let (Form::Single(_), [row], [target]) = (form, rows.as_slice(), targets.as_slice()) {
+        let response = file(&shared, &headers, row, target).await?;
+        return Ok(if received { response } else { kept(&shared, row, response) });
+    }
     let etag = etag(&rows, &distinct(&targets).join(" "));
+    let alone = rows.first().filter(|_| target.what() == "the instance" && !received).cloned();
+    let keep = |response| match &alone {
+        Some(row) => kept(&shared, row, response),
+        None => response,
+    };
     if let Some(response) = unchanged(&headers, &etag) {
-        return Ok(response);
+        return Ok(keep(response));
     }
     let base = base(&headers, &uri);
+    let mut joiner = Joiner::new();
     let mut pieces = VecDeque::new();
-    let mut joiner = match form {
-        Form::Multipart(_) => Some(Joiner::new()),
-        Form::Single(_) => None,
-    };
-    let mut content_type = String::from(DICOM);
     for (row, target) in rows.into_iter().zip(targets) {
         let part_type = format!("{DICOM}; transfer-syntax={target}");
-        match &mut joiner {
-            Some(joiner) => pieces.push_back(Piece::Bytes(joiner.part(&part_type, &instance_url(&base, &row)))),
-            None => content_type = part_type,
-        }
+        pieces.push_back(Piece::Bytes(joiner.part(&part_type, &instance_url(&base, &row))));
         pieces.push_back(Piece::Meta(row.clone(), target.clone()));
         let all = 0..row.length_bytes;
         pieces.push_back(if target == row.transfer_syntax {
@@ -96,12 +115,33 @@ pub(crate) async fn get(
             Piece::Convert(row, target)
         });
     }
-    if let Some(joiner) = joiner {
-        content_type = joiner.content_type(DICOM);
-        pieces.push_back(Piece::Bytes(joiner.end()));
-    }
+    let content_type = joiner.content_type(DICOM);
+    pieces.push_back(Piece::Bytes(joiner.end()));
     let response = streamed(&shared.archive, pieces, &content_type, &etag).await?;
-    Ok(if may_be_stale { stale(response) } else { response })
+    Ok(if may_be_stale { stale(response) } else { keep(response) })
+}
+
+/// An instance alone, as a file.
+pub(crate) async fn file(
+    shared: &Shared,
+    headers: &HeaderMap,
+    row: &InstanceRow,
+    target: &str,
+) -> Result<Response, Problem> {
+    let etag = etag(std::slice::from_ref(row), &format!("file {target}"));
+    let body = if target == row.transfer_syntax {
+        Piece::Part(row.clone(), 0..row.length_bytes)
+    } else {
+        Piece::Convert(row.clone(), target.to_owned())
+    };
+    let pieces = VecDeque::from([Piece::Bytes(meta(&shared.archive, row, target)), body]);
+    let content_type = format!("{DICOM}; transfer-syntax={target}");
+    whole_or_part(shared, headers, pieces, (&content_type, &etag)).await
+}
+
+/// What stands before the data set in a file of this transfer syntax.
+fn meta(archive: &Archive, row: &InstanceRow, syntax: &str) -> Bytes {
+    write_file_meta(row.sop_class.as_str(), row.instance.as_str(), syntax, Some(archive.ae_title())).into()
 }
 
 /// Says that there may be more than is answered (RFC 7234 §5.5.1).
@@ -221,6 +261,10 @@ pub(crate) enum Piece {
     Reading(Box<Reading>, Turn),
     /// A part that is being inflated.
     Inflated(Range<u64>, Turn),
+    /// The bulk values of an instance, as parts.
+    ValuesOf(InstanceRow, Arc<pixeldata::Parts>),
+    /// The frames of one, as parts.
+    FramesOf(Box<pixeldata::FramesOf>, Arc<pixeldata::Parts>),
 }
 
 /// A body of `pieces`. The first is read before the head is sent, so that what cannot be read is an error with a status.
@@ -230,7 +274,7 @@ pub(crate) async fn streamed(
     content_type: &str,
     etag: &str,
 ) -> Result<Response, Problem> {
-    let mut state = Source { archive: archive.clone(), pieces, inflating: None };
+    let mut state = Source::new(archive.clone(), pieces);
     let mut ahead = Vec::new();
     while let Some((bytes, read)) = next(&mut state).await? {
         ahead.push(Ok::<Bytes, Problem>(bytes));
@@ -261,24 +305,26 @@ pub(crate) async fn streamed(
 }
 
 /// What a body is made from.
-struct Source {
+pub(crate) struct Source {
     archive: Archive,
     pieces: VecDeque<Piece>,
-    /// The deflated instance whose parts are asked for; a body has the parts of one.
+    /// The deflated instance whose parts are being sent.
     inflating: Option<Inflating>,
 }
 
+impl Source {
+    pub(crate) fn new(archive: Archive, pieces: VecDeque<Piece>) -> Self {
+        Self { archive, pieces, inflating: None }
+    }
+}
+
 /// The next bytes, and whether they are of an instance.
-async fn next(source: &mut Source) -> Result<Option<(Bytes, bool)>, Problem> {
+pub(crate) async fn next(source: &mut Source) -> Result<Option<(Bytes, bool)>, Problem> {
     let Source { archive, pieces, inflating } = source;
     while let Some(piece) = pieces.pop_front() {
         match piece {
             Piece::Bytes(bytes) => return Ok(Some((bytes, false))),
-            Piece::Meta(row, syntax) => {
-                let meta =
-                    write_file_meta(row.sop_class.as_str(), row.instance.as_str(), &syntax, Some(archive.ae_title()));
-                return Ok(Some((meta.into(), false)));
-            }
+            Piece::Meta(row, syntax) => return Ok(Some((meta(archive, &row, &syntax), false))),
             Piece::Convert(row, target) => {
                 let converting = archive.convert(&row, &target).await?;
                 pieces.push_front(Piece::Converting(Box::new(converting)));
@@ -299,6 +345,21 @@ async fn next(source: &mut Source) -> Result<Option<(Bytes, bool)>, Problem> {
             }
             Piece::Value(row, range, turn) => {
                 pieces.push_front(Piece::Reading(Box::new(archive.read(&row, range)), turn));
+            }
+            Piece::ValuesOf(row, parts) => {
+                *inflating = None;
+                let mut own = pixeldata::of_instance(archive, row, &parts, false).await?;
+                while let Some(last) = own.pop_back() {
+                    pieces.push_front(last);
+                }
+            }
+            Piece::FramesOf(mut frames, parts) => {
+                if let Some(mut own) = frames.next(&parts) {
+                    pieces.push_front(Piece::FramesOf(frames, parts));
+                    while let Some(last) = own.pop_back() {
+                        pieces.push_front(last);
+                    }
+                }
             }
             Piece::Inflated(mut range, mut turn) => {
                 let Some(inflating) = inflating.as_mut() else { continue };

@@ -1,23 +1,23 @@
 //! Which path is answered by what.
 
 use crate::{
-    commitment, delete, frames, guard, indexes, metadata, operations, page, peers, qido, rejections, rendered,
-    retrieve, sends,
+    capabilities::{self, with_options},
+    commitment, cors, delete, frames, guard, indexes, metadata, operations, page, peers, pixeldata, proxies, qido,
+    rejections, rendered, retrieve, sends,
     server::{Health, WebSettings},
     status::Problem,
-    stow, versions, worklist,
+    stow, versions, wado, worklist,
 };
 use archive_service::Archive;
 use axum::{
     Router,
     extract::DefaultBodyLimit,
-    http::{HeaderValue, Method, StatusCode, header},
+    http::StatusCode,
     middleware,
     routing::{get, post},
 };
 use std::{ops::Deref, sync::Arc};
 use tokio::sync::{Semaphore, watch};
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 /// What every request shares.
 #[derive(Clone)]
@@ -33,6 +33,8 @@ pub(crate) struct Parts {
     pub(crate) requests: Arc<Semaphore>,
     /// Readers of images, by address.
     pub(crate) readers: guard::Readers,
+    /// Bytes of bulk values that come beside metadata.
+    pub(crate) bulk_held: Arc<Semaphore>,
     /// Pages that listen to events.
     pub(crate) listeners: Arc<Semaphore>,
     /// The newest state of the cluster, as JSON.
@@ -59,25 +61,38 @@ pub(crate) fn router(shared: Shared) -> Router {
     let series = "/studies/{study}/series/{series}";
     let instance = "/studies/{study}/series/{series}/instances/{instance}";
     let at = |base: &str, end: &str| format!("{base}{end}");
+    // OPTIONS of each says what it can do.
     let dicom = Router::new()
-        .route("/studies", get(qido::studies).post(stow::store))
-        .route("/series", get(qido::series))
-        .route("/instances", get(qido::instances))
-        .route(study, get(retrieve::get).post(stow::store).delete(delete::delete))
-        .route(&at(study, "/series"), get(qido::series))
-        .route(&at(study, "/instances"), get(qido::instances))
-        .route(&at(study, "/metadata"), get(metadata::get))
-        .route(series, get(retrieve::get).delete(delete::delete))
-        .route(&at(series, "/instances"), get(qido::instances))
-        .route(&at(series, "/metadata"), get(metadata::get))
-        .route(instance, get(retrieve::get).delete(delete::delete))
-        .route(&at(instance, "/metadata"), get(metadata::get))
-        .route(&at(instance, "/frames/{list}"), get(frames::frames))
-        .route(&at(instance, "/bulkdata/{place}"), get(frames::bulk))
+        .route("/", with_options(get(capabilities::document)))
+        .route("/studies", with_options(get(qido::studies).post(stow::store)))
+        .route("/series", with_options(get(qido::series)))
+        .route("/instances", with_options(get(qido::instances)))
+        .route(study, with_options(get(retrieve::get).post(stow::store).delete(delete::delete)))
+        .route(&at(study, "/series"), with_options(get(qido::series)))
+        .route(&at(study, "/instances"), with_options(get(qido::instances)))
+        .route(&at(study, "/metadata"), with_options(get(metadata::get)))
+        .route(&at(study, "/bulkdata"), with_options(get(pixeldata::bulkdata)))
+        .route(&at(study, "/pixeldata"), with_options(get(pixeldata::pixeldata)))
+        .route(series, with_options(get(retrieve::get).delete(delete::delete)))
+        .route(&at(series, "/instances"), with_options(get(qido::instances)))
+        .route(&at(series, "/metadata"), with_options(get(metadata::get)))
+        .route(&at(series, "/bulkdata"), with_options(get(pixeldata::bulkdata)))
+        .route(&at(series, "/pixeldata"), with_options(get(pixeldata::pixeldata)))
+        .route(instance, with_options(get(retrieve::get).delete(delete::delete)))
+        .route(&at(instance, "/metadata"), with_options(get(metadata::get)))
+        .route(&at(instance, "/frames/{list}"), with_options(get(frames::frames)))
+        .route(&at(instance, "/bulkdata"), with_options(get(pixeldata::bulkdata)))
+        .route(&at(instance, "/bulkdata/{place}"), with_options(get(frames::bulk)))
+        .route(&at(instance, "/pixeldata"), with_options(get(pixeldata::pixeldata)))
         .merge(rendered::routes())
-        .route("/commitment-requests/{transaction}", get(commitment::result).post(commitment::ask))
+        .route("/commitment-requests/{transaction}", with_options(get(commitment::result).post(commitment::ask)))
         .layer(middleware::from_fn_with_state(shared.clone(), guard::cap))
-        .layer(cors(&shared.settings.cors_origins));
+        .layer(middleware::from_fn_with_state(shared.clone(), cors::allow));
+    let root = Router::new()
+        .route("/dicom-web/", get(capabilities::document).options(capabilities::document))
+        .route("/wado", get(wado::get))
+        .layer(middleware::from_fn_with_state(shared.clone(), guard::cap))
+        .layer(middleware::from_fn_with_state(shared.clone(), cors::allow));
     // Small bodies, which are read whole.
     let registry = Router::new()
         .route("/api/peers", get(peers::list))
@@ -90,6 +105,8 @@ pub(crate) fn router(shared: Shared) -> Router {
         .layer(DefaultBodyLimit::max(peers::BODY_BYTES_MAX));
     Router::new()
         .nest("/dicom-web", dicom)
+        // A nested `/` is the path without a slash behind it.
+        .merge(root)
         .merge(registry)
         .route("/", get(page::page))
         .route("/page/style.css", get(page::style))
@@ -124,32 +141,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         })
         // Bodies are streamed and have limits of their own.
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(shared.clone(), proxies::distrust))
         .layer(middleware::from_fn_with_state(shared.clone(), guard::watch))
         .with_state(shared)
-}
-
-/// Viewers on other hosts; `*` is any.
-fn cors(origins: &[String]) -> CorsLayer {
-    let origins = if origins.iter().any(|origin| origin == "*") {
-        AllowOrigin::from(Any)
-    } else {
-        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
-    };
-    CorsLayer::new()
-        .allow_origin(origins)
-        .allow_methods([Method::GET, Method::HEAD, Method::POST])
-        .allow_headers([
-            header::ACCEPT,
-            header::CONTENT_TYPE,
-            header::RANGE,
-            header::IF_NONE_MATCH,
-            header::AUTHORIZATION,
-        ])
-        .expose_headers([
-            header::WARNING,
-            header::ETAG,
-            header::CONTENT_RANGE,
-            header::CONTENT_LOCATION,
-            header::RETRY_AFTER,
-        ])
 }

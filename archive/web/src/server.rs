@@ -1,9 +1,11 @@
 //! The listener: connections, their time-outs, and their end.
 
 use crate::{
+    assemble::PERMIT_BYTES,
     guard::{Metrics, Readers},
     operations,
     pace::{Deadlines, Pace},
+    proxies::Network,
     router::{Parts, Shared, router},
 };
 use archive_model::AeTitle;
@@ -116,10 +118,16 @@ pub struct WebSettings {
     pub drain_timeout: Duration,
     /// Parts of one store request. Default 10,000.
     pub parts_max: usize,
+    /// Bytes of bulk values that come beside metadata, of all requests; one value has at most half of it. Default 128 MiB.
+    pub bulk_held_bytes_max: u64,
     /// Answers of one query. Default 1000; a client pages with `offset`.
     pub query_rows_max: u64,
-    /// Origins of viewers on other hosts, such as `https://viewer.example`; `*` is any. Default `*`.
+    /// Origins of viewers on other hosts, such as `https://viewer.example`; `*` is any. Default none.
     pub cors_origins: Vec<String>,
+    /// Proxies whose `Forwarded` and `X-Forwarded-*` count. Default this machine.
+    pub trusted_proxies: Vec<Network>,
+    /// How long a client may use an instance, a frame or a bulk value without asking again. Default 1 hour.
+    pub cache_for: Duration,
 }
 
 impl WebSettings {
@@ -139,8 +147,11 @@ impl WebSettings {
             idle_timeout: Duration::from_secs(120),
             drain_timeout: Duration::from_secs(20),
             parts_max: 10_000,
+            bulk_held_bytes_max: 128 << 20,
             query_rows_max: 1000,
-            cors_origins: vec!["*".into()],
+            cors_origins: Vec::new(),
+            trusted_proxies: Network::loopback(),
+            cache_for: Duration::from_secs(3600),
         }
     }
 }
@@ -219,6 +230,9 @@ pub(crate) fn share(
         requests: Arc::new(Semaphore::new(settings.requests_max)),
         readers: Readers::new(settings.readers_per_peer_max),
         listeners: Arc::new(Semaphore::new(settings.listeners_max)),
+        bulk_held: Arc::new(Semaphore::new(
+            usize::try_from(settings.bulk_held_bytes_max / PERMIT_BYTES).unwrap_or(Semaphore::MAX_PERMITS),
+        )),
         settings,
         health,
         registry,

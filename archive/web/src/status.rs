@@ -137,6 +137,9 @@ const PROCESSING: u16 = 272;
 /// A part of a media type that is no DICOM file.
 pub(crate) const NOT_DICOM: Refusal = Refusal { reason: NOT_UNDERSTOOD, status: StatusCode::UNSUPPORTED_MEDIA_TYPE };
 
+/// Bulk values that the metadata names did not come.
+pub(crate) const INCOMPLETE: Refusal = Refusal { reason: NOT_UNDERSTOOD, status: StatusCode::CONFLICT };
+
 /// The table of refusals.
 pub(crate) fn refusal(error: &StoreError) -> Refusal {
     let (reason, status) = match error {

@@ -10,19 +10,21 @@
 //! may send everything again: what is stored already is `Same`.
 
 use crate::{
-    accept::content_type,
+    accept::{Accept, Form, content_type},
     address::base,
+    assemble::{Assembly, CannotHold, Held, Made, PartKind},
     multipart::{BadMultipart, Event, PartHead, Splitter},
-    qido::retrieve_url,
+    qido::{XML, retrieve_url},
     query::Target,
     router::Shared,
     server::Peer,
-    status::{self, NOT_DICOM, Problem, Refusal},
+    status::{self, INCOMPLETE, NOT_DICOM, Problem, Refusal},
 };
 use archive_model::{
     DataSet, Element, FileReader, Uid, VR, Value,
     json::{no_bulk, to_json},
     tags,
+    xml::to_xml,
 };
 use archive_service::{Admission, Ingest, Level, Offer, Protocol, Source, StoreError, Stored};
 use axum::{
@@ -36,6 +38,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio::task::JoinSet;
 
+/// Bytes that an ingest is given at once.
+const PIECE_BYTES: usize = 256 << 10;
 /// Instances that are committed while the next ones arrive: the log gathers them into one flush.
 const FINISHING_MAX: usize = 16;
 /// Coercion of data elements (B000): the only warning that says that a retrieve gives something else.
@@ -84,6 +88,10 @@ pub(crate) async fn store(
             let splitter = Splitter::new(&boundary, shared.settings.parts_max).map_err(broken)?;
             intake.take_parts(splitter, &mut body).await?;
         }
+        Kind::Metadata(boundary) => {
+            let splitter = Splitter::new(&boundary, shared.settings.parts_max).map_err(broken)?;
+            intake.take_metadata(splitter, &mut body).await?;
+        }
     }
     let outcomes = intake.finish().await;
     Ok(answer(outcomes, &parts.headers, &parts.uri))
@@ -91,14 +99,19 @@ pub(crate) async fn store(
 
 /// How the body is made.
 enum Kind {
+    /// One file.
     Single,
+    /// A file in each part.
     Multipart(String),
+    /// Metadata, and bulk values beside.
+    Metadata(String),
 }
 
 impl Kind {
     fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let unsupported = || {
-            let what = "send multipart/related; type=\"application/dicom\" with one file a part, or one application/dicom file";
+            let what = "send multipart/related; type=\"application/dicom\" with one file a part, one application/dicom file, or \
+                        multipart/related; type=\"application/dicom+json\" (or +xml) with metadata and bulk values";
             Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, what)
         };
         let value = headers.get(header::CONTENT_TYPE).ok_or_else(unsupported)?;
@@ -108,10 +121,12 @@ impl Kind {
             "application/dicom" => Ok(Self::Single),
             "multipart/related" => {
                 let root = parameter("type").map(|root| root.to_ascii_lowercase());
-                if root.is_some_and(|root| root != "application/dicom") {
-                    return Err(unsupported());
+                let boundary = || parameter("boundary").ok_or(BadMultipart::NoBoundary).map_err(broken);
+                match root.as_deref() {
+                    None | Some("application/dicom") => Ok(Self::Multipart(boundary()?)),
+                    Some("application/dicom+json" | "application/dicom+xml") => Ok(Self::Metadata(boundary()?)),
+                    Some(_) => Err(unsupported()),
                 }
-                Ok(Self::Multipart(parameter("boundary").ok_or(BadMultipart::NoBoundary).map_err(broken)?))
             }
             _ => Err(unsupported()),
         }
@@ -126,6 +141,14 @@ fn broken(error: BadMultipart) -> Problem {
         }
     };
     Problem::new(status, error.to_string())
+}
+
+fn cannot_hold(why: CannotHold) -> Problem {
+    let status = match why {
+        CannotHold::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        CannotHold::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+    };
+    Problem::new(status, why.to_string())
 }
 
 /// The next piece of a body that must go on.
@@ -193,6 +216,99 @@ impl Intake<'_> {
         Ok(())
     }
 
+    /// Metadata and bulk values: what is complete goes in while the rest arrives.
+    async fn take_metadata(&mut self, mut splitter: Splitter, body: &mut BodyDataStream) -> Result<(), Problem> {
+        let shared = self.shared;
+        let (budget, most) = (&shared.bulk_held, shared.settings.bulk_held_bytes_max / 2);
+        let mut assembly = Assembly::new(shared.archive.limits());
+        let mut part = None;
+        loop {
+            match splitter.next().map_err(broken)? {
+                Event::Part(head) => part = Some((PartKind::of(&head), Held::new(budget, most))),
+                Event::Data(piece) => {
+                    if let Some((_, held)) = &mut part {
+                        held.push(&piece).map_err(cannot_hold)?;
+                    }
+                }
+                Event::PartEnd => {
+                    let made = match part.take() {
+                        Some((kind @ (PartKind::Json | PartKind::Xml), held)) => {
+                            let made = assembly.metadata(kind == PartKind::Xml, held);
+                            made.map_err(|why| Problem::bad(format!("the metadata cannot be read: {why}")))?
+                        }
+                        Some((PartKind::Bulk { names, media_type, syntax }, held)) => {
+                            let made = assembly.bulk((&names, &media_type, syntax.as_deref()), held);
+                            made.unwrap_or_else(|| {
+                                tracing::info!("a part came that no metadata before it names");
+                                Vec::new()
+                            })
+                        }
+                        None => Vec::new(),
+                    };
+                    for made in made {
+                        self.take_made(made).await;
+                    }
+                }
+                Event::End => break,
+                Event::More => match next(self.shared, body).await? {
+                    Some(piece) => splitter.push(&piece),
+                    None => splitter.complete(),
+                },
+            }
+        }
+        for made in assembly.finish() {
+            self.take_made(made).await;
+        }
+        while next(self.shared, body).await?.is_some() {}
+        Ok(())
+    }
+
+    /// Stores what was made of metadata and bulk values.
+    async fn take_made(&mut self, made: Made) {
+        let Made { at, class, instance, data } = made;
+        let result = match data {
+            None => Err(INCOMPLETE),
+            Some((syntax, pieces)) => self.fill(syntax, pieces).await.map_err(|error| refused(at, &error)),
+        };
+        match result {
+            Ok(ingest) => self.end_ingest(ingest, at, class, instance).await,
+            Err(refusal) => self.outcomes.push(Outcome { at, class, instance, result: Err(refusal) }),
+        }
+    }
+
+    async fn fill(&self, transfer_syntax: String, pieces: Vec<Bytes>) -> Result<Box<Ingest>, StoreError> {
+        let mut ingest = Box::new(self.shared.archive.store(self.offer(transfer_syntax)).await?);
+        for mut piece in pieces {
+            while !piece.is_empty() {
+                let some = piece.split_to(piece.len().min(PIECE_BYTES));
+                ingest.push(some).await?;
+            }
+        }
+        Ok(ingest)
+    }
+
+    fn offer(&self, transfer_syntax: String) -> Offer {
+        // The data set says what it is; a meta group that disagrees is a slip of its writer.
+        Offer {
+            sop_class: None,
+            instance: None,
+            study: self.study.clone(),
+            transfer_syntax,
+            source: self.source.clone(),
+        }
+    }
+
+    /// Commits an instance beside the next ones.
+    async fn end_ingest(&mut self, ingest: Box<Ingest>, at: usize, class: Option<String>, instance: Option<String>) {
+        while self.finishing.len() >= FINISHING_MAX {
+            self.gather().await;
+        }
+        self.finishing.spawn(async move {
+            let result = ingest.finish().await.map_err(|error| refused(at, &error));
+            Outcome { at, class, instance, result }
+        });
+    }
+
     fn begin(&mut self, head: Option<&PartHead>) -> Part {
         let kind = head.and_then(|head| head.get("content-type")).map(|value| content_type(value).0);
         // Senders that say nothing, or "bytes", mean a file.
@@ -221,14 +337,7 @@ impl Intake<'_> {
         };
         let data = data.map_err(StoreError::Invalid)?;
         if let (PartState::Meta, Some(meta)) = (&part.state, part.reader.meta()) {
-            // The data set says what it is; a meta group that disagrees is a slip of its writer.
-            let offer = Offer {
-                sop_class: None,
-                instance: None,
-                study: self.study.clone(),
-                transfer_syntax: meta.transfer_syntax.clone(),
-                source: self.source.clone(),
-            };
+            let offer = self.offer(meta.transfer_syntax.clone());
             part.state = PartState::Open(Box::new(self.shared.archive.store(offer).await?));
         }
         match &mut part.state {
@@ -248,15 +357,7 @@ impl Intake<'_> {
         let instance = meta.and_then(|meta| meta.sop_instance.clone());
         let at = part.at;
         match part.state {
-            PartState::Open(ingest) => {
-                while self.finishing.len() >= FINISHING_MAX {
-                    self.gather().await;
-                }
-                self.finishing.spawn(async move {
-                    let result = ingest.finish().await.map_err(|error| refused(at, &error));
-                    Outcome { at, class, instance, result }
-                });
-            }
+            PartState::Open(ingest) => self.end_ingest(ingest, at, class, instance).await,
             PartState::Meta => self.outcomes.push(Outcome { at, class, instance, result: Err(NOT_DICOM) }),
             PartState::Refused(refusal) => self.outcomes.push(Outcome { at, class, instance, result: Err(refusal) }),
         }
@@ -334,9 +435,15 @@ fn answer(outcomes: Vec<Outcome>, headers: &HeaderMap, uri: &Uri) -> Response {
             set.put(Element { tag, vr: VR::SQ, value: Value::Items(items) });
         }
     }
-    let body = Body::from(to_json(&set, &no_bulk));
+    // What is stored is stored: who accepts neither gets JSON all the same.
+    let forms = [Form::Single("application/dicom+json"), Form::Single("application/json"), Form::Single(XML)];
+    let (kind, body) = match Accept::of(headers, &[]).choose(&forms, &[]) {
+        Some(Form::Single(XML)) => (XML, to_xml(&set, &no_bulk)),
+        Some(Form::Single("application/json")) => ("application/json", to_json(&set, &no_bulk)),
+        _ => ("application/dicom+json", to_json(&set, &no_bulk)),
+    };
     let mut response =
-        (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/dicom+json"))], body).into_response();
+        (status, [(header::CONTENT_TYPE, HeaderValue::from_static(kind))], Body::from(body)).into_response();
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     }

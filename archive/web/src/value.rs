@@ -47,13 +47,18 @@ pub(crate) async fn word_bytes(shared: &Shared, row: &InstanceRow, place: &Place
         Place::Pixels => vr_where(&header, &|tag, _| tag == "7FE00010"),
         Place::At(place) => vr_where(&header, &|_, element| element["BulkDataURI"] == *place),
     };
+    Ok(vr.map(|vr| swapped_bytes(row, vr)))
+}
+
+/// Bytes of the words of a value that are stored in the other order than the web has them; 1 for none.
+pub(crate) fn swapped_bytes(row: &InstanceRow, vr: &str) -> usize {
     let big = row.transfer_syntax == EXPLICIT_BE;
-    Ok(vr.map(|vr| match vr {
+    match vr {
         "OW" | "US" | "SS" | "AT" if big => 2,
         "OL" | "OF" | "UL" | "SL" | "FL" if big => 4,
         "OV" | "OD" | "UV" | "SV" | "FD" if big => 8,
         _ => 1,
-    }))
+    }
 }
 
 /// Which value.

@@ -18,9 +18,9 @@ const QUALITY: u8 = 90;
 /// Columns and rows of a thumbnail, where the request says nothing.
 const THUMBNAIL: (u32, u32) = (256, 256);
 /// Columns or rows of a viewport: what a JPEG can have.
-const EXTENT_MAX: u32 = 65_535;
+pub(crate) const EXTENT_MAX: u32 = 65_535;
 /// Columns times rows of a viewport.
-const PIXELS_MAX: u64 = 1 << 26;
+pub(crate) const PIXELS_MAX: u64 = 1 << 26;
 
 /// What a request wants to see, its format apart, and what of it is not done.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,7 +1,7 @@
 //! JSON to data sets, as it is read: no tree stands in between, which would take ten times the memory of the JSON.
 
 use super::{DEPTH_MAX, JsonError, key_tag};
-use crate::{DataSet, Element, Limits, Tag, VR, Value};
+use crate::{DataSet, Element, Limits, Tag, VR, Value, xml::Foreign};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde::de::{self, DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, error::Category};
@@ -24,14 +24,27 @@ pub fn from_json(bytes: &[u8], limits: &Limits) -> Result<DataSet, JsonError> {
 /// # Errors
 /// For JSON that is not JSON, or not data sets; the message says where.
 pub fn data_sets_from_json(bytes: &[u8], limits: &Limits) -> Result<Vec<DataSet>, JsonError> {
+    read(bytes, limits, &Reading::default())
+}
+
+/// The same of a sender whose bulk values come beside: `offset` of a `Value::Bulk` counts in the list of their places.
+///
+/// # Errors
+/// For JSON that is not JSON, or not data sets; the message says where.
+pub fn sent_data_sets_from_json(bytes: &[u8], limits: &Limits) -> Result<(Vec<DataSet>, Vec<Foreign>), JsonError> {
+    let reading = Reading { foreign: Some(RefCell::default()), ..Reading::default() };
+    let sets = read(bytes, limits, &reading)?;
+    Ok((sets, reading.foreign.unwrap_or_default().into_inner()))
+}
+
+fn read(bytes: &[u8], limits: &Limits, reading: &Reading) -> Result<Vec<DataSet>, JsonError> {
     if bytes.len() as u64 > limits.header_bytes_max {
         return Err(malformed(None, format!("the JSON is larger than {} bytes", limits.header_bytes_max)));
     }
-    let reading = Reading::default();
     let mut json = serde_json::Deserializer::from_slice(bytes);
     // Its limit is 128 levels of JSON, which are 42 of sequences. Ours: data sets count theirs, and nothing else nests.
     json.disable_recursion_limit();
-    let sets = json.deserialize_any(Top(&reading)).and_then(|sets| json.end().map(|()| sets));
+    let sets = json.deserialize_any(Top(reading)).and_then(|sets| json.end().map(|()| sets));
     sets.map_err(|error| match (reading.wrong.take(), error.classify()) {
         (Some(wrong), _) => wrong,
         // Its text would repeat the value that was found.
@@ -48,6 +61,8 @@ fn malformed(tag: Option<Tag>, why: impl Into<String>) -> JsonError {
 #[derive(Default)]
 struct Reading {
     wrong: RefCell<Option<JsonError>>,
+    /// Places of bulk values that are no places in the body, if they may be such.
+    foreign: Option<RefCell<Vec<Foreign>>>,
 }
 
 impl Reading {
@@ -150,7 +165,15 @@ impl<'de> Visitor<'de> for AttributeSeed<'_> {
                     value = Some(Value::Bytes(bytes.into()));
                 }
                 ("BulkDataURI", None) => {
-                    let place = map.next_value_seed(item())?.text().as_deref().and_then(place);
+                    let uri = map.next_value_seed(item())?.text();
+                    let place = match (&reading.foreign, uri) {
+                        (Some(foreign), Some(uri)) => {
+                            let mut foreign = foreign.borrow_mut();
+                            foreign.push(Foreign(uri));
+                            Some(Value::Bulk { offset: foreign.len() as u64 - 1, length: 0 })
+                        }
+                        (_, uri) => uri.as_deref().and_then(place),
+                    };
                     let followed = "a `BulkDataURI` cannot be followed here";
                     value = Some(place.ok_or_else(|| reading.wrong(Some(tag), followed))?);
                 }
@@ -207,7 +230,7 @@ impl<'de> Visitor<'de> for ItemsSeed<'_> {
 }
 
 /// One value. An object says by its first key whether it is a name or a data set.
-enum Item {
+pub(crate) enum Item {
     Null,
     Text(String),
     Number(Number),
@@ -298,7 +321,7 @@ impl<'de> Visitor<'de> for ItemSeed<'_> {
 }
 
 /// The value of a VR, or what each value must be.
-fn value_of(vr: VR, items: Vec<Item>) -> Result<Value, &'static str> {
+pub(crate) fn value_of(vr: VR, items: Vec<Item>) -> Result<Value, &'static str> {
     if items.is_empty() {
         return Ok(Value::Empty);
     }

@@ -103,7 +103,7 @@ async fn who_does_not_read_waits_behind_himself() {
     face.store("/dicom-web/studies", &[file("1.2.3", "1.2.3.4")]).await;
     let ask = |host: u8| {
         let mut request = Request::get("/dicom-web/studies/1.2.3").header("host", "h").body(Body::empty()).unwrap();
-        request.extensions_mut().insert(crate::server::Peer(([127, 0, 0, host], 1000).into()));
+        request.extensions_mut().insert(Peer(([127, 0, 0, host], 1000).into()));
         face.router.clone().oneshot(request)
     };
     // The default: ten answers that are not read.

@@ -15,12 +15,26 @@ fn implicit(explicit: &[u8]) -> Vec<u8> {
 }
 
 /// The sample with 16-bit pixels, in big endian.
-fn big(pixels: &[u8]) -> Vec<u8> {
+pub(super) fn big(pixels: &[u8]) -> Vec<u8> {
     let mut explicit = data_set("1.2.3", "1.2.3.4", "DOE^JANE", 0);
     explicit.truncate(explicit.len() - 12);
     explicit.extend(element(0x7FE0, 0x0010, "OW", pixels));
     let set = archive_model::read_data_set(&explicit, &transfer_syntax(EXPLICIT_LE), &Limits::default()).unwrap();
     archive_model::write_data_set(&set, archive_model::Encoding::ExplicitBe)
+}
+
+/// A sample of three frames up to its pixel data.
+pub(super) fn without_pixels(study: &str, instance: &str) -> Vec<u8> {
+    let mut data = data_set(study, instance, "DOE^JANE", 3);
+    data.truncate(data.len() - 3 * 4096 - 12);
+    data
+}
+
+/// The same bytes with another UID of the same length.
+pub(super) fn renamed(mut data: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
+    let at = data.windows(from.len()).position(|bytes| bytes == from.as_bytes()).unwrap();
+    data[at..at + to.len()].copy_from_slice(to.as_bytes());
+    data
 }
 
 fn in_file(syntax: &str, data: &[u8]) -> Vec<u8> {
