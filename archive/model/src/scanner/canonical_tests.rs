@@ -182,7 +182,7 @@ fn changed(parts: &[Part], which: usize, at: usize, how: u8) -> Vec<Part> {
     };
     match &mut parts[which_of] {
         Part::Text(_, bytes) | Part::Binary(_, bytes) => change(bytes),
-        Part::Fragments(fragments) if how % 2 == 0 => {
+        Part::Fragments(fragments) if how.is_multiple_of(2) => {
             let one = at % fragments.len();
             change(&mut fragments[one]);
         }
@@ -192,7 +192,7 @@ fn changed(parts: &[Part], which: usize, at: usize, how: u8) -> Vec<Part> {
             let rest = fragments[0].split_off(cut);
             fragments.insert(1, rest);
         }
-        Part::Sequence(items) if how % 3 == 0 => items.push(Vec::new()),
+        Part::Sequence(items) if how.is_multiple_of(3) => items.push(Vec::new()),
         Part::Sequence(items) => {
             let filled: Vec<usize> = (0..items.len()).filter(|&item| !items[item].is_empty()).collect();
             match filled.get(at % filled.len().max(1)) {
@@ -307,10 +307,10 @@ fn the_digests_of_rule_1_never_change() {
 #[test]
 #[ignore = "it measures"]
 fn what_comparing_costs() {
-    let header: Vec<Part> = (0..120).map(|number| Part::Text("LO", vec![b'A' + number as u8 % 20; 14])).collect();
+    let parts: Vec<Part> = (0..120).map(|number| Part::Text("LO", vec![b'A' + number as u8 % 20; 14])).collect();
     for (name, pixel_bytes, rounds) in [("8 x 8", 128, 20_000), ("CT", 512 << 10, 400), ("64 MiB", 64 << 20, 4)] {
-        let mut bytes = write(&header, &mut Style([1; 200].iter()));
-        super::canonical_tests::header(&mut bytes, (0x7FE0, 0x10), "OW", pixel_bytes);
+        let mut bytes = write(&parts, &mut Style([1; 200].iter()));
+        header(&mut bytes, (0x7FE0, 0x10), "OW", pixel_bytes);
         bytes.extend((0..pixel_bytes).map(|at| (at % 251) as u8));
         for (what, scanned, digested) in
             [("scan", true, false), ("scan and compare", true, true), ("BLAKE3 alone", false, true)]
