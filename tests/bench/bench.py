@@ -16,6 +16,7 @@ import failover
 import measure
 import move
 import peers
+import rendered
 import repair
 import report
 import small
@@ -41,7 +42,7 @@ class Bench:
         if row.get("requests") and "server_cpu_s" in row:
             row["server_cpu_ms_per_request"] = round(row["server_cpu_s"] * 1e3 / row["requests"], 3)
         self.rows.append(row)
-        query = row["test"].startswith(("cfind", "qido", "pid"))
+        query = row["test"].startswith(("cfind", "qido", "pid", "rendered", "frame"))
         keys = ("req_s", "server_cpu_ms_per_request") if query else ("mb_s", "inst_s", "server_cpu_s_per_gb")
         shown = {k: row[k] for k in (*keys, "server_peak_rss_mib", "foreign_cpu_s", "kills", "acknowledged", "standstill_s",
                                                              "mirror_s", "of_raw", "raw_copy_mb_s", "p99_over_two_left", "p99_over_three_nodes", "catch_up_s", "rss_highest_mib", "longest_ready_s",
@@ -125,6 +126,10 @@ class Bench:
     def move(self, peer, round_):
         """C-MOVE of whole studies to the driver's own receiver."""
         self.begun(peer, lambda: move.run(self, peer, round_))
+
+    def rendered(self, peer, round_):
+        """Pictures of frames."""
+        self.begun(peer, lambda: rendered.run(self, peer, round_))
 
     def small(self, peer, round_):
         """Many small instances, and C-FIND over them."""
@@ -247,6 +252,7 @@ TESTS = dict(
     lag=("triptych-3",),
     restart=("triptych", "triptych-3"),
     move=("triptych", "dcmqrscp"),
+    rendered=("triptych", "orthanc"),
     small=("triptych", "orthanc", "sink"),
 )
 

@@ -40,7 +40,7 @@ def us(number):
     return struct.pack("<H", number)
 
 
-def instance(sop_class, study, series, uid, number, size, pixels, person, patient_id, date, accession, modality):
+def instance(sop_class, study, series, uid, number, size, pixels, person, patient_id, date, accession, modality, frames=1):
     """A whole Part 10 file."""
     meta = b"".join([
         element(2, 1, "OB", b"\0\1"), element(2, 2, "UI", sop_class), element(2, 3, "UI", uid),
@@ -64,7 +64,8 @@ def instance(sop_class, study, series, uid, number, size, pixels, person, patien
         element(0x20, 0x11, "IS", "1"), element(0x20, 0x12, "IS", "1"), element(0x20, 0x13, "IS", str(number + 1)),
         element(0x20, 0x32, "DS", f"-180\\-180\\{number}"), element(0x20, 0x37, "DS", "1\\0\\0\\0\\1\\0"),
         element(0x20, 0x52, "UI", study + ".9"),
-        element(0x28, 2, "US", us(1)), element(0x28, 4, "CS", "MONOCHROME2"), element(0x28, 0x10, "US", us(size)),
+        element(0x28, 2, "US", us(1)), element(0x28, 4, "CS", "MONOCHROME2"),
+        *([element(0x28, 8, "IS", str(frames))] if frames > 1 else []), element(0x28, 0x10, "US", us(size)),
         element(0x28, 0x11, "US", us(size)), element(0x28, 0x30, "DS", "0.7\\0.7"), element(0x28, 0x100, "US", us(bits)),
         element(0x28, 0x101, "US", us(bits)), element(0x28, 0x102, "US", us(bits - 1)), element(0x28, 0x103, "US", us(bits // 16)),
         element(0x28, 0x1050, "DS", "40"), element(0x28, 0x1051, "DS", "400"), element(0x28, 0x1052, "DS", "0"),

@@ -5,6 +5,7 @@ import struct
 import data
 import move
 import pytest
+import rendered
 import report
 import small
 
@@ -37,6 +38,14 @@ def test_small_instances_are_five_to_a_study_and_three_studies_to_a_patient(tmp_
         patients.setdefault(study["patient"], []).append(study["study"])
     assert len(seen) == 7 * small.INSTANCES_A_STUDY
     assert [len(studies) for studies in patients.values()] == [small.STUDIES_A_PATIENT, small.STUDIES_A_PATIENT, 1]
+
+
+def test_an_object_of_many_frames_says_how_many(monkeypatch):
+    monkeypatch.setattr(rendered, "FRAMES", 3)
+    found = elements(rendered.many_frames())
+    assert (found[0x28, 8], found[0x28, 0x100]) == (b"3", struct.pack("<H", 16).rstrip(b"\0"))
+    assert found[0x7FE0, 0x10] == rendered.many_frames()[-3 * 512 * 512 * 2:].rstrip(b"\0 ")
+    assert list(found) == sorted(found)
 
 
 def test_a_kind_is_made_again_only_when_its_own_numbers_change_or_it_is_unfinished(tmp_path):

@@ -3,6 +3,7 @@
 use crate::{
     Admission, BlockPart, Command, InstanceHead, OtherContent, Outcome, RefusedWhy, UploadId,
     error::{CatalogError, Step},
+    extra::{self, Count, Extra},
     levels::{Levels, with_modalities},
     record::Put,
     row::encode,
@@ -35,7 +36,8 @@ pub(crate) fn apply(
     let mut outcomes = Vec::with_capacity(batch.len());
     let mut progress: BTreeMap<GroupId, Applied> = BTreeMap::new();
     {
-        let mut work = Work { transaction: &transaction, totals: Deltas::default(), planted };
+        let extras = extra::load(&transaction)?;
+        let mut work = Work { transaction: &transaction, totals: Deltas::default(), extras: &extras, planted };
         for Committed { group, position, entry } in batch {
             let own = match progress.get_mut(group) {
                 Some(own) => own,
@@ -96,6 +98,8 @@ impl Deltas {
 pub(crate) struct Work<'a> {
     pub(crate) transaction: &'a Transaction<'a>,
     pub(crate) totals: Deltas,
+    /// The indexes that an operator has added.
+    pub(crate) extras: &'a [Extra],
     pub(crate) planted: Option<Sabotage>,
 }
 
@@ -336,6 +340,7 @@ impl Work<'_> {
                 head.canonical.map(CanonicalDigest::to_bytes),
             ])
             .step("insert an instance")?;
+        extra::count(self.transaction, self.extras, id, &head.header, Count::In)?;
         self.count(&study, series, head)?;
         Ok(id)
     }

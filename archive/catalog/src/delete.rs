@@ -16,6 +16,7 @@ use crate::{
     apply::Work,
     command::{Grounds, Target},
     error::{CatalogError, Step},
+    extra::{self, Count},
     levels::with_modalities,
     row::{self, ids_of},
     sabotage::{Sabotage, is},
@@ -181,6 +182,10 @@ impl Work<'_> {
                 .step("measure versions")?;
             self.run("DELETE FROM version WHERE instance = ?1", &[&one.id])?;
             self.totals.versions -= one.versions;
+        }
+        if !self.extras.is_empty() {
+            let header = extra::header_of(self.transaction, one.id)?;
+            extra::count(self.transaction, self.extras, one.id, &header, Count::Out)?;
         }
         self.run("DELETE FROM instance WHERE id = ?1", &[&one.id])?;
         Ok(version_bytes)

@@ -31,7 +31,8 @@ pub enum CatalogError {
     /// A query that would have to look into too many images.
     #[error(
         "the query asks for an attribute that is not in the index, and more than {max} images would have to be looked \
-         into: narrow it by Study Date, Patient ID, Accession Number or a UID, or raise --query-headers"
+         into: narrow it by Study Date, Patient ID, Accession Number or a UID, add an index with `triptych index add`, or \
+         raise --query-headers"
     )]
     TooManyHeaders {
         /// How many a query may look into.

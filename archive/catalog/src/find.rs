@@ -33,7 +33,9 @@ use archive_model::{
     },
     tags,
 };
+use raft_types::GroupId;
 use rusqlite::{Connection, Row, params_from_iter, types::Value as Sql};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// What is looked for (PS3.4 C.6.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +48,23 @@ pub enum Level {
     Series,
     /// Composite objects.
     Instance,
+}
+
+impl Level {
+    const NAMES: [(Self, &'static str); 4] =
+        [(Self::Patient, "patient"), (Self::Study, "study"), (Self::Series, "series"), (Self::Instance, "image")];
+
+    /// Its name for people and in what is stored: `patient`, `study`, `series` or `image`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(level, _)| *level == self).map_or("", |(_, name)| name)
+    }
+
+    /// The level of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(_, own)| *own == name).map(|(level, _)| *level)
+    }
 }
 
 /// What is returned.
@@ -118,6 +137,8 @@ pub struct Search {
     /// The names that a fuzzy key is satisfied with: looked for once, with the first page.
     names: Names,
     sop_classes: bool,
+    /// Groups whose images cannot be read now.
+    unreachable: Arc<BTreeSet<GroupId>>,
     /// Where the row stands that was looked at last: its values of the order.
     after: Option<Vec<Sql>>,
     /// The row whose images are being looked at, and how far.
@@ -191,6 +212,7 @@ impl Search {
             narrowing,
             names,
             sop_classes,
+            unreachable: Arc::default(),
             after,
             inside,
             headers_read,
@@ -198,6 +220,12 @@ impl Search {
             sent,
             ended,
         })
+    }
+
+    /// The same, with answers that say UNAVAILABLE where images are in one of these groups (0008,0056).
+    #[must_use]
+    pub fn unreachable(self, groups: Arc<BTreeSet<GroupId>>) -> Self {
+        Self { unreachable: groups, ..self }
     }
 
     /// The next answers, none of them if the rows that were looked at do not match; `None` after the last. Blocking.
@@ -213,6 +241,9 @@ impl Search {
         let first = wanted.saturating_add(self.find.offset).min(ROWS_AT_ONCE);
         let count = if self.after.is_none() { first } else { ROWS_AT_ONCE };
         let reader = catalog.pool.reader()?;
+        // what is said of indexes, and the rows, are of one moment.
+        let _moment = reader.unchecked_transaction().step("begin a query")?;
+        self.headers.look_for_indexes(&reader)?;
         if let Names::Unknown(pattern, key) = &self.names {
             self.names = NamesLike::of(&reader, pattern, key)?.map_or(Names::Any, Names::Like);
         }
@@ -245,7 +276,11 @@ impl Search {
                     self.after = Some(order);
                     self.sent += 1;
                     bytes += candidate_bytes;
-                    answers.push(self.answer(candidate));
+                    let mut answer = self.answer(candidate);
+                    if self.is_unreachable(&reader, row)? {
+                        answer.put_text(tags::INSTANCE_AVAILABILITY, VR::CS, "UNAVAILABLE");
+                    }
+                    answers.push(answer);
                 }
             }
         }
@@ -300,6 +335,11 @@ impl Search {
         }
         if let Names::Like(names) = &self.names {
             names.narrow(&mut conditions, &mut values);
+        }
+        for narrowing in self.headers.narrowings() {
+            if narrowing.is_selective(connection)? {
+                narrowing.narrow(self.find.level, &mut conditions, &mut values);
+            }
         }
         if let Some(after) = &self.after {
             behind(self.find.level, after, &mut conditions, &mut values);
@@ -364,6 +404,22 @@ impl Search {
             set.put(element(tags::SOP_CLASSES_IN_STUDY, VR::UI, &sop_classes(connection, study)?));
         }
         Ok((set, bytes))
+    }
+
+    /// Whether some images of a row cannot be read now.
+    fn is_unreachable(&self, connection: &Connection, row: &Row<'_>) -> Result<bool, CatalogError> {
+        // Almost always.
+        if self.unreachable.is_empty() {
+            return Ok(false);
+        }
+        let (column, at) = if self.find.level == Level::Patient { ("patient", 0) } else { ("id", 12) };
+        let id: i64 = row.get(at).step("read an id")?;
+        let mut statement = connection
+            .prepare_cached(&format!("SELECT DISTINCT grp FROM study WHERE {column} = ?1"))
+            .step("prepare groups")?;
+        let groups = statement.query_map([id], |row| Ok(GroupId(row.get(0)?))).step("read groups")?;
+        let groups = groups.collect::<rusqlite::Result<Vec<_>>>().step("read groups")?;
+        Ok(groups.iter().any(|group| self.unreachable.contains(group)))
     }
 
     /// Of sequences that a key looks into, the items that match, with the attributes it names (PS3.4 C.2.2.2.6).

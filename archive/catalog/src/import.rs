@@ -7,7 +7,7 @@ use crate::{
     apply::write_applied,
     error::{CatalogError, Step},
     export::{Buried, Content, Instance, Kept, Patient, Rejection, Row, Series, Study, Version, rows_of},
-    row,
+    extra, row,
 };
 use bytes::Bytes;
 use raft_types::{Applied, BodyRef, GroupId};
@@ -23,6 +23,7 @@ pub(crate) fn import(
 ) -> Result<(), CatalogError> {
     let transaction = connection.transaction().step("begin an import")?;
     clear(&transaction, group)?;
+    extra::set_back(&transaction)?;
     let mut place = Place::default();
     while let Some(piece) = pieces()? {
         for row in rows_of(&piece).map_err(|error| CatalogError::Damaged(error.to_string()))? {
@@ -48,6 +49,7 @@ fn clear(transaction: &Transaction<'_>, group: GroupId) -> Result<(), CatalogErr
         let rows = statement.query_map([group.0], |row| row.get(0)).step("look for old rows")?;
         rows.collect::<rusqlite::Result<_>>().step("look for old rows")?
     };
+    extra::forget_group(transaction, group, &series)?;
     for series in series {
         let (first, behind) = row::ids_of(series);
         run(transaction, "DELETE FROM version WHERE instance >= ?1 AND instance < ?2", &[&first, &behind])?;

@@ -17,6 +17,7 @@
 //! - K-5 The database is never the only truth: it can be rebuilt from the log.
 //! - D-1…D-3 What is deleted stays deleted: see `delete.rs`.
 //! - J-1…J-6 What a rejection note names is hidden or goes, on every node the same: see `reject.rs`.
+//! - X-1…X-5 Indexes that an operator adds are derived on each node, and never narrow too much: see `extra.rs`.
 //! - R-1…R-4 Work that lives in the log is in records, one version after the other: see `record.rs`.
 //!
 //! Study, series and instance live in one group, so their rows are the same on every node. A patient is a view over the
@@ -32,6 +33,7 @@ mod command;
 mod delete;
 mod error;
 mod export;
+mod extra;
 mod find;
 mod head;
 mod import;
@@ -57,6 +59,7 @@ pub use command::{
 };
 pub use delete::Tombstone;
 pub use error::CatalogError;
+pub use extra::{ExtraIndex, ExtraState, FillStep};
 pub use find::{Find, Include, Level, Search};
 pub use head::{HeadError, instance_head};
 pub use keys::{COMPUTED, KEYS, Key};

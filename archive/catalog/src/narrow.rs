@@ -74,7 +74,9 @@ pub(crate) fn statement(level: Level, condition: &str) -> String {
         Level::Study => "study t JOIN patient p ON p.id = t.patient",
         Level::Series => "series e JOIN study t ON t.id = e.study JOIN patient p ON p.id = t.patient",
         Level::Instance => {
-            "instance i JOIN series e ON e.id = i.id >> 24 JOIN study t ON t.id = e.study JOIN patient p ON p.id = t.patient"
+            // The same twice: from an image its series is found, and from a series its images are a range.
+            "instance i JOIN series e ON e.id = i.id >> 24 AND i.id >= e.id << 24 AND i.id < (e.id + 1) << 24
+             JOIN study t ON t.id = e.study JOIN patient p ON p.id = t.patient"
         }
     };
     let keys = order(level).join(", ");
@@ -227,5 +229,29 @@ impl NamesLike {
     pub(crate) fn narrow(&self, conditions: &mut Vec<String>, values: &mut Vec<Sql>) {
         conditions.push(self.condition.clone());
         values.extend(self.values.iter().cloned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::open_writer;
+
+    /// Images had a way to their series, and series none to their images: a query for the images of one series went through those
+    /// of the whole archive.
+    #[test]
+    fn images_are_found_from_their_study_and_from_their_uid() {
+        let connection = Connection::open_in_memory().expect("memory");
+        open_writer(&connection).expect("tables");
+        for condition in
+            ["t.uid = ?", "t.uid = ? AND e.uid = ?", "i.uid = ?", "e.uid = ?", "(t.pid = ? OR t.pid IS NULL)"]
+        {
+            let sql = format!("EXPLAIN QUERY PLAN {}", statement(Level::Instance, &format!("WHERE {condition}")));
+            let mut plan = connection.prepare(&sql).expect("a statement");
+            let count = plan.parameter_count();
+            let steps = plan.query_map(rusqlite::params_from_iter(vec![1; count]), |row| row.get::<_, String>(3));
+            let steps: Vec<String> = steps.expect("a plan").collect::<Result<_, _>>().expect("a plan");
+            assert!(!steps.iter().any(|step| step.starts_with("SCAN")), "{condition}: {steps:?}");
+        }
     }
 }

@@ -209,7 +209,7 @@ fn header_of(connection: &Connection, row: &InstanceRow) -> Result<Bytes, Catalo
     decompressed(&compressed)
 }
 
-fn decompressed(compressed: &[u8]) -> Result<Bytes, CatalogError> {
+pub(crate) fn decompressed(compressed: &[u8]) -> Result<Bytes, CatalogError> {
     let damaged = |why: String| CatalogError::Damaged(format!("a header cannot be decompressed: {why}"));
     // Written by `zstd::bulk`, whose frames say how much is in them: as much is reserved, and no more than was written.
     let said = zstd::zstd_safe::get_frame_content_size(compressed).ok().flatten();

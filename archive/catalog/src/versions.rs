@@ -23,6 +23,7 @@ use crate::{
     Admission, BlockPart, Catalog, InstanceHead, InstanceRow, OtherContent, Outcome, RefusedWhy, Source, UploadId,
     apply::Work,
     error::{CatalogError, Step},
+    extra::{self, Count},
     levels::Levels,
     row::{decode, digest, encode, uid},
     sabotage::{Sabotage, is},
@@ -68,13 +69,15 @@ fn frames_in(map: Option<&[u8]>) -> u32 {
     map.and_then(|map| FrameMap::decode(map).ok()).map_or(0, |map| map.frames())
 }
 
+/// The instance of these UIDs.
+pub(crate) const KNOWN: &str =
+    "SELECT i.id, i.digest, i.length, i.versions FROM instance i JOIN series e ON e.id = i.id >> 24
+     JOIN study t ON t.id = e.study WHERE i.uid = ?1 AND e.uid = ?2 AND t.uid = ?3";
+
 impl Work<'_> {
     pub(crate) fn known(&self, head: &InstanceHead) -> Result<Option<Known>, CatalogError> {
         self.transaction
-            .prepare_cached(
-                "SELECT i.id, i.digest, i.length, i.versions FROM instance i JOIN series e ON e.id = i.id >> 24
-                 JOIN study t ON t.id = e.study WHERE i.uid = ?1 AND e.uid = ?2 AND t.uid = ?3",
-            )
+            .prepare_cached(KNOWN)
             .step("prepare a look-up")?
             .query_row(params![head.instance.as_str(), head.series.as_str(), head.study.as_str()], |row| {
                 Ok(Known { id: row.get(0)?, digest: row.get(1)?, length_bytes: row.get(2)?, versions: row.get(3)? })
@@ -190,6 +193,11 @@ impl Work<'_> {
     /// What the UID answers becomes version `number`, and the new content takes its place.
     fn replace(&self, known: &Known, number: u32, again: &Again<'_>) -> Result<(), CatalogError> {
         let Again { head, blocks, attrs, .. } = again;
+        if !self.extras.is_empty() {
+            let header = extra::header_of(self.transaction, known.id)?;
+            extra::count(self.transaction, self.extras, known.id, &header, Count::Out)?;
+            extra::count(self.transaction, self.extras, known.id, &head.header, Count::In)?;
+        }
         if !is(self.planted, Sabotage::ReplacedIsLost) {
             self.transaction
                 .prepare_cached(

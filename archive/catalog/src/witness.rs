@@ -14,6 +14,8 @@
 //! - It is slow, 0.2 ms a header, so it is bounded: a query may read [`CatalogOptions::query_headers_max`]
 //!   headers to match them, and is refused beyond, with what narrows it. A key that is only returned costs one header an
 //!   answer, which its reader waits for anyway, and is not counted.
+//! - An index that an operator has added (`extra.rs`) says which rows, and which images below them, need no look at all. What
+//!   it finds is looked into all the same, and counts as what is only returned.
 //! - A page reads [`HEADERS_AT_ONCE`] of them and goes on where it stopped, so that no read transaction lasts, and a
 //!   cancelled query ends.
 //!
@@ -21,12 +23,13 @@
 
 use crate::{
     error::{CatalogError, Step},
+    extra::{self, Narrowing},
     find::Level,
     retrieve,
     row::{Attrs, decode, ids_of, number_of},
 };
 use archive_model::{
-    DataSet, Element, Limits, Tag, VR, Value,
+    Attribute, DataSet, Element, Limits, Tag, VR, Value,
     charset::Charset,
     json,
     matching::{BadPattern, Meaning, Pattern, all_match, move_zone, offset_minutes, patterns},
@@ -59,12 +62,12 @@ pub(crate) fn may_be_stored(tag: Tag) -> bool {
 
 /// A key of the header.
 #[derive(Debug)]
-struct Wanted {
-    tag: Tag,
+pub(crate) struct Wanted {
+    pub(crate) tag: Tag,
     /// Whose private attribute it is: then its block is where the header has that creator (PS3.5 §7.8.1).
-    creator: Option<String>,
+    pub(crate) creator: Option<String>,
     /// It is the creator itself, and stands in the answer as it stands in the key.
-    is_creator: bool,
+    pub(crate) is_creator: bool,
 }
 
 /// All of them in a query.
@@ -75,6 +78,10 @@ pub(crate) struct HeaderKeys {
     /// What the JSON of a header that matches must contain: it is not read further without.
     needles: Vec<String>,
     zone: Option<i32>,
+    /// Those of the patterns that an index can know, with the attribute that each is for.
+    indexable: Vec<(Attribute, Pattern)>,
+    /// What indexes that are complete say of them, at the moment of this page.
+    narrowings: Vec<Narrowing>,
 }
 
 /// The header of an image, as far as keys ask for it.
@@ -144,7 +151,48 @@ impl HeaderKeys {
         let patterns = patterns(&matched, meaning)?;
         let needed = patterns.iter().filter(|(tag, pattern)| !pattern.wants_nothing() && creator_of(*tag).is_none());
         let needles = needed.map(|(tag, _)| format!("\"{}\":", json::tag_key(*tag))).collect();
-        Ok(Self { wanted, patterns, needles, zone: meaning.zone_minutes })
+        let attribute_of = |tag: Tag| match creator_of(tag) {
+            _ if tag.group() % 2 == 0 => Some(Attribute::Standard(tag)),
+            Some(creator) => Some(Attribute::Private {
+                group: tag.group(),
+                creator: creator.to_owned(),
+                element: (tag.element() & 0xFF) as u8,
+            }),
+            // Without its creator it is that of any vendor.
+            None => None,
+        };
+        let indexable = patterns.iter().filter_map(|(tag, pattern)| Some((attribute_of(*tag)?, pattern.clone())));
+        let indexable = indexable.collect();
+        Ok(Self { wanted, patterns, needles, zone: meaning.zone_minutes, indexable, narrowings: Vec::new() })
+    }
+
+    /// Sees which indexes are complete now: to be called in the read transaction of each page.
+    pub(crate) fn look_for_indexes(&mut self, connection: &Connection) -> Result<(), CatalogError> {
+        self.narrowings.clear();
+        if self.indexable.is_empty() {
+            return Ok(());
+        }
+        for extra in extra::load(connection)?.iter().filter(|extra| extra.is_complete()) {
+            let own = self.indexable.iter().filter(|(attribute, _)| *attribute == extra.index.attribute);
+            let zone = self.zone.is_some();
+            self.narrowings.extend(own.flat_map(|(_, pattern)| extra::narrowings(extra, pattern, zone)));
+        }
+        Ok(())
+    }
+
+    /// What indexes say of the keys: each holds for every image that matches.
+    pub(crate) fn narrowings(&self) -> &[Narrowing] {
+        &self.narrowings
+    }
+
+    /// Whether an index says that no image below has what is asked for.
+    fn excluded(&self, connection: &Connection, level: Level, row: i64) -> Result<bool, CatalogError> {
+        for narrowing in &self.narrowings {
+            if narrowing.excludes(connection, level, row)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether a header must be read at all.
@@ -186,12 +234,24 @@ impl HeaderKeys {
     ) -> Result<Witness, CatalogError> {
         let mut last = from.clone();
         let mut found = Witness::Nobody;
-        images_below(connection, row, &from.unwrap_or_default(), &mut |place| {
+        if !self.narrowings.is_empty() {
+            for (level, row) in extra::above(connection, row.0, row.1)? {
+                if self.excluded(connection, level, row)? {
+                    return Ok(found);
+                }
+            }
+        }
+        let passed_over = |level, row| self.excluded(connection, level, row);
+        images_below(connection, row, &from.unwrap_or_default(), &passed_over, &mut |place| {
             if self.must_match() && !reads.take()? {
                 found = Witness::Later(last.take());
                 return Ok(ControlFlow::Break(()));
             }
             if let Some(header) = self.header(connection, place.instance)? {
+                // What an index has found is read as what is only returned is.
+                if self.must_match() && !self.narrowings.is_empty() {
+                    reads.of_query += 1;
+                }
                 found = Witness::Found(Box::new(header));
                 return Ok(ControlFlow::Break(()));
             }
@@ -219,7 +279,7 @@ impl Reads {
 
 impl Wanted {
     /// The element of a header that is meant, under the tag of the key.
-    fn of(&self, header: &DataSet) -> Option<Element> {
+    pub(crate) fn of(&self, header: &DataSet) -> Option<Element> {
         let tag = match &self.creator {
             None => self.tag,
             Some(creator) => {
@@ -260,17 +320,18 @@ fn is_plain(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| byte.is_ascii() && *byte != ESCAPE)
 }
 
-fn read(json: &Bytes) -> Result<DataSet, CatalogError> {
+pub(crate) fn read(json: &Bytes) -> Result<DataSet, CatalogError> {
     let limits = Limits { header_bytes_max: u64::MAX, ..Limits::default() };
     json::from_json(json, &limits).map_err(|error| CatalogError::Damaged(format!("a header: {error}")))
 }
 
 /// Goes through the images below a row, in order, behind a place, until `visit` has enough. Each step is a range of an
-/// index: a page that stops where it is full has read no more than it looked at.
+/// index: a page that stops where it is full has read no more than it looked at. What `passed_over` says is passed over.
 fn images_below(
     connection: &Connection,
     (level, id): (Level, i64),
     from: &Place,
+    passed_over: &dyn Fn(Level, i64) -> Result<bool, CatalogError>,
     visit: &mut dyn FnMut(Place) -> Result<ControlFlow<()>, CatalogError>,
 ) -> Result<(), CatalogError> {
     let list = |sql: &str, above: i64, from: &str| -> Result<Vec<(i64, String)>, CatalogError> {
@@ -283,18 +344,26 @@ fn images_below(
             list("SELECT id, uid FROM study WHERE patient = ?1 AND uid >= ?2 ORDER BY uid", id, &from.study)?
         }
         Level::Study => vec![(id, String::new())],
-        Level::Series => return of_series(connection, (id, Place::default()), from.instance, visit).map(|_| ()),
+        Level::Series => {
+            return of_series(connection, (id, Place::default()), from.instance, passed_over, visit).map(|_| ());
+        }
         Level::Instance => return visit(Place { instance: id, ..Place::default() }).map(|_| ()),
     };
     for (study_id, study) in studies {
+        if level == Level::Patient && passed_over(Level::Study, study_id)? {
+            continue;
+        }
         let inside = study == from.study;
         let begin = if inside { from.series.as_str() } else { "" };
         for (id, series) in
             list("SELECT id, uid FROM series WHERE study = ?1 AND uid >= ?2 ORDER BY uid", study_id, begin)?
         {
+            if passed_over(Level::Series, id)? {
+                continue;
+            }
             let after = if inside && series == from.series { from.instance } else { -1 };
             let place = Place { study: study.clone(), series, instance: -1 };
-            if of_series(connection, (id, place), after, visit)?.is_break() {
+            if of_series(connection, (id, place), after, passed_over, visit)?.is_break() {
                 return Ok(());
             }
         }
@@ -307,6 +376,7 @@ fn of_series(
     connection: &Connection,
     (series, place): (i64, Place),
     after: i64,
+    passed_over: &dyn Fn(Level, i64) -> Result<bool, CatalogError>,
     visit: &mut dyn FnMut(Place) -> Result<ControlFlow<()>, CatalogError>,
 ) -> Result<ControlFlow<()>, CatalogError> {
     let (first, behind) = ids_of(series);
@@ -315,6 +385,9 @@ fn of_series(
     let mut rows = statement.query(params![after.max(first - 1), behind]).step("look for images")?;
     while let Some(row) = rows.next().step("read images")? {
         let instance = row.get(0).step("read an image")?;
+        if passed_over(Level::Instance, instance)? {
+            continue;
+        }
         if visit(Place { instance, ..place.clone() })?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
@@ -325,7 +398,7 @@ fn of_series(
 /// The zone of the dates and times of a row: what its first image says.
 pub(crate) fn zone_of(connection: &Connection, level: Level, id: i64) -> Result<Option<i32>, CatalogError> {
     let mut first = None;
-    images_below(connection, (level, id), &Place::default(), &mut |place| {
+    images_below(connection, (level, id), &Place::default(), &|_, _| Ok(false), &mut |place| {
         first = Some(place.instance);
         Ok(ControlFlow::Break(()))
     })?;

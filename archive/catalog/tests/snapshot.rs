@@ -230,8 +230,8 @@ fn deleted_stays_deleted_where_the_rows_were_imported() {
         let [one] = &tombstones[..] else { panic!("one tombstone: {tombstones:?}") };
         assert_eq!((one.instances, one.bytes, &*one.reason), (1, 10, "asked for"));
         assert_eq!(bench.catalog.tombstones(Some(&stored.series), 10).expect("tombstones"), []);
-        let anew = archive_catalog::InstanceHead { received_unix_ms: 99, ..stored.clone() };
-        assert_eq!(bench.put(&anew), Outcome::Stored(archive_catalog::Admission::New), "sent anew");
+        let anew = InstanceHead { received_unix_ms: 99, ..stored.clone() };
+        assert_eq!(bench.put(&anew), Outcome::Stored(Admission::New), "sent anew");
     }
     assert_eq!(export(&leader, group), export(&follower, group));
 }

@@ -2,12 +2,14 @@
 //! Little endian, no I/O here.
 //!
 //! ```text
-//!   request   'T' 'Q' | version 1 = 1 | verb 1 | coding 1 | photometric 1 | planar 1 | signed 1
-//!             rows 4 | columns 4 | samples 2 | allocated 1 | stored 1 | high bit 1 | zero 3 | length 4 | stream
-//!   answer    'T' 'A' | version 1 = 1 | outcome 1 | photometric 1 | planar 1 | zero 2 | length 4 | bytes
+//!   request   'T' 'Q' | version 1 = 2 | verb 1 | coding 1 | photometric 1 | planar 1 | signed 1
+//!             rows 4 | columns 4 | samples 2 | allocated 1 | stored 1 | high bit 1 | zero 3
+//!             recipe length 4 | length 4 | recipe | stream
+//!   answer    'T' 'A' | version 1 = 2 | outcome 1 | photometric 1 | planar 1 | zero 2 | length 4 | bytes
 //!
-//!   verb      1 decode: stream is the coded frame; 2 encode: stream is the native frame
-//!   outcome   0 done: bytes are the frame, native little endian (decode) or coded (encode)
+//!   verb      1 decode: stream is the coded frame; 2 encode: stream is the native frame; both: no recipe
+//!             3 render: stream is the coded frame, or a native one as it is stored (`recipe.rs`)
+//!   outcome   0 done: bytes are the frame, native little endian (decode) or coded (encode), or the picture (render)
 //!             1 refused · 2 unsupported · 3 failed: bytes are a sentence in UTF-8 that says why
 //! ```
 //!
@@ -15,16 +17,19 @@
 //! - W-1 An answer with outcome 0 to a decode has exactly [`Image::native_bytes`] bytes.
 //! - W-2 No length of a header is believed before it was compared with [`FRAME_BYTES_MAX`].
 //! - W-3 A worker answers requests in order, one at a time; what it says is nothing but answers.
+//! - W-4 A request has a recipe if it is to render, and else none.
+//!
+//! Versions: 1 had no recipes.
 
 /// The version of the bytes.
 ///
 /// When changing them: 1. raise it and draw the new picture above; 2. rewrite the golden test; server and worker of one
 /// release speak one version, and an older worker is refused with a sentence.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Bytes of a native frame or of a coded one, at most.
 pub const FRAME_BYTES_MAX: u64 = 512 << 20;
-/// Bytes of a request before its stream.
-pub const REQUEST_HEAD_BYTES: usize = 28;
+/// Bytes of a request before its recipe and its stream.
+pub const REQUEST_HEAD_BYTES: usize = 32;
 /// Bytes of an answer before its own.
 pub const ANSWER_HEAD_BYTES: usize = 12;
 /// Bytes of the sentence of a refusal, at most; the rest is cut.
@@ -53,6 +58,10 @@ macro_rules! bytes_of {
     };
 }
 
+pub mod recipe;
+
+use recipe::RECIPE_BYTES_MAX;
+
 bytes_of! {
     /// What is to be done.
     Verb {
@@ -60,6 +69,8 @@ bytes_of! {
         Decode = 1,
         /// From the native form to a coded one, without loss.
         Encode = 2,
+        /// From the coded form, or a native one as it is stored, to a picture.
+        Render = 3,
     }
 }
 
@@ -212,7 +223,9 @@ pub struct Request {
     pub coding: Coding,
     /// What the frame is.
     pub image: Image,
-    /// Bytes of the stream that follows.
+    /// Bytes of the recipe that follows; 0 unless it is to render.
+    pub recipe: u32,
+    /// Bytes of the stream that follows that.
     pub length: u32,
 }
 
@@ -264,7 +277,8 @@ impl Request {
         out[12..16].copy_from_slice(&image.columns.to_le_bytes());
         out[16..18].copy_from_slice(&image.samples.to_le_bytes());
         out[18..21].copy_from_slice(&[image.allocated, image.stored, image.high]);
-        out[24..].copy_from_slice(&self.length.to_le_bytes());
+        out[24..28].copy_from_slice(&self.recipe.to_le_bytes());
+        out[28..].copy_from_slice(&self.length.to_le_bytes());
         out
     }
 
@@ -275,7 +289,8 @@ impl Request {
     pub fn decode(bytes: &[u8; REQUEST_HEAD_BYTES]) -> Result<Self, WireError> {
         let [m0, m1, version, verb, coding, photometric, planar, signed, rest @ ..] = *bytes;
         version_of([m0, m1, version], *b"TQ")?;
-        let [r0, r1, r2, r3, c0, c1, c2, c3, s0, s1, allocated, stored, high, 0, 0, 0, l0, l1, l2, l3] = rest else {
+        let [image @ .., a0, a1, a2, a3, l0, l1, l2, l3] = rest;
+        let [r0, r1, r2, r3, c0, c1, c2, c3, s0, s1, allocated, stored, high, 0, 0, 0] = image else {
             return Err(WireError::Damaged);
         };
         let damaged = WireError::Damaged;
@@ -293,10 +308,15 @@ impl Request {
                 photometric: Photometric::of_byte(photometric).ok_or(damaged)?,
                 planar: flag(planar)?,
             },
+            recipe: u32::from_le_bytes([a0, a1, a2, a3]),
             length: u32::from_le_bytes([l0, l1, l2, l3]),
         };
         bounded(request.length)?;
-        Ok(request)
+        match (request.verb, u64::from(request.recipe)) {
+            (Verb::Decode | Verb::Encode, 0) | (Verb::Render, 1..=RECIPE_BYTES_MAX) => Ok(request),
+            (Verb::Render, bytes) if bytes > RECIPE_BYTES_MAX => Err(WireError::TooLarge),
+            (Verb::Decode | Verb::Encode | Verb::Render, _) => Err(WireError::Damaged),
+        }
     }
 }
 
@@ -370,21 +390,28 @@ mod tests {
             photometric: Photometric::YbrFull422,
             planar: false,
         };
-        Request { verb: Verb::Decode, coding: Coding::Jpeg2000, image, length: 0x0A0B }
+        Request { verb: Verb::Decode, coding: Coding::Jpeg2000, image, recipe: 0, length: 0x0A0B }
     }
 
     #[test]
-    fn version_1_bytes_are_these() {
-        let golden =
-            [b'T', b'Q', 1, 1, 4, 6, 0, 1, 0, 2, 0, 0, 4, 3, 2, 1, 3, 0, 16, 12, 11, 0, 0, 0, 0x0B, 0x0A, 0, 0];
-        assert_eq!(request().encode(), golden);
-        assert_eq!(Request::decode(&golden), Ok(request()));
+    fn version_2_bytes_are_these() {
+        let image = [4, 6, 0, 1, 0, 2, 0, 0, 4, 3, 2, 1, 3, 0, 16, 12, 11, 0, 0, 0];
+        let golden = |verb: u8, recipe: u8| -> [u8; REQUEST_HEAD_BYTES] {
+            let ends = [recipe, 0, 0, 0, 0x0B, 0x0A, 0, 0];
+            [&[b'T', b'Q', 2, verb][..], &image, &ends].concat().try_into().unwrap()
+        };
+        let render = Request { verb: Verb::Render, recipe: 9, ..request() };
+        assert_eq!((request().encode(), render.encode()), (golden(1, 0), golden(3, 9)));
+        assert_eq!(Request::decode(&golden(1, 0)), Ok(request()));
+        assert_eq!(Request::decode(&golden(3, 9)), Ok(render));
+        assert_eq!(Request::decode(&golden(3, 0)), Err(WireError::Damaged));
+        assert_eq!(Request::decode(&golden(2, 9)), Err(WireError::Damaged));
         let done = Answer { outcome: Ok((Photometric::Rgb, true)), length: 258 };
-        let golden = [b'T', b'A', 1, 0, 4, 1, 0, 0, 2, 1, 0, 0];
+        let golden = [b'T', b'A', 2, 0, 4, 1, 0, 0, 2, 1, 0, 0];
         assert_eq!(done.encode(), golden);
         assert_eq!(Answer::decode(&golden), Ok(done));
         let refused = Answer { outcome: Err(Failure::Unsupported), length: 7 };
-        let golden = [b'T', b'A', 1, 2, 0, 0, 0, 0, 7, 0, 0, 0];
+        let golden = [b'T', b'A', 2, 2, 0, 0, 0, 0, 7, 0, 0, 0];
         assert_eq!(refused.encode(), golden);
         assert_eq!(Answer::decode(&golden), Ok(refused));
     }
@@ -404,8 +431,8 @@ mod tests {
     #[test]
     fn another_version_and_an_impossible_length_are_said() {
         let mut bytes = request().encode();
-        bytes[2] = 2;
-        assert_eq!(Request::decode(&bytes), Err(WireError::Version { found: 2 }));
+        bytes[2] = 1;
+        assert_eq!(Request::decode(&bytes), Err(WireError::Version { found: 1 }));
         let huge = Answer { outcome: Ok((Photometric::Rgb, false)), length: u32::MAX };
         assert_eq!(Answer::decode(&huge.encode()), Err(WireError::TooLarge));
         let chatter = Answer { outcome: Err(Failure::Refused), length: 1 << 20 };
@@ -432,15 +459,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_message_or_an_error(head in any::<[u8; 25]>(), answer in any::<[u8; 9]>()) {
+        fn any_bytes_are_a_message_or_an_error(head in any::<[u8; 29]>(), answer in any::<[u8; 9]>()) {
             let mut request = [0; REQUEST_HEAD_BYTES];
-            request[..3].copy_from_slice(b"TQ\x01");
+            request[..3].copy_from_slice(b"TQ\x02");
             request[3..].copy_from_slice(&head);
             if let Ok(read) = Request::decode(&request) {
                 prop_assert_eq!(read.encode(), request);
             }
             let mut bytes = [0; ANSWER_HEAD_BYTES];
-            bytes[..3].copy_from_slice(b"TA\x01");
+            bytes[..3].copy_from_slice(b"TA\x02");
             bytes[3..].copy_from_slice(&answer);
             if let Ok(read) = Answer::decode(&bytes) {
                 prop_assert_eq!(read.encode(), bytes);

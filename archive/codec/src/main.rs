@@ -22,6 +22,7 @@ mod jxl;
 mod markers;
 mod plain;
 mod refusal;
+mod render;
 mod rle;
 mod scan;
 mod serve;

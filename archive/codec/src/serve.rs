@@ -1,6 +1,6 @@
 //! Requests one after the other. Bytes are read as they come, never allocated by a length that somebody declared.
 
-use crate::{coders, refusal::Refusal};
+use crate::{coders, refusal::Refusal, render};
 use archive_codec_wire::{
     Answer, Failure, Image, Photometric, REQUEST_HEAD_BYTES, Request, SENTENCE_BYTES_MAX, Verb, WireError,
 };
@@ -9,7 +9,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-/// A native or coded frame, its colours, and whether its planes are apart.
+/// A native or coded frame or a picture, its colours, and whether its planes are apart.
 pub(crate) type Frame = (Vec<u8>, Photometric, bool);
 
 /// Answers until the input ends.
@@ -28,21 +28,25 @@ pub(crate) fn serve(input: &mut dyn Read, output: &mut dyn Write) -> io::Result<
                 return Err(io::Error::other(error));
             }
         };
-        let mut stream = Vec::new();
-        input.take(u64::from(request.length)).read_to_end(&mut stream)?;
-        if stream.len() != request.length as usize {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        answer(output, work(request.verb, &request, stream))?;
+        let recipe = read(input, request.recipe)?;
+        let stream = read(input, request.length)?;
+        answer(output, work(&request, &recipe, &stream))?;
     }
 }
 
+fn read(input: &mut dyn Read, length: u32) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    input.take(u64::from(length)).read_to_end(&mut bytes)?;
+    if bytes.len() == length as usize { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
 /// Whatever a decoder does, this returns, unless the process ends.
-fn work(verb: Verb, request: &Request, stream: Vec<u8>) -> Result<Frame, Refusal> {
+fn work(request: &Request, recipe: &[u8], stream: &[u8]) -> Result<Frame, Refusal> {
     let image: &Image = &request.image;
-    let done = catch_unwind(AssertUnwindSafe(|| match verb {
-        Verb::Decode => coders::decode(request.coding, image, &stream),
-        Verb::Encode => coders::encode(request.coding, image, &stream),
+    let done = catch_unwind(AssertUnwindSafe(|| match request.verb {
+        Verb::Decode => coders::decode(request.coding, image, stream),
+        Verb::Encode => coders::encode(request.coding, image, stream),
+        Verb::Render => render::render(request.coding, image, recipe, stream),
     }));
     done.unwrap_or_else(|_| Err(Refusal { failure: Failure::Failed, why: "the decoder panicked on this frame".into() }))
 }
@@ -86,7 +90,7 @@ mod tests {
 
     fn request(coding: Coding, stream: &[u8]) -> Vec<u8> {
         let length = stream.len() as u32;
-        let request = Request { verb: Verb::Decode, coding, image: image(), length };
+        let request = Request { verb: Verb::Decode, coding, image: image(), recipe: 0, length };
         [&request.encode()[..], stream].concat()
     }
 

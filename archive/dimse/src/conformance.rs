@@ -193,7 +193,29 @@ fn query(out: &mut String) -> std::fmt::Result {
             row(out, name, key, "computed")?;
         }
     }
-    writeln!(out)
+    writeln!(out)?;
+    matching(out)
+}
+
+fn matching(out: &mut String) -> std::fmt::Result {
+    writeln!(
+        out,
+        "### Other keys\n\nAny other attribute of the stored header can be a key at every level, private ones and attributes of items \
+         among them; a private attribute is found where the object has the block of the private creator that the identifier names. \
+         A study, a series or a patient matches if one image below it matches all of these keys, and is answered with the values of \
+         that image. They are looked for in the stored headers, of which a query reads a bounded number (`--query-headers`; beyond, \
+         A700). An administrator adds indexes for such attributes while the archive runs (`triptych index add`): for all VRs but AT, \
+         DT, OB, OD, OF, OL, OV, OW, SQ and UN. What a query finds is the same with an index, while that is filled, and without.\n\n\
+         ### Person names\n\nPerson names are compared by component group, without case and accents. Where fuzzy matching was \
+         negotiated, or a web client says `fuzzymatching=true`, they also match by their words, in any order: each word of the key is \
+         the beginning of a word of one component group, or sounds like one. The sound is American Soundex (a letter and three \
+         digits, h and w part nothing), whose first letter stands for the beginning as it is heard: ph, pf, v and w as f; ch, q and c \
+         as k; sch, sh, z, x, and c before e, i and y as s; kn and gn as n; wr and rh as r; j and y as i. Words that are not in Latin \
+         letters match by their beginning alone. What matches without is always among what matches with it.\n\n\
+         ### Instance Availability\n\nEvery answer has (0008,0056): ONLINE, if some node that holds all images of the group \
+         of studies can be reached from the node that answers, itself included, and UNAVAILABLE otherwise, of a patient if that holds \
+         for any of the studies. It is at most three and a half seconds old. NEARLINE and OFFLINE do not occur.\n"
+    )
 }
 
 fn row(out: &mut String, level: &str, key: &Key, what: &str) -> std::fmt::Result {

@@ -209,7 +209,10 @@ fn complete(answer: &mut DataSet, level: Level, ae_title: &str, words: &[String]
     };
     answer.put_text(tags::QUERY_RETRIEVE_LEVEL, VR::CS, name);
     answer.put_text(tags::RETRIEVE_AE_TITLE, VR::AE, ae_title);
-    answer.put_text(tags::INSTANCE_AVAILABILITY, VR::CS, "ONLINE");
+    // What cannot be read now says so already.
+    if answer.get(tags::INSTANCE_AVAILABILITY).is_none() {
+        answer.put_text(tags::INSTANCE_AVAILABILITY, VR::CS, "ONLINE");
+    }
     in_words(answer, words);
 }
 

@@ -9,6 +9,7 @@
 //! ```
 
 mod ae_title;
+mod attribute;
 pub mod charset;
 mod dataset;
 mod file;
@@ -28,6 +29,7 @@ mod uid;
 mod write;
 
 pub use ae_title::{AeTitle, AeTitleError};
+pub use attribute::Attribute;
 pub use dataset::{DataSet, Element, Value};
 pub use dicom_core::{Tag, VR};
 pub use dicom_dictionary_std::tags;

@@ -6,6 +6,7 @@ mod client;
 mod cluster;
 mod delete;
 mod fetch;
+mod index;
 mod logging;
 mod node;
 mod peer;
@@ -71,6 +72,11 @@ enum Verb {
         #[command(subcommand)]
         verb: peer::PeerVerb,
     },
+    /// Add indexes for attributes that queries ask for, private ones too; list and remove them.
+    Index {
+        #[command(subcommand)]
+        verb: index::IndexVerb,
+    },
     /// Make backups to a folder or to S3, list, check and remove them.
     Backup {
         #[command(subcommand)]
@@ -104,6 +110,7 @@ fn main() -> ExitCode {
         Verb::Rejection { verb } => rejection::run(verb),
         Verb::Node { verb } => node::run(verb),
         Verb::Peer { verb } => peer::run(verb),
+        Verb::Index { verb } => index::run(verb),
         Verb::Backup { verb } => stores::run(verb),
         Verb::Restore(flags) => restore::run(flags),
         Verb::Recover(flags) => recover::run(flags),

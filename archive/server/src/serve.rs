@@ -128,6 +128,7 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
     let peers = Arc::clone(archive.peers());
     tasks.spawn(until(stop.clone(), async move { peers.follow().await }));
     tasks.spawn(until(stop.clone(), archive.clone().forget_orphans()));
+    tasks.spawn(until(stop.clone(), archive.clone().work_on_indexes()));
     let reporter = Arc::new(CommitmentReporter::new(settings.ae_title.clone()));
     // It ends by itself when the archive drains.
     tasks.spawn(until(stop.clone(), archive.clone().work_on_commitments(reporter)));

@@ -2,7 +2,8 @@
 
 use crate::{
     ClusterStatus, Ingest, InstanceRow, Offer, Peers, Reading, RemoteAe, ServiceSettings, StoreError, Stored,
-    availability::Remembered, codec::Codec, memory::IngestMemory, metrics::Metrics, sends::Senders,
+    availability::Remembered, codec::Codec, indexes::Indexes, memory::IngestMemory, metrics::Metrics, reach::Reach,
+    render::Renderings, sends::Senders,
 };
 use archive_catalog::{Admission, Catalog};
 use archive_model::{AeTitle, Limits, Uid};
@@ -23,11 +24,14 @@ struct Inner {
     clock: Arc<dyn Clock>,
     settings: ServiceSettings,
     peers: Arc<Peers>,
+    indexes: Indexes,
     remembered: Remembered,
+    reach: Reach,
     senders: Senders,
     ingest_memory: IngestMemory,
     read_budget: ByteBudget,
     codec: Codec,
+    renderings: Renderings,
     queries: Arc<Semaphore>,
     look_ups: Arc<Semaphore>,
     metrics: Metrics,
@@ -55,10 +59,13 @@ impl Archive {
             read_budget: ByteBudget::new(settings.read_bytes_max),
             queries: Arc::new(Semaphore::new(settings.queries_max.max(1))),
             look_ups: Arc::new(Semaphore::new(settings.queries_max.max(1))),
+            indexes: Indexes::new(Arc::clone(&documents)),
             peers: Arc::new(Peers::new(documents, settings.remotes.clone())),
             remembered: Remembered::default(),
+            reach: Reach::default(),
             senders: Senders::default(),
             codec: Codec::new(settings.codec.clone(), metrics.clone()),
+            renderings: Renderings::new(settings.codec.workers),
             settings,
             metrics,
             tasks: TaskTracker::new(),
@@ -160,6 +167,10 @@ impl Archive {
         self.inner.codec.close();
     }
 
+    pub(crate) fn index_list(&self) -> &Indexes {
+        &self.inner.indexes
+    }
+
     pub(crate) fn catalog(&self) -> &Arc<Catalog> {
         &self.inner.catalog
     }
@@ -180,6 +191,10 @@ impl Archive {
         &self.inner.ingest_memory
     }
 
+    pub(crate) fn reach(&self) -> &Reach {
+        &self.inner.reach
+    }
+
     pub(crate) fn remembered(&self) -> &Remembered {
         &self.inner.remembered
     }
@@ -190,6 +205,10 @@ impl Archive {
 
     pub(crate) fn codec(&self) -> &Codec {
         &self.inner.codec
+    }
+
+    pub(crate) fn renderings(&self) -> &Renderings {
+        &self.inner.renderings
     }
 
     pub(crate) fn queries(&self) -> &Arc<Semaphore> {

@@ -14,7 +14,9 @@
 mod worker;
 
 use crate::metrics::Metrics;
-use archive_codec_wire::{Coding, FRAME_BYTES_MAX, Failure, Image, Photometric, Request, Verb};
+use archive_codec_wire::{
+    Coding, FRAME_BYTES_MAX, Failure, Image, Photometric, Request, Verb, recipe::RECIPE_BYTES_MAX,
+};
 use archive_model::{PixelCoding, TransferSyntax};
 use parking_lot::Mutex;
 use raft_types::{ByteBudget, BytePermit};
@@ -81,7 +83,7 @@ pub enum CodecError {
     Lost(String),
 }
 
-/// A frame and what its samples are.
+/// A frame, or a picture of one, and what its samples are.
 pub(crate) struct Frame {
     pub(crate) bytes: Vec<u8>,
     pub(crate) photometric: Photometric,
@@ -142,17 +144,35 @@ impl Codec {
 
     /// The native frame of `stream`. A permit of [`Codec::reserve`] covers both.
     pub(crate) async fn decode(&self, coding: Coding, image: Image, stream: &[u8]) -> Result<Frame, CodecError> {
-        self.timed(Verb::Decode, coding, image, stream).await
+        self.timed(Verb::Decode, coding, image, &[], stream).await
     }
 
     /// The coded frame of `native`, which the worker has decoded again and compared.
     pub(crate) async fn encode(&self, coding: Coding, image: Image, native: &[u8]) -> Result<Frame, CodecError> {
-        self.timed(Verb::Encode, coding, image, native).await
+        self.timed(Verb::Encode, coding, image, &[], native).await
     }
 
-    async fn timed(&self, verb: Verb, coding: Coding, image: Image, stream: &[u8]) -> Result<Frame, CodecError> {
+    /// A picture of `stream`, made by a recipe. A permit of [`Codec::reserve`] covers all three.
+    pub(crate) async fn render(
+        &self,
+        coding: Coding,
+        image: Image,
+        recipe: &[u8],
+        stream: &[u8],
+    ) -> Result<Vec<u8>, CodecError> {
+        self.timed(Verb::Render, coding, image, recipe, stream).await.map(|frame| frame.bytes)
+    }
+
+    async fn timed(
+        &self,
+        verb: Verb,
+        coding: Coding,
+        image: Image,
+        recipe: &[u8],
+        stream: &[u8],
+    ) -> Result<Frame, CodecError> {
         let began = tokio::time::Instant::now();
-        let result = self.ask(verb, coding, image, stream).await;
+        let result = self.ask(verb, coding, image, recipe, stream).await;
         let outcome = match &result {
             Ok(_) => "done",
             Err(CodecError::Missing | CodecError::Start { .. }) => "missing",
@@ -166,8 +186,18 @@ impl Codec {
         result
     }
 
-    async fn ask(&self, verb: Verb, coding: Coding, image: Image, stream: &[u8]) -> Result<Frame, CodecError> {
+    async fn ask(
+        &self,
+        verb: Verb,
+        coding: Coding,
+        image: Image,
+        recipe: &[u8],
+        stream: &[u8],
+    ) -> Result<Frame, CodecError> {
         let inner = &self.inner;
+        let recipe_length = u32::try_from(recipe.len()).ok().filter(|length| u64::from(*length) <= RECIPE_BYTES_MAX);
+        let recipe_length = recipe_length
+            .ok_or_else(|| CodecError::Refused("its tables and overlays are larger than 64 MiB".into()))?;
         let length = u32::try_from(stream.len()).ok().filter(|length| u64::from(*length) <= FRAME_BYTES_MAX);
         let length = length.ok_or_else(|| CodecError::Refused("a coded frame is larger than 512 MiB".into()))?;
         if let Some(why) = image.nonsense() {
@@ -185,9 +215,9 @@ impl Codec {
                 Worker::start(program, inner.settings.memory_mib)?
             }
         };
-        let request = Request { verb, coding, image, length };
+        let request = Request { verb, coding, image, recipe: recipe_length, length };
         let within = inner.settings.frame_deadline;
-        let answered = tokio::time::timeout(within, worker.ask(&request, stream)).await;
+        let answered = tokio::time::timeout(within, worker.ask(&request, recipe, stream)).await;
         let lost = |why: String| {
             tracing::warn!(why, "a codec worker was given up");
             why

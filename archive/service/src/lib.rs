@@ -21,7 +21,9 @@
 //! - N-1…N-5 What rejection notes do: see `rejection.rs`.
 //! - CO-1…CO-5 What a peer is shown in place of what is stored: see `coerce.rs`.
 //! - PR-1…PR-4 Who is admitted, and by which rules: see `peers.rs`.
+//! - IX-1…IX-4 Indexes that operators add: see `indexes.rs`.
 //! - Q-1…Q-5 What is sent although a node dies: see `sends.rs`.
+//! - RE-1…RE-4 How frames become pictures: see `render.rs`.
 //! - S-4 An outcome that is not known is `StoreError::Unknown`, never success and never "refused".
 
 mod archive;
@@ -32,10 +34,12 @@ pub mod commitment;
 mod convert;
 mod decode;
 mod delete;
+pub mod document;
 mod documents;
 mod due;
 mod encode;
 mod error;
+pub mod indexes;
 mod ingest;
 mod memory;
 mod metrics;
@@ -44,9 +48,11 @@ mod packed;
 pub mod peers;
 mod performed;
 mod query;
+mod reach;
 mod read;
 mod records;
 pub mod rejection;
+pub mod render;
 pub mod sends;
 mod settings;
 #[cfg(any(test, feature = "testing"))]
@@ -73,5 +79,6 @@ pub use query::{Freshness, Headers, Listing, Matches};
 pub use raft_types::{BoxFuture, ClusterStatus, ReadError};
 pub use read::Reading;
 pub use records::{RecordError, Records};
+pub use render::{Picture, RegionAsked, RenderError, Shown, Viewing};
 pub use settings::{RemoteAe, ServiceSettings};
 pub use worklist::{EntryError, EntryId, Worklist, WorklistMatches};

@@ -29,6 +29,7 @@ pub(crate) struct Metrics {
     pub(crate) read_bytes: IntGauge,
     pub(crate) codec_frames: IntCounterVec,
     pub(crate) codec_seconds: Histogram,
+    pub(crate) renderings: IntCounterVec,
     pub(crate) codec_workers: IntCounter,
 }
 
@@ -105,11 +106,16 @@ impl Metrics {
             ingest_bytes: gauge("archive_service_ingest_bytes", "Bytes that stores hold now."),
             read_bytes: gauge("archive_service_read_bytes", "Bytes that reads hold now."),
             codec_frames: counter("archive_service_codec_frames_total", "Frames decoded, or not: why.", "outcome"),
+            renderings: counter(
+                "archive_service_renderings_total",
+                "Pictures asked for, by what became of them: kept ones are answered from memory.",
+                "outcome",
+            ),
             codec_seconds: codec_seconds.unwrap_or_else(|error| unreachable!("literal metric options: {error}")),
             codec_workers: IntCounter::new("archive_service_codec_workers_total", "Codec workers started.")
                 .unwrap_or_else(|error| unreachable!("literal metric options: {error}")),
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 19] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 20] = [
             Box::new(stages),
             Box::new(metrics.stored.clone()),
             Box::new(metrics.refused.clone()),
@@ -129,6 +135,7 @@ impl Metrics {
             Box::new(metrics.codec_frames.clone()),
             Box::new(metrics.codec_seconds.clone()),
             Box::new(metrics.codec_workers.clone()),
+            Box::new(metrics.renderings.clone()),
         ];
         for collector in collectors {
             if let Err(error) = registry.register(collector) {

@@ -85,7 +85,8 @@ impl<T> Rows<T> {
 }
 
 impl Archive {
-    /// Finds patients, studies, series or instances (PS3.4 C.4.1).
+    /// Finds patients, studies, series or instances (PS3.4 C.4.1). An answer whose images cannot be read now says so in Instance
+    /// Availability; of any other, which is ONLINE, nothing is said.
     ///
     /// # Errors
     /// `NoQuorum` when a fresh answer cannot be had; `Failed` for a key that means nothing.
@@ -93,7 +94,7 @@ impl Archive {
         let studies = find.keys.texts(archive_model::tags::STUDY_INSTANCE_UID).to_vec();
         self.refresh(&studies, freshness).await?;
         let unsupported = find.unsupported();
-        let search = Search::of(find).map_err(QueryError::Failed)?;
+        let search = Search::of(find).map_err(QueryError::Failed)?.unreachable(self.unreachable().await);
         let rows = self.pages(search, |search, catalog| search.page(catalog));
         Ok(Matches { rows, unsupported })
     }

@@ -357,6 +357,7 @@ impl Clock for StoppedClock {
 pub fn archive(folder: &Path, settings: ServiceSettings) -> (Archive, Arc<LocalLog>) {
     let (archive, log) = archive_with(folder, settings, LocalDocuments::new());
     archive.peers().learn(&Document::default());
+    archive.index_list().learn(&Document::default());
     (archive, log)
 }
 
@@ -368,6 +369,7 @@ pub fn archive(folder: &Path, settings: ServiceSettings) -> (Archive, Arc<LocalL
 pub fn archive_at(folder: &Path, settings: ServiceSettings, clock: Arc<dyn Clock>) -> (Archive, Arc<LocalLog>) {
     let (archive, log) = archive_of(folder, settings, LocalDocuments::new(), clock);
     archive.peers().learn(&Document::default());
+    archive.index_list().learn(&Document::default());
     (archive, log)
 }
 

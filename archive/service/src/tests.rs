@@ -85,6 +85,13 @@ async fn push(ingest: &mut Ingest, bytes: &Bytes) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Stores one instance.
+pub(crate) async fn store_one(archive: &Archive) {
+    let mut ingest = archive.store(offer(EXPLICIT)).await.unwrap();
+    push(&mut ingest, &object("1.2.1", 1, 10, 1)).await.unwrap();
+    ingest.finish().await.unwrap();
+}
+
 /// An object of a study, with so many bytes of pixels. Different `content`, different bytes.
 fn object(study: &str, number: usize, pixels: usize, content: u8) -> Bytes {
     let mut set = DataSet::new();

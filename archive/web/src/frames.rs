@@ -163,7 +163,7 @@ async fn ranges(shared: &Shared, row: &InstanceRow, numbers: &[u32]) -> Result<V
 }
 
 /// `1,3,4`: counted from 1.
-fn numbers(list: &str) -> Result<Vec<u32>, Problem> {
+pub(crate) fn numbers(list: &str) -> Result<Vec<u32>, Problem> {
     let wrong = || Problem::bad("frames are a list such as 1,2,5, counted from 1, of at most 10000");
     let numbers: Vec<u32> = list
         .split(',')

@@ -19,6 +19,7 @@ mod delete;
 mod frames;
 mod guard;
 mod gzip;
+mod indexes;
 mod metadata;
 mod multipart;
 mod operations;
@@ -28,6 +29,7 @@ mod peers;
 mod qido;
 mod query;
 mod rejections;
+mod rendered;
 mod retrieve;
 mod router;
 mod sends;
@@ -36,6 +38,7 @@ mod status;
 mod stow;
 mod value;
 mod versions;
+mod viewing;
 mod worklist;
 
 #[cfg(test)]

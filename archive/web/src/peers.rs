@@ -126,19 +126,19 @@ fn title(text: &str) -> Result<AeTitle, Problem> {
 }
 
 /// The version that the client has seen.
-fn expected(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+pub(crate) fn expected(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
     match value.to_str().map(str::trim) {
         Ok("*") => Ok(None),
         Ok(tag) => {
             let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
-            version.map(Some).ok_or_else(|| Problem::bad("If-Match is the ETag of /api/peers, such as \"7\""))
+            version.map(Some).ok_or_else(|| Problem::bad("If-Match is the ETag of an answer before, such as \"7\""))
         }
-        Err(_) => Err(Problem::bad("If-Match is the ETag of /api/peers, such as \"7\"")),
+        Err(_) => Err(Problem::bad("If-Match is the ETag of an answer before, such as \"7\"")),
     }
 }
 
-fn tagged(version: u64, answer: impl IntoResponse) -> Response {
+pub(crate) fn tagged(version: u64, answer: impl IntoResponse) -> Response {
     let mut response = answer.into_response();
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{version}\"")) {
         response.headers_mut().insert(header::ETAG, tag);

@@ -162,7 +162,10 @@ impl Rows {
                 if let Some(url) = retrieve_url(&self.base, self.level, &row) {
                     row.put_text(tags::RETRIEVE_URL, VR::UR, url);
                 }
-                row.put_text(tags::INSTANCE_AVAILABILITY, VR::CS, "ONLINE"); // what is known here can be read
+                // What cannot be read now says so already.
+                if row.get(tags::INSTANCE_AVAILABILITY).is_none() {
+                    row.put_text(tags::INSTANCE_AVAILABILITY, VR::CS, "ONLINE");
+                }
                 out.put_slice(&to_json(&row, &no_bulk));
                 self.sent += 1;
             }

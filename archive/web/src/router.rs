@@ -1,7 +1,8 @@
 //! Which path is answered by what.
 
 use crate::{
-    commitment, delete, frames, guard, metadata, operations, page, peers, qido, rejections, retrieve, sends,
+    commitment, delete, frames, guard, indexes, metadata, operations, page, peers, qido, rejections, rendered,
+    retrieve, sends,
     server::{Health, WebSettings},
     status::Problem,
     stow, versions, worklist,
@@ -73,6 +74,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route(&at(instance, "/metadata"), get(metadata::get))
         .route(&at(instance, "/frames/{list}"), get(frames::frames))
         .route(&at(instance, "/bulkdata/{place}"), get(frames::bulk))
+        .merge(rendered::routes())
         .route("/commitment-requests/{transaction}", get(commitment::result).post(commitment::ask))
         .layer(middleware::from_fn_with_state(shared.clone(), guard::cap))
         .layer(cors(&shared.settings.cors_origins));
@@ -81,6 +83,8 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/api/peers", get(peers::list))
         .route("/api/peers/{ae}", get(peers::get).put(peers::put).delete(peers::delete))
         .route("/api/peers/{ae}/echo", post(peers::echo))
+        .route("/api/indexes", get(indexes::list))
+        .route("/api/indexes/{attribute}", get(indexes::get).put(indexes::put).delete(indexes::delete))
         .route("/api/sends", get(sends::list).post(sends::queue))
         .route("/api/sends/{id}", get(sends::get).delete(sends::cancel))
         .layer(DefaultBodyLimit::max(peers::BODY_BYTES_MAX));

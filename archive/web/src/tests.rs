@@ -6,7 +6,9 @@ mod commitment;
 mod connections;
 mod deletes;
 mod encodings;
+mod indexes;
 mod peers;
+mod rendered;
 mod sends;
 
 use crate::{

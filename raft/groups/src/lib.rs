@@ -37,6 +37,7 @@ mod replace;
 mod retention;
 mod rows;
 mod rpc;
+mod runtime;
 mod scrub;
 mod serve;
 mod status;

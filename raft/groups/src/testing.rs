@@ -14,6 +14,20 @@ use std::{
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+/// Runs a simulation on this thread with paused time, such that it follows from `seed` step by step: what openraft draws its
+/// election time-outs from, and the order in which tokio wakes those who wait for the same.
+///
+/// # Panics
+/// When the operating system has no room for a runtime.
+pub fn run_seeded<T>(seed: u64, simulation: impl Future<Output = T>) -> T {
+    crate::runtime::seed_chance(seed);
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    #[cfg(tokio_unstable)] // from .cargo/config.toml; without it, another run of the seed wakes in another order
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
+    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime needs some memory only");
+    runtime.block_on(simulation)
+}
+
 /// The network between some nodes, as tests want it.
 #[derive(Clone)]
 pub struct Hub {

@@ -9,8 +9,9 @@
 //!                                         what every node holds ───────────────────► oracle
 //! ```
 //!
-//! The seed decides workload, faults, delays, torn sectors and fsync times. openraft draws its election time-outs by
-//! itself, so a seed gives the same story, but not the same instants: a failure is printed with its whole story.
+//! The seed decides workload, faults, delays, torn sectors and fsync times; and, since a run has one thread and paused time,
+//! openraft's election time-outs and whom tokio wakes first (`raft_groups::testing::run_seeded`). So a seed repeats the run, step
+//! by step, which a test of its own sees to; a failure is printed with its whole story.
 //!
 //! What must hold is in `invariants`, one a file, under the ids of the reliability plan (I1 … I12). What goes wrong is in
 //! `faults`. That the harness sees anything at all is proven by bugs on purpose (`raft_lanes::Sabotage`).

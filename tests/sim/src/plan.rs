@@ -20,6 +20,11 @@ impl Chance {
     pub fn below(&self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
+
+    /// How much was drawn so far: two runs that differ in any step differ in this sooner or later.
+    pub(crate) fn drawn(&self) -> u128 {
+        self.0.lock().get_word_pos()
+    }
 }
 
 impl Seed for Chance {
@@ -31,7 +36,7 @@ impl Seed for Chance {
 /// What a run is made of, beside its seed.
 #[derive(Debug, Clone, Copy)]
 pub struct Run {
-    /// Decides everything but openraft's own time-outs.
+    /// Decides everything: the same seed gives the same run, step by step.
     pub seed: u64,
     /// Faults that are drawn.
     pub faults: usize,

@@ -3,8 +3,8 @@
 use crate::{
     client::{Handle, Office, body},
     invariants::serves_again,
-    oracle::{Ended, Held, check},
-    plan::{Chance, Fault, Run},
+    oracle::{Ended, Held, Write, check},
+    plan::{Chance, Family, Fault, Run},
     view::NodeView,
     watch::Watch,
 };
@@ -86,14 +86,31 @@ pub struct World {
     story: String,
 }
 
-/// Plays one run; answers how many writes were acknowledged.
+/// A run that kept all promises.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Played {
+    /// Every write, in the order in which they ended.
+    pub history: Vec<Write>,
+    /// How much was drawn from the seed, by clients, disks, wires and faults.
+    pub drawn: u128,
+}
+
+impl Played {
+    /// How many writes were acknowledged.
+    #[must_use]
+    pub fn acknowledged(&self) -> usize {
+        self.history.iter().filter(|write| matches!(write.ended, Ended::Acknowledged(_))).count()
+    }
+}
+
+/// Plays one run, on `raft_groups::testing::run_seeded`.
 ///
 /// # Errors
 /// The broken invariant, and the story that led to it.
-pub async fn play(run: Run) -> Result<usize, String> {
+pub async fn play(run: Run) -> Result<Played, String> {
     let mut world = World::new(run);
     let result = world.live().await;
-    let acknowledged = world.acknowledged().len();
+    let played = Played { history: world.office.history.lock().clone(), drawn: world.chance.drawn() };
     let views: String = world.views().iter().map(ToString::to_string).collect();
     for (place, name) in world.places.iter_mut().zip(PLACES) {
         if let Some(running) = place.running.take() {
@@ -101,11 +118,9 @@ pub async fn play(run: Run) -> Result<usize, String> {
         }
         world.hub.down(name); // who answers there holds a wire to the hub: together they would outlive the run
     }
-    result.map(|()| acknowledged).map_err(|broken| {
-        format!(
-            "{broken}\n\nREPRODUCE: make sim SEED={} (the same faults; a rare one may need some tries)\n\n{}{views}",
-            run.seed, world.story
-        )
+    result.map(|()| played).map_err(|broken| {
+        let guest = if run.favour == Some(Family::Guest) { "SIM_GUEST=1 " } else { "" };
+        format!("{broken}\n\nREPRODUCE: {guest}make sim SEED={}\n\n{}{views}", run.seed, world.story)
     })
 }
 
@@ -235,7 +250,7 @@ impl World {
     /// What was acknowledged until now: (group, index, text).
     pub(crate) fn acknowledged(&self) -> Vec<(u32, u64, String)> {
         let history = self.office.history.lock();
-        let acknowledged = |write: &crate::oracle::Write| match write.ended {
+        let acknowledged = |write: &Write| match write.ended {
             Ended::Acknowledged(index) => Some((write.group, index, write.text.clone())),
             _ => None,
         };

@@ -1,6 +1,7 @@
 //! The harness is worth something only if it sees bugs: each of these is planted, and must break an invariant.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use raft_groups::testing::run_seeded;
 use raft_lanes::Sabotage;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use triptych_sim::{
@@ -34,10 +35,7 @@ const MUTANTS: [(Option<Sabotage>, Option<Family>); 13] = [
 ];
 
 fn broken(run: Run) -> Option<String> {
-    let played = catch_unwind(AssertUnwindSafe(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(play(run))
-    }));
+    let played = catch_unwind(AssertUnwindSafe(|| run_seeded(run.seed, play(run))));
     match played {
         Ok(Ok(_)) => None,
         Ok(Err(broken)) => Some(broken.lines().next().unwrap_or_default().to_owned()),

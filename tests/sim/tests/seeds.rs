@@ -1,19 +1,18 @@
-//! Runs of the simulation: `make sim SEED=7` plays the faults of one again, `make sim SEEDS=0..500` plays many;
-//! `SIM_LOG=raft_groups=debug` shows what the nodes say. A seed makes faults, delays and writes, not each step: election time-outs
-//! are openraft's own draw, and tokio wakes those who wait for a watch in an order of its own.
+//! Runs of the simulation: `make sim SEED=7` repeats one, step by step, `make sim SEEDS=0..500` plays many;
+//! `SIM_LOG=raft_groups=debug` shows what the nodes say.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use raft_groups::testing::run_seeded;
 use triptych_sim::{
     plan::{Family, Run},
-    world::play,
+    world::{Played, play},
 };
 
 /// Faults of one run.
 const FAULTS: usize = 8;
 
-fn simulate(run: Run) -> Result<usize, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(play(run))
+fn simulate(run: Run) -> Result<Played, String> {
+    run_seeded(run.seed, play(run))
 }
 
 fn seeds(from: u64, to: u64) -> usize {
@@ -24,7 +23,7 @@ fn seeds_of(favour: Option<Family>, from: u64, to: u64) -> usize {
     let (mut acknowledged, mut broken) = (0, Vec::new());
     for seed in from..to {
         match simulate(Run { favour, ..Run::new(seed, FAULTS) }) {
-            Ok(count) => acknowledged += count,
+            Ok(played) => acknowledged += played.acknowledged(),
             Err(why) => {
                 println!("seed {seed}: {why}");
                 broken.push(seed);
@@ -72,6 +71,17 @@ portions! {
 #[test]
 fn nothing_acknowledged_is_lost_while_a_fourth_node_comes_and_goes() {
     seeds_of(Some(Family::Guest), 1_000, 1_010);
+}
+
+#[test]
+fn a_seed_repeats_its_run() {
+    for (seed, favour) in [(7, None), (8, Some(Family::Restart)), (9, Some(Family::Lose)), (10, Some(Family::Guest))] {
+        let run = Run { favour, ..Run::new(seed, FAULTS) };
+        let (once, again) = (simulate(run).unwrap(), simulate(run).unwrap());
+        let differ = once.history.iter().zip(&again.history).position(|(one, other)| one != other);
+        assert_eq!(differ.map(|at| (&once.history[at], &again.history[at])), None, "seed {seed}");
+        assert_eq!((once.history.len(), once.drawn), (again.history.len(), again.drawn), "seed {seed}");
+    }
 }
 
 #[test]

@@ -307,9 +307,9 @@ fn the_digests_of_rule_1_never_change() {
 #[test]
 #[ignore = "it measures"]
 fn what_comparing_costs() {
-    let parts: Vec<Part> = (0..120).map(|number| Part::Text("LO", vec![b'A' + number as u8 % 20; 14])).collect();
+    let texts: Vec<Part> = (0..120).map(|number| Part::Text("LO", vec![b'A' + number as u8 % 20; 14])).collect();
     for (name, pixel_bytes, rounds) in [("8 x 8", 128, 20_000), ("CT", 512 << 10, 400), ("64 MiB", 64 << 20, 4)] {
-        let mut bytes = write(&parts, &mut Style([1; 200].iter()));
+        let mut bytes = write(&texts, &mut Style([1; 200].iter()));
         header(&mut bytes, (0x7FE0, 0x10), "OW", pixel_bytes);
         bytes.extend((0..pixel_bytes).map(|at| (at % 251) as u8));
         for (what, scanned, digested) in

@@ -32,8 +32,8 @@ fn starts(file: &Path) -> usize {
     fs::read_to_string(file).unwrap().lines().count()
 }
 
-/// Reads a request of 28 bytes and a stream of 4, and answers the six samples ABCDEF.
-const GOOD: &str = r"head -c 32 >/dev/null; printf 'TA\001\000\002\000\000\000\006\000\000\000ABCDEF'";
+/// Reads a request of 32 bytes and a stream of 4, and answers the six samples ABCDEF.
+const GOOD: &str = r"head -c 36 >/dev/null; printf 'TA\002\000\002\000\000\000\006\000\000\000ABCDEF'";
 const LONG: Duration = Duration::from_secs(60);
 
 async fn ask(codec: &Codec) -> Result<Frame, CodecError> {
@@ -58,7 +58,7 @@ async fn a_worker_is_kept_and_serves_again() {
 async fn a_worker_that_ends_fails_one_frame_and_the_next_one_has_another() {
     let folder = tempfile::tempdir().unwrap();
     let script = format!(
-        "if [ $(wc -l < {}/starts) = 1 ]; then head -c 32 >/dev/null; exit 1; fi; {GOOD}",
+        "if [ $(wc -l < {}/starts) = 1 ]; then head -c 36 >/dev/null; exit 1; fi; {GOOD}",
         folder.path().display()
     );
     let (codec, log) = codec(folder.path(), &script, LONG);
@@ -86,9 +86,9 @@ async fn silence_and_nonsense_end_a_worker() {
         ("exec sleep 1000", true),
         ("yes", false),
         // An answer that promises another length than the frame has.
-        (r"head -c 32 >/dev/null; printf 'TA\001\000\002\000\000\000\007\000\000\000ABCDEFG'; exec sleep 1000", false),
-        (r"head -c 32 >/dev/null; printf 'TA\001\000\002\000\000\000\006\000\000\000ABC'", false),
-        (r"head -c 32 >/dev/null; printf 'TA\002\000\002\000\000\000\006\000\000\000ABCDEF'; exec sleep 1000", false),
+        (r"head -c 36 >/dev/null; printf 'TA\002\000\002\000\000\000\007\000\000\000ABCDEFG'; exec sleep 1000", false),
+        (r"head -c 36 >/dev/null; printf 'TA\002\000\002\000\000\000\006\000\000\000ABC'", false),
+        (r"head -c 36 >/dev/null; printf 'TA\001\000\002\000\000\000\006\000\000\000ABCDEF'; exec sleep 1000", false),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let (codec, log) = codec(folder.path(), script, if late { Duration::from_millis(300) } else { LONG });
@@ -106,7 +106,7 @@ async fn silence_and_nonsense_end_a_worker() {
 #[tokio::test]
 async fn a_refusal_is_an_answer_and_keeps_the_worker() {
     let folder = tempfile::tempdir().unwrap();
-    let script = r"while true; do head -c 32 >/dev/null; printf 'TA\001\002\000\000\000\000\003\000\000\000why'; done";
+    let script = r"while true; do head -c 36 >/dev/null; printf 'TA\002\002\000\000\000\000\003\000\000\000why'; done";
     let (codec, log) = codec(folder.path(), script, LONG);
     for _ in 0..2 {
         assert_eq!(ask(&codec).await.map(|frame| frame.bytes), Err(CodecError::Unsupported("why".into())));

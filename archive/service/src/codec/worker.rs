@@ -42,10 +42,11 @@ impl Worker {
     }
 
     /// Asks one thing. After an error, or when this future is dropped, the worker must not be asked again.
-    pub(super) async fn ask(&mut self, request: &Request, stream: &[u8]) -> Result<Outcome, String> {
+    pub(super) async fn ask(&mut self, request: &Request, recipe: &[u8], stream: &[u8]) -> Result<Outcome, String> {
         // It reads all of a request before it answers. When it ended instead, reading says so.
         let written = async {
             self.input.write_all(&request.encode()).await?;
+            self.input.write_all(recipe).await?;
             self.input.write_all(stream).await?;
             self.input.flush().await
         };
@@ -58,7 +59,7 @@ impl Worker {
         let answer = Answer::decode(&head).map_err(|error| error.to_string())?;
         let expected = match (request.verb, answer.outcome) {
             (Verb::Decode, Ok(_)) => Some(request.image.native_bytes()),
-            (Verb::Encode, Ok(_)) | (_, Err(_)) => None,
+            (Verb::Encode | Verb::Render, Ok(_)) | (_, Err(_)) => None,
         };
         if expected.is_some_and(|bytes| bytes != u128::from(answer.length)) {
             return Err("an answer of another length than the frame has".into());

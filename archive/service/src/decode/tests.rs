@@ -14,7 +14,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 const NATIVE: &str = "1.2.840.10008.1.2.1.98";
 const RLE: &str = "1.2.840.10008.1.2.5";
 const ECHO: &str =
-    r"while true; do head -c 28 >/dev/null; printf 'TA\001\000\004\000\000\000\006\000\000\000'; head -c 6; done";
+    r"while true; do head -c 32 >/dev/null; printf 'TA\002\000\004\000\000\000\006\000\000\000'; head -c 6; done";
 
 fn settings(folder: &Path, script: Option<&str>) -> ServiceSettings {
     let program = script.map(|script| {
@@ -125,7 +125,7 @@ async fn frames_of_any_fragments_become_native_with_the_attributes_that_follow()
 async fn a_frame_that_fails_is_known_before_the_first_byte() {
     let folder = tempfile::tempdir().unwrap();
     // The second frame is refused.
-    let script = r"head -c 34 >/dev/null; printf 'TA\001\000\004\000\000\000\006\000\000\000ABCDEF'; head -c 34 >/dev/null; printf 'TA\001\001\000\000\000\000\003\000\000\000why'; exec sleep 1000";
+    let script = r"head -c 38 >/dev/null; printf 'TA\002\000\004\000\000\000\006\000\000\000ABCDEF'; head -c 38 >/dev/null; printf 'TA\002\001\000\000\000\000\003\000\000\000why'; exec sleep 1000";
     let (archive, _log) = testing::archive(folder.path(), settings(folder.path(), Some(script)));
     let row = stored(&archive, bytes(&attributes(2), &[b"abcdef", b"ghijkl"])).await;
     match archive.convert(&row, EXPLICIT_LE).await.map(|_| ()) {

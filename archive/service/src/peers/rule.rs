@@ -16,6 +16,7 @@
 //! set has, and fits the VR, which is checked when the rule is set. A value that is stored and becomes longer than its VR
 //! permits by what is put before or behind it goes out as long as it is: cut, it would be another.
 
+pub use archive_model::Attribute;
 use archive_model::{Tag, Uid, VR, charset::is_single, names, tags};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{fmt, str::FromStr};
@@ -32,22 +33,6 @@ pub enum When {
     Retrieve,
     /// Both.
     Both,
-}
-
-/// The attribute that a rule is for, in the data set itself, never inside of sequences.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Attribute {
-    /// One of the standard.
-    Standard(Tag),
-    /// One of a vendor.
-    Private {
-        /// Its group, which is odd.
-        group: u16,
-        /// Who reserved the block.
-        creator: String,
-        /// Its number in the block.
-        element: u8,
-    },
 }
 
 /// What becomes of it.
@@ -156,7 +141,7 @@ impl FromStr for Rule {
             rest.find(' ')
         };
         let (name, rest) = rest.split_at(end.ok_or_else(|| bad("it does not say what is done"))?);
-        let attribute = attribute(name).map_err(|why| bad(&why))?;
+        let attribute = name.parse::<Attribute>().map_err(|why| bad(&why))?;
         let rest = rest.trim_start();
         let (verb, value) = rest.split_once(' ').map_or((rest, None), |(verb, value)| (verb, Some(value.trim_start())));
         let some =
@@ -184,38 +169,6 @@ impl FromStr for Rule {
         check(&attribute, &action).map_err(|why| format!("`{text}`: {why}"))?;
         Ok(Self { when, attribute, action })
     }
-}
-
-/// `PatientID`, `(0010,0020)` or `(0009,"ACME 1.0",01)`.
-fn attribute(name: &str) -> Result<Attribute, String> {
-    let Some(inner) = name.strip_prefix('(').and_then(|name| name.strip_suffix(')')) else {
-        let tag = names::tag_named(name);
-        return tag.map(Attribute::Standard).ok_or_else(|| format!("the dictionary has no keyword `{name}`"));
-    };
-    let hex = |text: &str, digits: usize| {
-        let plain = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        plain.then(|| u16::from_str_radix(text, 16).ok()).flatten()
-    };
-    let why = || format!("`{name}` is neither (0010,0020) nor (0009,\"CREATOR\",01)");
-    let (group, rest) = inner.split_once(',').ok_or_else(why)?;
-    let group = hex(group.trim(), 4).ok_or_else(why)?;
-    if let Some((creator, element)) = rest.trim().strip_prefix('"').and_then(|rest| rest.rsplit_once("\",")) {
-        let element = hex(element.trim(), 2).and_then(|element| u8::try_from(element).ok()).ok_or_else(why)?;
-        let (creator, odd) = (creator.trim().to_owned(), group % 2 == 1);
-        if !odd || creator.is_empty() || creator.len() > 64 || !is_plain(&creator) || creator.contains('"') {
-            return Err("a private attribute is of an odd group, and its creator has 1 to 64 ASCII characters".into());
-        }
-        return Ok(Attribute::Private { group, creator, element });
-    }
-    let element = hex(rest.trim(), 4).ok_or_else(why)?;
-    if group % 2 == 1 {
-        return Err(
-            "a private attribute is named by its creator, such as (0009,\"ACME 1.0\",01): where its block lies \
-             differs from object to object"
-                .into(),
-        );
-    }
-    Ok(Attribute::Standard(Tag(group, element)))
 }
 
 /// Attributes that no rule touches, and why.
@@ -361,18 +314,6 @@ fn fits(vr: VR, text: &str, whole: bool) -> Result<(), String> {
         _ => true,
     };
     if good { Ok(()) } else { Err(format!("`{text}` is no value of it")) }
-}
-
-impl fmt::Display for Attribute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Standard(tag) => match names::name_of(*tag).filter(|name| names::tag_named(name) == Some(*tag)) {
-                Some(name) => f.write_str(name),
-                None => write!(f, "({:04X},{:04X})", tag.0, tag.1),
-            },
-            Self::Private { group, creator, element } => write!(f, "({group:04X},\"{creator}\",{element:02X})"),
-        }
-    }
 }
 
 impl fmt::Display for Rule {
