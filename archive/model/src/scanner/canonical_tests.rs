@@ -182,7 +182,7 @@ fn changed(parts: &[Part], which: usize, at: usize, how: u8) -> Vec<Part> {
     };
     match &mut parts[which_of] {
         Part::Text(_, bytes) | Part::Binary(_, bytes) => change(bytes),
-        Part::Fragments(fragments) if how % 2 == 0 => {
+        Part::Fragments(fragments) if how.is_multiple_of(2) => {
             let one = at % fragments.len();
             change(&mut fragments[one]);
         }
@@ -192,7 +192,7 @@ fn changed(parts: &[Part], which: usize, at: usize, how: u8) -> Vec<Part> {
             let rest = fragments[0].split_off(cut);
             fragments.insert(1, rest);
         }
-        Part::Sequence(items) if how % 3 == 0 => items.push(Vec::new()),
+        Part::Sequence(items) if how.is_multiple_of(3) => items.push(Vec::new()),
         Part::Sequence(items) => {
             let filled: Vec<usize> = (0..items.len()).filter(|&item| !items[item].is_empty()).collect();
             match filled.get(at % filled.len().max(1)) {
