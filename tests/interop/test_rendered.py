@@ -5,8 +5,9 @@ requests may ask for; and what strangers may send.
                  └─► pydicom ─► formulas ─► levels ───────┴─ apart by at most 1, and by what two decoders of a lossy coding may
 """
 import io
+import os
 import struct
-import time
+from pathlib import Path
 
 import numpy
 import pydicom
@@ -52,6 +53,14 @@ def levels(answer):
     return numpy.asarray(Image.open(io.BytesIO(answer.content)))
 
 
+def cpu_seconds(pid):
+    """Of the server, its workers, and those of them that have ended: what a busy machine does not change."""
+    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+    children = [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+    living = [Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[11:13] for child in children]
+    return (sum(map(int, fields[11:15])) + sum(int(ticks) for each in living for ticks in each)) / os.sysconf("SC_CLK_TCK")
+
+
 def get(server, path, headers=PNG, **parameters):
     return requests.get(server.web + path, headers=headers, params=parameters, timeout=60)
 
@@ -78,10 +87,15 @@ def decoded(real):
     return decoded_frames(data_set, "pillow" if syntax == ".4.50" else "")
 
 
-def gain(picture, values):
-    """Levels of the picture for one step of the values, where a decoder may be off by one."""
-    steps = numpy.unique(values)
-    return 255.0 if len(steps) < 2 else max(1.0, 255.0 / max(1.0, float(steps[-1]) - float(steps[0])))
+def bounds(data_set, frame, values):
+    """The lowest and the highest levels that are right: two decoders of a lossy coding may differ a little."""
+    apart = allowed(data_set)
+    if not apart or values.ndim == 3:
+        level = picture_of(data_set, frame, values)
+        return level - apart - 1, level + apart + 1
+    ends = [picture_of(data_set, frame, values.astype("int32") + step) for step in (-apart, 0, apart)]
+    # Where no window is given, the extent differs too.
+    return numpy.min(ends, axis=0) - 2, numpy.max(ends, axis=0) + 2
 
 
 @pytest.mark.parametrize("real", IMAGES, ids=repr)
@@ -113,13 +127,11 @@ def check_frames(server, real, stored):
         if not has_square_pixels(stored, frame):
             assert max(got.shape[0] / stored.Rows, got.shape[1] / stored.Columns) > 1.01
             continue
-        expected = numpy.rint(picture_of(stored, frame, frames[frame - 1]))
-        assert got.shape == expected.shape
-        apart = numpy.abs(got.astype(int) - expected)
-        most = 1 + allowed(stored) * (gain(expected, frames[frame - 1]) if got.ndim == 2 else 1)
-        assert apart.max() <= most, f"frame {frame}: {int(apart.max())} levels apart, {most} allowed; {(apart > most).mean():.4%} of all"
-        if allowed(stored) and got.ndim == 2:
-            assert apart.mean() < 1
+        low, high = bounds(stored, frame, frames[frame - 1])
+        assert got.shape == low.shape
+        wrong = (got < low) | (got > high)
+        worst = numpy.maximum(low - got, got - high).max()
+        assert not wrong.any(), f"frame {frame}: {wrong.mean():.4%} of all levels are wrong, by up to {worst:.1f} more than allowed"
 
 
 def test_most_of_the_files_have_a_picture():
@@ -280,7 +292,7 @@ def test_a_document_is_an_attachment_and_a_video_itself(server):
             document = bytes(data_set.EncapsulatedDocument)[: data_set.get("EncapsulatedDocumentLength")]
             assert answer.content == document or answer.content + b"\0" == document
         else:
-            assert answer.content == b"".join(pydicom.encaps.generate_fragments(data_set.PixelData))
+            assert answer.content == next(pydicom.encaps.generate_frames(data_set.PixelData, number_of_frames=1))
 
 
 def test_a_profile_of_colours_goes_with_the_picture(server):
@@ -295,7 +307,7 @@ def test_a_profile_of_colours_goes_with_the_picture(server):
         assert "icc_profile" not in seen.info
 
 
-# ---- what strangers may send: an answer within a second, and bounded memory
+# ---- what strangers may send: an answer for a second of work at most, and bounded memory
 
 
 HOSTILE = {
@@ -323,7 +335,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_is_hostile_is_answered_within_a_second(server, name):
+def test_what_is_hostile_costs_less_than_a_second(server, name):
     file, data_set = multiframe(1)
     for keyword, value in HOSTILE[name].items():
         if value is None:
@@ -334,16 +346,20 @@ def test_what_is_hostile_is_answered_within_a_second(server, name):
     if answer.status_code != 200:
         return
     for end in ("/rendered", "/thumbnail", "/frames/1/rendered"):
-        began = time.monotonic()
+        began = cpu_seconds(server.process.pid)
         answer = get(server, path_of(data_set) + end)
-        assert time.monotonic() - began < 1
+        assert cpu_seconds(server.process.pid) - began < 1
         assert answer.status_code in (200, 404, 406), answer.text
         if answer.status_code == 200:
             Image.open(io.BytesIO(answer.content)).load()
+    began = cpu_seconds(server.process.pid)
+    answer = get(server, path_of(data_set) + "/rendered", {"Accept": 'multipart/related; type="image/png"'})
+    assert cpu_seconds(server.process.pid) - began < 1
+    assert answer.status_code in (200, 400, 406), answer.text
 
 
 def test_a_bomb_of_run_lengths_is_one_refusal(server):
-    """8000 × 8000 of 16 bits in one segment each; and 65,535 × 65,535, which nothing decodes."""
+    """8000 × 8000 in one segment; and 65,535 × 65,535, which nothing decodes."""
     for rows, columns in ((8000, 8000), (65535, 65535)):
         file, data_set = multiframe(1, Rows=rows, Columns=columns)
         run = b"\x81\x07" * (min(rows * columns, 64_000_000) // 128 + 1)
@@ -352,10 +368,10 @@ def test_a_bomb_of_run_lengths_is_one_refusal(server):
         data_set["PixelData"].VR = "OB"
         data_set["PixelData"].is_undefined_length = True
         send(server, made_file(data_set, "1.2.840.10008.1.2.5"))
-        began = time.monotonic()
+        began = cpu_seconds(server.process.pid)
         answer = get(server, path_of(data_set) + "/thumbnail")
         assert answer.status_code in (200, 406)
-        assert time.monotonic() - began < (10 if answer.status_code == 200 else 1)
+        assert cpu_seconds(server.process.pid) - began < (10 if answer.status_code == 200 else 1)
     assert highest_mib(server.process.pid) < 512
 
 

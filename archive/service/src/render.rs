@@ -249,7 +249,7 @@ impl Archive {
         let (columns, rows) = viewing.viewport.unwrap_or((image.columns, image.rows));
         let picture = (u64::from(columns) * u64::from(rows)).min(PICTURE_PIXELS_MAX) * 3;
         let mut permit = self.codec().reserve(coded + recipe.len() as u64 + picture).await;
-        let stream = source.read_frame(frame).await?;
+        let stream = source.read_frame(&image, frame).await?;
         let bytes = self.codec().render(coding, image, &recipe, &stream).await;
         let bytes = bytes.map_err(|why| RenderError::Frame { frame, why })?;
         permit.shrink((bytes.len() as u64).min(permit.bytes()));

@@ -39,7 +39,7 @@ use axum::{
 use bytes::Bytes;
 use futures::stream;
 use serde::Deserialize;
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 const JPEG: &str = "image/jpeg";
 const PNG: &str = "image/png";
@@ -136,9 +136,12 @@ pub(crate) async fn rendered(
                 return Ok(response);
             }
             let base = base(&headers, &uri);
+            // Never collected: Number of Frames may say two billion.
             let pictures = rows.into_iter().flat_map(|row| {
-                let frames = numbers.clone().unwrap_or_else(|| (1..=row.frame_count.max(1)).collect());
-                frames.into_iter().map(move |frame| (row.clone(), frame))
+                let row = Arc::new(row);
+                let all = if numbers.is_some() { 0 } else { row.frame_count.max(1) };
+                let frames = numbers.clone().unwrap_or_default().into_iter().chain(1..=all);
+                frames.map(move |frame| (Arc::clone(&row), frame))
             });
             let pictures: VecDeque<_> = pictures.take(PICTURES_MAX + 1).collect();
             if pictures.len() > PICTURES_MAX {
@@ -234,7 +237,7 @@ fn media_type(viewing: &Viewing) -> &'static str {
 /// Pictures behind each other. The first is made before the head is sent, so that what fails has a status.
 async fn several(
     shared: &Shared,
-    mut pictures: VecDeque<(InstanceRow, u32)>,
+    mut pictures: VecDeque<(Arc<InstanceRow>, u32)>,
     viewing: Viewing,
     media_type: &'static str,
     base: &str,
@@ -242,7 +245,7 @@ async fn several(
     let mut joiner = Joiner::new();
     let content_type = joiner.content_type(media_type);
     let (archive, base) = (shared.archive.clone(), base.to_owned());
-    let part = async move |joiner: &mut Joiner, (row, frame): (InstanceRow, u32)| {
+    let part = async move |joiner: &mut Joiner, (row, frame): (Arc<InstanceRow>, u32)| {
         let picture = archive.render(&row, Shown::Frame(frame), &viewing).await?;
         let place = format!("{}/frames/{frame}/rendered", instance_url(&base, &row));
         Ok::<_, Problem>([Bytes::from(joiner.part(media_type, &place)), picture.bytes])

@@ -185,15 +185,30 @@ impl Source {
         decode::image(&self.header).map_err(|_| RenderError::None(impossible))
     }
 
-    /// What the samples are, the bytes of their words where those are to be turned, and the bit that a frame begins with.
+    /// What the samples are, the bytes of their words where the worker is to turn those, and the bit that a frame begins with.
     pub(super) fn form(&self, image: &Image, frame: u32) -> (Samples, u8, u8) {
-        let Some((tag, vr)) = self.pixels else { return (Samples::Integers, 1, 0) };
-        let floats = [tags::FLOAT_PIXEL_DATA, tags::DOUBLE_FLOAT_PIXEL_DATA].contains(&tag);
+        let floats =
+            self.pixels.is_some_and(|(tag, _)| [tags::FLOAT_PIXEL_DATA, tags::DOUBLE_FLOAT_PIXEL_DATA].contains(&tag));
+        let word_bytes = self.word_bytes(image);
+        let whole = self.ranges(frame).iter().all(|range| *range == self.in_words(range, word_bytes));
+        let first_bit = self.map.bits(frame).map_or(0, |(_, first_bit, _)| first_bit);
+        let samples = if floats { Samples::Floats } else { Samples::Integers };
+        (samples, if whole { word_bytes as u8 } else { 1 }, first_bit)
+    }
+
+    /// Bytes of the words of native frames where those are in big endian, else 1.
+    fn word_bytes(&self, image: &Image) -> usize {
+        let Some((_, vr)) = self.pixels else { return 1 };
         let turned = self.syntax.encoding == Encoding::ExplicitBe && vr != *b"OB"
             || self.syntax.pixel == PixelCoding::NativeSwapped;
-        let word_bytes = if turned && image.allocated > 1 { pixel_word_bytes(image.allocated) as u8 } else { 1 };
-        let first_bit = self.map.bits(frame).map_or(0, |(_, first_bit, _)| first_bit);
-        (if floats { Samples::Floats } else { Samples::Integers }, word_bytes, first_bit)
+        if turned && image.allocated > 1 { pixel_word_bytes(image.allocated) } else { 1 }
+    }
+
+    /// `range` of the frames, with all of the words at its ends.
+    fn in_words(&self, range: &Range<u64>, word_bytes: usize) -> Range<u64> {
+        let (begin, word) = (self.map.bits(1).map_or(0, |(range, ..)| range.start), word_bytes as u64);
+        let (from, to) = (range.start - begin, range.end - begin);
+        begin + from / word * word..begin + to.next_multiple_of(word)
     }
 
     /// Reads the values that were left in the body and that the picture needs.
@@ -227,10 +242,19 @@ impl Source {
     }
 
     /// The frame as it is stored. Whoever calls has a permit for it.
-    pub(super) async fn read_frame(&self, frame: u32) -> Result<Vec<u8>, RenderError> {
+    pub(super) async fn read_frame(&self, image: &Image, frame: u32) -> Result<Vec<u8>, RenderError> {
+        let word_bytes = self.word_bytes(image);
         let mut stream = Vec::with_capacity(self.frame_bytes(frame).min(CODED_BYTES_MAX) as usize);
         for range in self.ranges(frame) {
-            stream.append(&mut self.body(range).await?);
+            let words = self.in_words(&range, word_bytes);
+            let mut bytes = self.body(words.clone()).await?;
+            if words != range {
+                // A frame of an odd number of bytes ends, or begins, within a word: the worker could not tell.
+                bytes.chunks_mut(word_bytes).for_each(<[u8]>::reverse);
+                let (from, to) = ((range.start - words.start) as usize, (range.end - words.start) as usize);
+                bytes = bytes.get(from..to).ok_or(SHORT)?.to_vec();
+            }
+            stream.append(&mut bytes);
         }
         Ok(stream)
     }

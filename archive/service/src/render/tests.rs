@@ -99,7 +99,7 @@ async fn read(
     let image = source.image()?;
     source.fetch_tables(frame, viewing).await?;
     let (recipe, _) = recipe::recipe(&source, &image, frame, viewing)?;
-    Ok((recipe, source.read_frame(frame).await?))
+    Ok((recipe, source.read_frame(&image, frame).await?))
 }
 
 async fn recipe_of(set: &DataSet, frame: u32) -> Result<Recipe, RenderError> {
@@ -270,6 +270,23 @@ async fn every_encoding_gives_the_same_recipe_and_the_frame_as_it_is_stored() {
     }
     assert!(matches!(&found[0].voi, Voi::Table(table) if table.entries[2999] == 2999 && table.entries.len() == 3000));
     assert!(found.iter().all(|recipe| *recipe == found[0]));
+}
+
+/// pydicom's `SC_rgb_small_odd_big_endian.dcm`: a frame of 27 bytes in words of two.
+#[tokio::test]
+async fn frames_that_end_within_a_word_are_turned_before_they_are_cut() {
+    let mut set = attributes();
+    for (tag, number) in [(tags::ROWS, 1), (tags::BITS_ALLOCATED, 8), (tags::BITS_STORED, 8), (tags::HIGH_BIT, 7)] {
+        put(&mut set, tag, VR::US, &[number]);
+    }
+    set.put(Element { tag: tags::PIXEL_DATA, vr: VR::OW, value: Value::Bytes(b"abcdef"[..].into()) });
+    let folder = tempfile::tempdir().unwrap();
+    let (archive, _log) = testing::archive(folder.path(), settings(folder.path(), PAINTER));
+    let row = stored(&archive, EXPLICIT_BE, write_data_set(&set, Encoding::ExplicitBe)).await;
+    for (frame, expected) in [(1, b"abc"), (2, b"def")] {
+        let (recipe, bytes) = read(&archive, &row, frame, &viewing()).await.unwrap();
+        assert_eq!((recipe.word_bytes, &bytes[..]), (1, &expected[..]));
+    }
 }
 
 #[tokio::test]
