@@ -16,9 +16,6 @@ FILES = compressed_files()
 REFUSED = {
     "SC_rgb_jls_lossy_line.dcm": "JPEG-LS of several components",  # no decoder of it is written in Rust (archive/codec)
     "SC_rgb_jls_lossy_sample.dcm": "JPEG-LS of several components",
-    # `j2k` loses their lowest bit planes (archive/codec/src/jpeg2000.rs).
-    "693_J2KI.dcm": "more than 16 bit planes",
-    "MR_small_jp2klossless.dcm": "more than 16 bit planes",
     "JPEG2000-embedded-sequence-delimiter.dcm": "frame 1 cannot be decoded",  # its main header is overwritten
 }
 DECODED = [path for path in FILES if path.name not in REFUSED]

@@ -12,6 +12,7 @@
 use crate::{
     coders::{Coder, Shape},
     fit::{Decoded, Samples},
+    openjpeg,
     refusal::{Refusal, refused, said, unsupported},
 };
 use archive_codec_wire::{Image, Photometric};
@@ -37,14 +38,12 @@ struct Main {
 const PART_1_PLANES_MAX: u8 = 16;
 
 impl Main {
-    /// Refuses what this decoder was seen to decode wrongly: a picture that is refused harms nobody.
-    fn is_proven(&self) -> Result<(), Refusal> {
+    /// Whether `j2k` was not seen to decode the like wrongly. What it does is OpenJPEG's.
+    fn is_proven(&self) -> bool {
         match (self.high_throughput, self.reversible) {
-            (true, false) => Err(unsupported("HTJ2K with the irreversible wavelet")),
-            (false, true) if self.planes > PART_1_PLANES_MAX => {
-                Err(unsupported("JPEG 2000 with the reversible wavelet and more than 16 bit planes"))
-            }
-            _ => Ok(()),
+            (true, reversible) => reversible,
+            (false, true) => self.planes <= PART_1_PLANES_MAX,
+            (false, false) => true,
         }
     }
 }
@@ -57,29 +56,9 @@ impl Coder for Jpeg2000 {
     fn decode(&self, image: &Image, stream: &[u8]) -> Result<Decoded, Refusal> {
         let stream = codestream(stream)?;
         let main = main(stream)?;
-        main.is_proven()?;
         let Main { shape, transformed, .. } = main;
-        let fail = |error| said("j2k", &error);
-        let mut decoder = J2kDecoder::new(stream).map_err(fail)?;
-        decoder.set_cpu_decode_parallelism(CpuDecodeParallelism::Serial);
-        let decoded = decoder.decode_native_components().map_err(fail)?;
-        let planes = decoded.planes();
-        let size = (image.columns, image.rows);
-        let first = planes.first().ok_or_else(|| refused("no component was decoded"))?;
-        let width = first.bytes_per_sample();
-        let same = planes.iter().all(|plane| {
-            (plane.dimensions(), plane.bit_depth(), plane.bytes_per_sample()) == (size, shape.precision, width)
-        });
-        if !same || planes.len() != usize::from(image.samples) {
-            return Err(refused("the decoder gave components of another size, number or precision"));
-        }
-        let planes: Vec<&[u8]> = planes.iter().map(|plane| plane.data()).collect();
-        let samples = match width {
-            1 => Samples::Bytes(interleaved(&planes, 1)),
-            2 => Samples::words(&interleaved(&planes, 2)),
-            3 | 4 => Samples::Longs(longs(&interleaved(&planes, usize::from(width)), usize::from(width))),
-            _ => return Err(unsupported("JPEG 2000 of more than 32 bits")),
-        };
+        let samples =
+            if main.is_proven() { decode(image, &shape, stream)? } else { openjpeg::decode(image, &shape, stream)? };
         let photometric = match image.photometric {
             _ if transformed && image.samples == 3 => Photometric::Rgb,
             Photometric::YbrRct | Photometric::YbrIct => Photometric::Rgb,
@@ -91,6 +70,31 @@ impl Coder for Jpeg2000 {
         };
         Ok(Decoded { samples, photometric, planar: false })
     }
+}
+
+/// By `j2k`.
+fn decode(image: &Image, shape: &Shape, stream: &[u8]) -> Result<Samples, Refusal> {
+    let fail = |error| said("j2k", &error);
+    let mut decoder = J2kDecoder::new(stream).map_err(fail)?;
+    decoder.set_cpu_decode_parallelism(CpuDecodeParallelism::Serial);
+    let decoded = decoder.decode_native_components().map_err(fail)?;
+    let planes = decoded.planes();
+    let size = (image.columns, image.rows);
+    let first = planes.first().ok_or_else(|| refused("no component was decoded"))?;
+    let width = first.bytes_per_sample();
+    let same = planes.iter().all(|plane| {
+        (plane.dimensions(), plane.bit_depth(), plane.bytes_per_sample()) == (size, shape.precision, width)
+    });
+    if !same || planes.len() != usize::from(image.samples) {
+        return Err(refused("the decoder gave components of another size, number or precision"));
+    }
+    let planes: Vec<&[u8]> = planes.iter().map(|plane| plane.data()).collect();
+    Ok(match width {
+        1 => Samples::Bytes(interleaved(&planes, 1)),
+        2 => Samples::words(&interleaved(&planes, 2)),
+        3 | 4 => Samples::Longs(longs(&interleaved(&planes, usize::from(width)), usize::from(width))),
+        _ => return Err(unsupported("JPEG 2000 of more than 32 bits")),
+    })
 }
 
 /// Samples of all planes, pixel by pixel.
@@ -196,6 +200,7 @@ mod tests {
         self,
         tests::{colour, grey},
     };
+    use crate::fit::fit;
     use archive_codec_wire::Coding;
 
     fn coded() -> (Image, Vec<u8>, Vec<u8>) {
@@ -222,18 +227,37 @@ mod tests {
     /// Main headers of pydicom's `MR_small_jp2klossless.dcm` and `J2K_pixelrep_mismatch.dcm`: of the first `j2k` 0.11.0 gave
     /// samples that were one too small.
     #[test]
-    fn what_was_decoded_wrongly_is_refused() {
+    fn what_was_decoded_wrongly_is_given_to_another_decoder() {
         let qcd = |exponents: &[u8]| bit_planes(&[&[0x40], exponents].concat());
         assert_eq!(qcd(&[0x80, 0x88, 0x88, 0x90]), 19);
         assert_eq!(qcd(&[0x68, 0x70, 0x70, 0x78]), 16);
         let (_, _, coded) = coded();
         let lossless = Main { high_throughput: false, ..main(&coded).unwrap() };
-        assert!(
-            Main { planes: 16, ..lossless }.is_proven().is_ok() && Main { planes: 17, ..lossless }.is_proven().is_err()
-        );
-        assert!(Main { planes: 19, reversible: false, ..lossless }.is_proven().is_ok());
-        assert!(Main { planes: 19, high_throughput: true, ..lossless }.is_proven().is_ok());
-        assert!(Main { high_throughput: true, reversible: false, ..lossless }.is_proven().is_err());
+        assert!(Main { planes: 16, ..lossless }.is_proven() && !Main { planes: 17, ..lossless }.is_proven());
+        assert!(Main { planes: 19, reversible: false, ..lossless }.is_proven());
+        assert!(Main { planes: 19, high_throughput: true, ..lossless }.is_proven());
+        assert!(!Main { high_throughput: true, reversible: false, ..lossless }.is_proven());
+    }
+
+    #[test]
+    fn both_decoders_give_the_same_samples() {
+        for (stored, signed) in [(8, false), (12, true), (16, false), (16, true)] {
+            let image = grey(20, 30, 16, stored, signed);
+            let low = if signed { 1_i32 << (stored - 1) } else { 0 };
+            let native: Vec<u8> =
+                (0..600).flat_map(|at| ((at * 7_919 % (1 << stored) - low) as i16).to_le_bytes()).collect();
+            let (coded, ..) = coders::encode(Coding::Htj2k, &image, &native).unwrap();
+            let main = main(&coded).unwrap();
+            let samples = openjpeg::decode(&image, &main.shape, &coded).unwrap();
+            let decoded = Decoded { samples, photometric: image.photometric, planar: false };
+            assert_eq!(fit(&image, Some(&main.shape), decoded), Ok(native), "{stored} {signed}");
+            assert!(openjpeg::decode(&image, &main.shape, &coded[..coded.len() / 2]).is_err(), "cut off");
+        }
+        let image = colour(16, 16);
+        let native: Vec<u8> = (0..768_u32).map(|at| (at * 5) as u8).collect();
+        let (coded, ..) = coders::encode(Coding::Htj2k, &image, &native).unwrap();
+        let samples = openjpeg::decode(&image, &main(&coded).unwrap().shape, &coded).unwrap();
+        assert_eq!(samples, Samples::Words(native.into_iter().map(u16::from).collect()));
     }
 
     #[test]

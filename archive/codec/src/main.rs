@@ -20,6 +20,7 @@ mod jpeg2000;
 mod jpegls;
 mod jxl;
 mod markers;
+mod openjpeg;
 mod plain;
 mod refusal;
 mod render;
