@@ -157,6 +157,36 @@ def test_wado_uri_gives_the_object(server, client):
     assert answer.status_code == 200 and data_set_bytes(answer.content) == CT.bytes
 
 
+@pytest.mark.parametrize("by_uri,by_path", [
+    ({}, {}),
+    ({"contentType": "image/png"}, {}),
+    ({"contentType": "image/jpeg,image/png", "imageQuality": "40"}, {"quality": "40"}),
+    ({"contentType": "image/png", "columns": "50"}, {"viewport": "50,9999"}),
+    ({"contentType": "image/png", "rows": "30", "columns": "90"}, {"viewport": "90,30"}),
+    ({"contentType": "image/png", "windowCenter": "40", "windowWidth": "400"}, {"window": "40,400,linear"}),
+    ({"contentType": "image/png", "frameNumber": "1"}, {}),
+])
+def test_wado_uri_gives_the_picture_that_wado_rs_gives(server, client, by_uri, by_path):
+    study, series, instance = uids(CT)
+    query = {"requestType": "WADO", "studyUID": study, "seriesUID": series, "objectUID": instance}
+    answer = requests.get(server.url + "/wado", params=query | by_uri, timeout=30)
+    kind = "image/png" if by_uri.get("contentType") == "image/png" else "image/jpeg"
+    same = requests.get(server.instance_url(CT.header) + "/rendered", params=by_path, headers={"Accept": kind}, timeout=30)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, kind), answer.text
+    assert answer.content == same.content
+
+
+@pytest.mark.parametrize("asked,status", [
+    ({"region": "0,0,0.5,0.5"}, 406), ({"presentationUID": "1.2"}, 406), ({"windowCenter": "40"}, 400), ({"rows": "many"}, 400),
+    ({"frameNumber": "first"}, 400), ({"frameNumber": "2"}, 404), ({"contentType": "image/gif"}, 406),
+])
+def test_wado_uri_leaves_nothing_out_in_silence(server, client, asked, status):
+    study, series, instance = uids(CT)
+    query = {"requestType": "WADO", "studyUID": study, "seriesUID": series, "objectUID": instance}
+    answer = requests.get(server.url + "/wado", params=query | asked, timeout=30)
+    assert answer.status_code == status and len(answer.text) > 20, answer.text
+
+
 def test_the_service_says_what_it_can(server):
     wadl = requests.options(server.web + "/", timeout=10)
     assert wadl.headers["Content-Type"] == "application/vnd.sun.wadl+xml"
