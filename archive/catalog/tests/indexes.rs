@@ -135,7 +135,7 @@ fn check_rows(folder: &Path) {
     for own in pool() {
         let level = own.level.name();
         let filled = "SELECT spec, filled FROM extra_index WHERE spec LIKE '1|' || ?1 || '|' || ?2 || '|%'";
-        let Ok((spec, filled)) = sql.query_row(filled, [level, &own.vr.to_string()], |row| {
+        let Ok((spec, filled)) = sql.query_row(filled, [level, own.vr.to_string()], |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
         }) else {
             continue;
