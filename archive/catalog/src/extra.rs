@@ -114,7 +114,7 @@ impl ExtraIndex {
             return Err(format!("{} is nothing that can be asked for: queries know no such key", self.attribute));
         }
         let known = archive_model::names::vr_of(tag);
-        if tag.group() % 2 == 0 && known != VR::UN && known != self.vr {
+        if tag.group().is_multiple_of(2) && known != VR::UN && known != self.vr {
             return Err(format!("{} has the VR {}, not {}", self.attribute, known.to_string(), self.vr.to_string()));
         }
         Ok(())

@@ -152,7 +152,7 @@ impl HeaderKeys {
         let needed = patterns.iter().filter(|(tag, pattern)| !pattern.wants_nothing() && creator_of(*tag).is_none());
         let needles = needed.map(|(tag, _)| format!("\"{}\":", json::tag_key(*tag))).collect();
         let attribute_of = |tag: Tag| match creator_of(tag) {
-            _ if tag.group() % 2 == 0 => Some(Attribute::Standard(tag)),
+            _ if tag.group().is_multiple_of(2) => Some(Attribute::Standard(tag)),
             Some(creator) => Some(Attribute::Private {
                 group: tag.group(),
                 creator: creator.to_owned(),

@@ -135,7 +135,7 @@ fn check_rows(folder: &Path) {
     for own in pool() {
         let level = own.level.name();
         let filled = "SELECT spec, filled FROM extra_index WHERE spec LIKE '1|' || ?1 || '|' || ?2 || '|%'";
-        let Ok((spec, filled)) = sql.query_row(filled, [level, &own.vr.to_string()], |row| {
+        let Ok((spec, filled)) = sql.query_row(filled, [level, own.vr.to_string()], |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
         }) else {
             continue;
@@ -427,7 +427,7 @@ fn fill(bench: &Bench) -> u32 {
 /// 600 headers, of which a query may look into 100: without the index it is refused, and with one that is not yet full, too.
 #[test]
 fn a_query_beyond_the_bound_is_answered_once_its_index_is_full() {
-    let bench = studies(600, CatalogOptions { query_headers_max: 100, fill_headers: 250, ..CatalogOptions::default() });
+    let bench = studies(600, CatalogOptions { query_headers_max: 100, fill_headers: 500, ..CatalogOptions::default() });
     let by = |keys: &[Element], level| {
         let mut keys = keys.to_vec();
         keys.push(ask(tags::STUDY_INSTANCE_UID, VR::UI));
