@@ -123,7 +123,7 @@ fn write_value(out: &mut dyn Write, element: &Element, bulk: &BulkUri<'_>, path:
         Value::Items(items) if path.len() < DEPTH_MAX => {
             path.push(PathStep { tag: element.tag, item: 0 });
             let written = items.iter().enumerate().try_for_each(|(at, item)| {
-                write!(out, "<Item number=\"{}\">\n", at + 1)?;
+                writeln!(out, "<Item number=\"{}\">", at + 1)?;
                 path.iter_mut().next_back().into_iter().for_each(|step| step.item = at);
                 write_set(out, item, bulk, path)?;
                 out.write_all(b"</Item>")

@@ -27,6 +27,10 @@ const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
 pub(crate) async fn allow(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if path != "/wado" && path != "/dicom-web" && !path.starts_with("/dicom-web/") {
+        return next.run(request).await;
+    }
     let allowed = allowed(&shared.settings.cors_origins, request.headers());
     let preflight =
         request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);

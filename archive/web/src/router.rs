@@ -86,13 +86,11 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route(&at(instance, "/pixeldata"), with_options(get(pixeldata::pixeldata)))
         .merge(rendered::routes())
         .route("/commitment-requests/{transaction}", with_options(get(commitment::result).post(commitment::ask)))
-        .layer(middleware::from_fn_with_state(shared.clone(), guard::cap))
-        .layer(middleware::from_fn_with_state(shared.clone(), cors::allow));
+        .layer(middleware::from_fn_with_state(shared.clone(), guard::cap));
     let root = Router::new()
         .route("/dicom-web/", get(capabilities::document).options(capabilities::document))
         .route("/wado", get(wado::get))
-        .layer(middleware::from_fn_with_state(shared.clone(), guard::cap))
-        .layer(middleware::from_fn_with_state(shared.clone(), cors::allow));
+        .layer(middleware::from_fn_with_state(shared.clone(), guard::cap));
     // Small bodies, which are read whole.
     let registry = Router::new()
         .route("/api/peers", get(peers::list))
@@ -141,6 +139,8 @@ pub(crate) fn router(shared: Shared) -> Router {
         })
         // Bodies are streamed and have limits of their own.
         .layer(DefaultBodyLimit::disable())
+        // Outside of all routes: a preflight is no method that a path takes or not.
+        .layer(middleware::from_fn_with_state(shared.clone(), cors::allow))
         .layer(middleware::from_fn_with_state(shared.clone(), proxies::distrust))
         .layer(middleware::from_fn_with_state(shared.clone(), guard::watch))
         .with_state(shared)

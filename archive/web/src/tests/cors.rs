@@ -39,6 +39,9 @@ async fn a_page_of_another_host_may_nothing_unless_its_origin_is_named() {
     assert_eq!(answer.headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://viewer.example");
     let exposed = answer.headers[header::ACCESS_CONTROL_EXPOSE_HEADERS].to_str().unwrap();
     assert!(["warning", "etag", "content-range"].iter().all(|name| exposed.contains(name)), "{exposed}");
+    // Nothing but DICOMweb is for pages of other hosts.
+    let answer = face.get("/api/totals", &[("origin", "https://viewer.example")]).await;
+    assert!(!answer.headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
     for stranger in ["https://viewer.example.evil", "http://viewer.example", "null"] {
         assert!(!preflight(&face, stranger).await.headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
         let answer = face.get("/dicom-web/studies", &[("origin", stranger)]).await;
