@@ -207,10 +207,9 @@ impl Archive {
             Err(RenderError::None(_) | RenderError::NoFrame { .. } | RenderError::Bad(_)) => "none",
             Err(RenderError::Frame { .. } | RenderError::Look(_) | RenderError::Read(_)) => "failed",
         });
-        if let (true, Ok(picture)) = (viewing.keep, &picture) {
-            if picture.bytes.len() <= KEPT_EACH_BYTES_MAX {
-                self.renderings().kept.put(key, Bytes::copy_from_slice(&picture.bytes));
-            }
+        let small = picture.as_ref().ok().filter(|picture| picture.bytes.len() <= KEPT_EACH_BYTES_MAX);
+        if let Some(picture) = small.filter(|_| viewing.keep) {
+            self.renderings().kept.put(key, Bytes::copy_from_slice(&picture.bytes));
         }
         picture
     }

@@ -159,12 +159,11 @@ fn modality(source: &Source, frame: u32) -> Result<Modality, RenderError> {
         return Ok(linear);
     }
     let class = header.text(tags::SOP_CLASS_UID).unwrap_or_default().trim();
-    if let Some(item) = header.items(tags::MODALITY_LUT_SEQUENCE).first() {
-        if !MEASURING_LUT_CLASSES.contains(&class) {
-            let signed = header.integer(tags::PIXEL_REPRESENTATION) == Some(1);
-            let found = lut(source, item, signed);
-            return found.map(Modality::Table).ok_or(RenderError::None("its Modality LUT is damaged"));
-        }
+    let item = header.items(tags::MODALITY_LUT_SEQUENCE).first().filter(|_| !MEASURING_LUT_CLASSES.contains(&class));
+    if let Some(item) = item {
+        let signed = header.integer(tags::PIXEL_REPRESENTATION) == Some(1);
+        let found = lut(source, item, signed);
+        return found.map(Modality::Table).ok_or(RenderError::None("its Modality LUT is damaged"));
     }
     Ok(rescale(header).unwrap_or(Modality::Linear { slope: 1.0, intercept: 0.0 }))
 }
