@@ -122,7 +122,7 @@ impl Readers {
 /// Whether the answer is made from images.
 fn reads_images(request: &Request) -> bool {
     let route = request.extensions().get::<MatchedPath>().map_or("", |path| path.as_str());
-    let whole = ["}", "/pixeldata", "/bulkdata"].iter().any(|end| route.ends_with(end));
+    let whole = ["}", "/pixeldata", "/bulkdata", "/rendered", "/thumbnail"].iter().any(|end| route.ends_with(end));
     request.method() == Method::GET && (route.contains("{study}") && whole || route == "/wado")
 }
 
