@@ -36,7 +36,6 @@ use axum::{
     response::Response,
     routing::get,
 };
-use bytes::Bytes;
 use futures::stream;
 use serde::Deserialize;
 use std::{collections::VecDeque, sync::Arc};
@@ -248,7 +247,7 @@ async fn several(
     let part = async move |joiner: &mut Joiner, (row, frame): (Arc<InstanceRow>, u32)| {
         let picture = archive.render(&row, Shown::Frame(frame), &viewing).await?;
         let place = format!("{}/frames/{frame}/rendered", instance_url(&base, &row));
-        Ok::<_, Problem>([Bytes::from(joiner.part(media_type, &place)), picture.bytes])
+        Ok::<_, Problem>([joiner.part(media_type, &place), picture.bytes])
     };
     let first = match pictures.pop_front() {
         Some(first) => part(&mut joiner, first).await?,
@@ -265,7 +264,7 @@ async fn several(
                     })?;
                     ready.extend(made);
                 }
-                None => return Ok(Some((Bytes::from(joiner.end()), (joiner, pictures, ready, true, part)))),
+                None => return Ok(Some((joiner.end(), (joiner, pictures, ready, true, part)))),
             }
         }
         Ok::<_, String>(ready.pop_front().map(|bytes| (bytes, (joiner, pictures, ready, ended, part))))
