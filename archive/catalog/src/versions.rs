@@ -15,7 +15,9 @@
 //! - V-2 No policy removes a content that was acknowledged: versions are only added, and go only with a delete.
 //! - V-3 A version keeps its number. Bytes of versions count in the totals and not in the study, before and after a replace.
 //! - V-5 A content that differs from a known one in nothing but padding (`CanonicalDigest`) is no other content, under every
-//!   policy. What was stored before there were canonical digests has none, and is told apart by its bytes: then both are kept.
+//!   policy. What was stored before there were canonical digests has none, nor has what the scanner had to tolerate: such are
+//!   told apart by their bytes, and both are kept. A delete remembers the stores that it undoes by digest and time (D-2), not
+//!   those that were answered as the same or alike: a late second copy of one of these, after the delete, stores it anew.
 //! - V-4 Who has read a row finds frames and header of that very content, also when it was replaced meanwhile: they are
 //!   looked up by digest.
 

@@ -237,8 +237,10 @@ impl<'a> Delivery<'a> {
             Err(error) => return self.lost(&error),
         };
         let named = self.unanswered.iter().position(|one| Some(one.message) == message);
-        // To one question there is but one answer: it need not name it well.
-        let Some(at) = named.or((self.unanswered.len() == 1).then_some(0)) else {
+        // Where there is but one question at a time, its answer need not name it well. Where there are several, an answer that is
+        // given twice must not be taken for that of another.
+        let only = self.unanswered.len() == 1 && open.operations_max == 1;
+        let Some(at) = named.or(only.then_some(0)) else {
             open.association.abort().await;
             return self.lost(&Ended::Broken("an answer to what was not asked".into()).into());
         };

@@ -231,7 +231,10 @@ mod tests {
         assert!(refused("{").contains("not JSON"));
         assert!(refused("[1]").contains("something else"));
         assert!(refused(r#"{"xyz":{}}"#).contains("eight hexadecimal digits"));
-        assert_eq!(refused(r#"{"00280010":{"vr":"US","Value":["x"]}}"#), "00280010: a value of US is an integer");
+        assert_eq!(
+            refused(r#"{"00280010":{"vr":"US","Value":["x"]}}"#),
+            "00280010: a value of US is an integer that fits"
+        );
         assert_eq!(refused(r#"{"00280010":{"vr":"XX"}}"#), "00280010: its `vr` is not one of PS3.5");
         for secret in [r#""DOE""#, r#"{"00100010":"DOE"}"#, r#"{"00100010":{"Value":"DOE"}}"#, r#"[["DOE"]]"#] {
             assert!(!refused(secret).contains("DOE"), "a message names no value");

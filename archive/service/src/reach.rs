@@ -48,12 +48,14 @@ impl Archive {
         }
         let catalog = Arc::clone(self.catalog());
         let incomplete = self.look_up(move || Ok(catalog.incomplete())).await;
-        let found = match incomplete {
-            Ok(Ok(incomplete)) => Arc::new(unreachable(&self.log().status(), &incomplete)),
+        let known = &mut *self.reach().0.lock();
+        let found = match (incomplete, &*known) {
+            (Ok(Ok(incomplete)), _) => Arc::new(unreachable(&self.log().status(), &incomplete)),
             // The query that asks fails of the same: what was known is as good.
-            Ok(Err(_)) | Err(_) => Arc::default(),
+            (Ok(Err(_)) | Err(_), Some((_, before))) => Arc::clone(before),
+            (Ok(Err(_)) | Err(_), None) => Arc::default(),
         };
-        *self.reach().0.lock() = Some((now, Arc::clone(&found)));
+        *known = Some((now, Arc::clone(&found)));
         found
     }
 }

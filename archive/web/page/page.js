@@ -156,7 +156,12 @@ async function studies() {
 
 function line(row) {
   const made = make("tr");
-  made.append(make("td", name(row)), make("td", text(row, "00100020")), make("td", date(row), "plain"));
+  const who = make("td");
+  const open = make("button", name(row) || "no name", "link");
+  open.type = "button";
+  open.addEventListener("click", () => openStudy(row));
+  who.append(open);
+  made.append(who, make("td", text(row, "00100020")), make("td", date(row), "plain"));
   made.append(make("td", text(row, "00080061")), make("td", text(row, "00081030")));
   made.append(make("td", text(row, "00201206"), "number"), make("td", text(row, "00201208"), "number"));
   made.dataset.study = text(row, "0020000D");

@@ -2,19 +2,21 @@
 //! metadata names by their Content-Location.
 //!
 //! ```text
-//!   metadata ─► Pending { set, values it waits for } … bulk part ─► held ─► nothing is missing ─► data set ─► Intake
+//!   metadata ─► Pending { set, values it waits for } … bulk part ─► held … end of the body ─► data sets ─► Intake
 //! ```
 //!
+//! - A-0 Nothing goes in before the body has ended, and nothing that came is left out in silence: a part that nobody named
+//!   refuses the request, one too many for a value, or in a form that is not its, the instance.
 //! - A-1 What is named and does not come is not fetched from elsewhere: the instance is refused.
-//! - A-2 A value is held until its length is known, since its element begins with it. All requests together hold at most
-//!   `bulk_held_bytes_max`; who comes too late is told to try again, and who sends more than half of that in one value to send
-//!   a file, which is streamed.
+//! - A-2 Values are held until then, for their elements begin with their lengths. All requests together hold at most
+//!   `bulk_held_bytes_max`; who comes too late is told to try again, and who sends more than half of that in one request to
+//!   send files, which are streamed. A value that several name is made for each: `MADE_BYTES_MAX` for all of a request.
 //! - A-3 Compressed pixel data is made of one part a frame, in their order, and becomes one fragment a frame. A video is one.
 //! - A-4 Text is written in UTF-8, and says so, unless it is ASCII.
 
 use crate::{accept::content_type, multipart::PartHead};
 use archive_model::{
-    DataSet, EXPLICIT_LE, Element, Encoding, Limits, Tag, VR, Value, json::sent_data_sets_from_json, tags,
+    DataSet, EXPLICIT_LE, Element, Encoding, IMPLICIT_LE, Limits, Tag, VR, Value, json::sent_data_sets_from_json, tags,
     transfer_syntax, write_data_set, xml::data_set_from_xml,
 };
 use bytes::{BufMut, Bytes, BytesMut};
@@ -23,6 +25,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A permit is for so many bytes.
 pub(crate) const PERMIT_BYTES: u64 = 64 << 10;
+/// What values make that were named more than once, in all instances of a request.
+const MADE_BYTES_MAX: u64 = 1 << 30;
 /// Frames of one instance that come as parts.
 const FRAMES_MAX: i128 = 100_000;
 /// What compressed pixel data is when its part names no transfer syntax (PS3.18 table 8.7.3-5).
@@ -45,7 +49,9 @@ pub(crate) enum CannotHold {
     #[error("too many bulk values are being received: try again in some seconds, or send files (application/dicom)")]
     Busy,
     /// It is too large by itself.
-    #[error("metadata or a bulk value is too large to come beside: send a file (application/dicom), which is streamed")]
+    #[error(
+        "metadata and bulk values are too large to come beside: send files (application/dicom), which are streamed"
+    )]
     TooLarge,
 }
 
@@ -145,6 +151,8 @@ struct Pending {
     set: DataSet,
     /// By their number in the set.
     values: BTreeMap<u64, Awaited>,
+    /// Why it cannot be made, whatever else comes.
+    refused: Option<&'static str>,
 }
 
 /// A bulk value.
@@ -163,17 +171,30 @@ struct Awaited {
 pub(crate) struct Assembly {
     limits: Limits,
     pending: Vec<Pending>,
-    instances: usize,
+    held_bytes: u64,
+    made_bytes: u64,
 }
 
 impl Assembly {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self { limits: limits.clone(), pending: Vec::new(), instances: 0 }
+        Self { limits: limits.clone(), pending: Vec::new(), held_bytes: 0, made_bytes: 0 }
     }
 
-    /// Metadata has come: instances without bulk values are complete. The text is what is wrong with it.
-    pub(crate) fn metadata(&mut self, xml: bool, held: Held) -> Result<Vec<Made>, String> {
+    /// Bytes that it holds.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.held_bytes
+    }
+
+    /// Whether no metadata has come.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Metadata has come. The text is what is wrong with it.
+    pub(crate) fn metadata(&mut self, xml: bool, held: Held) -> Result<(), String> {
         let bytes = held.finish();
+        // What is made of the text is held instead of it, and is not smaller.
+        self.held_bytes += bytes.len() as u64;
         let (sets, foreign) = if xml {
             let (set, foreign) = data_set_from_xml(&bytes, &self.limits).map_err(|error| error.to_string())?;
             (vec![set], foreign)
@@ -181,7 +202,6 @@ impl Assembly {
             sent_data_sets_from_json(&bytes, &self.limits).map_err(|error| error.to_string())?
         };
         for set in sets {
-            self.instances += 1;
             let mut values = BTreeMap::new();
             named(&set, true, &mut |element, top| {
                 if let Value::Bulk { offset, .. } = element.value {
@@ -199,48 +219,76 @@ impl Assembly {
                     values.insert(offset, awaited);
                 }
             });
-            self.pending.push(Pending { at: self.instances, set, values });
+            self.pending.push(Pending { at: self.pending.len() + 1, set, values, refused: None });
         }
-        Ok(self.complete())
+        Ok(())
     }
 
-    /// A bulk value has come; answers the instances that are complete with it, and `None` when nobody waits for it.
-    pub(crate) fn bulk(
-        &mut self,
-        (names, media_type, syntax): (&[String], &str, Option<&str>),
-        held: Held,
-    ) -> Option<Vec<Made>> {
+    /// A bulk value has come; answers whether anybody has named it.
+    pub(crate) fn bulk(&mut self, (names, media_type, syntax): (&[String], &str, Option<&str>), held: Held) -> bool {
         let bytes = held.finish();
+        self.held_bytes += bytes.len() as u64;
         let mut wanted = false;
-        for Pending { set, values, .. } in &mut self.pending {
-            for value in values.values_mut().filter(|value| !value.complete && names.contains(&value.name)) {
+        for Pending { set, values, refused, .. } in &mut self.pending {
+            for value in values.values_mut().filter(|value| names.contains(&value.name)) {
+                if wanted {
+                    self.made_bytes += bytes.len() as u64;
+                }
                 wanted = true;
-                (value.media_type, value.syntax) = (media_type.to_owned(), syntax.map(str::to_owned));
-                value.parts.push(bytes.clone());
-                let frames = if value.pixels && value.is_frames() { frames(set) } else { 1 };
-                value.complete = value.parts.len() as i128 >= frames;
+                match value.take(set, media_type, syntax, &bytes) {
+                    Err(why) => *refused = Some(why),
+                    Ok(()) if self.made_bytes > MADE_BYTES_MAX => *refused = Some("too much is named again and again"),
+                    Ok(()) => {}
+                }
             }
         }
-        wanted.then(|| self.complete())
+        wanted
     }
 
-    fn complete(&mut self) -> Vec<Made> {
-        let is_complete = |pending: &mut Pending| pending.values.values().all(|value| value.complete);
-        self.pending.extract_if(.., is_complete).map(Pending::make).collect()
-    }
-
-    /// The instances of which something did not come.
-    pub(crate) fn finish(self) -> Vec<Made> {
-        let lost = |pending: Pending| {
+    /// The body has ended: its instances, one after the other.
+    pub(crate) fn finish(self) -> impl Iterator<Item = Made> {
+        self.pending.into_iter().map(|pending| {
             let missing = pending.values.values().filter(|value| !value.complete).count();
-            tracing::info!(instance = pending.at, missing, "bulk values that the metadata names did not come");
-            Made { data: None, ..pending.made() }
-        };
-        self.pending.into_iter().map(lost).collect()
+            let why = pending.refused.or((missing > 0).then_some("bulk values that the metadata names did not come"));
+            match why {
+                None => pending.make(),
+                Some(why) => {
+                    tracing::info!(instance = pending.at, missing, why, "an instance of metadata is refused");
+                    pending.made()
+                }
+            }
+        })
     }
 }
 
 impl Awaited {
+    /// One more part of it, or why it is none.
+    fn take(
+        &mut self,
+        set: &DataSet,
+        media_type: &str,
+        syntax: Option<&str>,
+        bytes: &Bytes,
+    ) -> Result<(), &'static str> {
+        if self.complete {
+            return Err("more parts came for a value than it has");
+        }
+        let first = self.parts.is_empty();
+        if !first && (self.media_type.as_str(), self.syntax.as_deref()) != (media_type, syntax) {
+            return Err("the parts of a value differ in media type or transfer syntax");
+        }
+        (self.media_type, self.syntax) = (media_type.to_owned(), syntax.map(str::to_owned));
+        // Values are written in little endian, as all but these two would not be.
+        let plain = syntax.is_none_or(|syntax| [EXPLICIT_LE, IMPLICIT_LE].contains(&syntax));
+        if !plain && !(self.pixels && self.coding().is_some()) {
+            return Err("a value came in a transfer syntax that it cannot have beside metadata");
+        }
+        self.parts.push(bytes.clone());
+        let frames = if self.pixels && self.is_frames() { frames(set) } else { 1 };
+        self.complete = self.parts.len() as i128 >= frames;
+        Ok(())
+    }
+
     /// Each part is a frame.
     fn is_frames(&self) -> bool {
         self.coding().is_some_and(|syntax| !transfer_syntax(&syntax).pixel.is_video())

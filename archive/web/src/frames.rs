@@ -25,6 +25,8 @@ use std::{collections::VecDeque, ops::Range, sync::Arc};
 const BYTES: &str = "application/octet-stream";
 /// Frames of one request; a viewer asks for one, or for some.
 const FRAMES_MAX: usize = 10_000;
+/// Pieces of the body that the frames of one answer lie in: a frame may have a million fragments.
+const PIECES_MAX: usize = 200_000;
 
 /// The last step of a path.
 #[derive(Debug, Deserialize)]
@@ -143,6 +145,7 @@ async fn ranges(shared: &Shared, row: &InstanceRow, numbers: &[u32]) -> Result<V
     let words = if is_remade(row) { word_bytes(shared, row, &Place::Pixels).await?.unwrap_or(1) } else { 1 };
     let begin = map.bits(1).map_or(0, |(range, ..)| range.start);
     let mut found = Vec::with_capacity(numbers.len());
+    let mut left = PIECES_MAX;
     for number in numbers {
         if *number > map.frames() {
             let what = format!("the instance has {} frames, counted from 1: ask for one of them", map.frames());
@@ -160,6 +163,9 @@ async fn ranges(shared: &Shared, row: &InstanceRow, numbers: &[u32]) -> Result<V
             }
             None => map.ranges(*number).into_iter().flatten().map(|range| (range, Turn::Nothing)).collect(),
         };
+        left = left.checked_sub(ranges.len()).ok_or_else(|| {
+            Problem::bad("these frames are in too many pieces: ask for fewer at a time, or for the instance")
+        })?;
         found.push(ranges);
     }
     Ok(found)

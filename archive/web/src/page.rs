@@ -1,4 +1,4 @@
-//! The page: three files, compiled in, so that a node needs nothing from elsewhere.
+//! The page: some files, compiled in, so that a node needs nothing from elsewhere.
 
 use axum::{
     http::{HeaderValue, header},
@@ -15,6 +15,10 @@ pub(crate) async fn style() -> Response {
 
 pub(crate) async fn script() -> Response {
     file("text/javascript; charset=utf-8", include_str!("../page/page.js"))
+}
+
+pub(crate) async fn study_script() -> Response {
+    file("text/javascript; charset=utf-8", include_str!("../page/study.js"))
 }
 
 pub(crate) async fn icon() -> Response {
@@ -34,7 +38,7 @@ fn file(kind: &'static str, text: &'static str) -> Response {
 mod tests {
     #[test]
     fn the_page_writes_data_as_text_and_loads_nothing_from_elsewhere() {
-        let script = include_str!("../page/page.js");
+        let script = concat!(include_str!("../page/page.js"), include_str!("../page/study.js"));
         for forbidden in
             ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "http://", "https://"]
         {

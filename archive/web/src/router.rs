@@ -109,6 +109,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/", get(page::page))
         .route("/page/style.css", get(page::style))
         .route("/page/page.js", get(page::script))
+        .route("/page/study.js", get(page::study_script))
         .route("/page/icon.svg", get(page::icon))
         .route("/api/cluster", get(operations::cluster))
         .route("/api/totals", get(operations::totals))

@@ -216,7 +216,7 @@ impl Intake<'_> {
         Ok(())
     }
 
-    /// Metadata and bulk values: what is complete goes in while the rest arrives.
+    /// Metadata and bulk values: nothing goes in before all has come (A-0).
     async fn take_metadata(&mut self, mut splitter: Splitter, body: &mut BodyDataStream) -> Result<(), Problem> {
         let shared = self.shared;
         let (budget, most) = (&shared.bulk_held, shared.settings.bulk_held_bytes_max / 2);
@@ -224,37 +224,38 @@ impl Intake<'_> {
         let mut part = None;
         loop {
             match splitter.next().map_err(broken)? {
-                Event::Part(head) => part = Some((PartKind::of(&head), Held::new(budget, most))),
+                Event::Part(head) => {
+                    part = Some((PartKind::of(&head), Held::new(budget, most.saturating_sub(assembly.held_bytes()))));
+                }
                 Event::Data(piece) => {
                     if let Some((_, held)) = &mut part {
                         held.push(&piece).map_err(cannot_hold)?;
                     }
                 }
-                Event::PartEnd => {
-                    let made = match part.take() {
-                        Some((kind @ (PartKind::Json | PartKind::Xml), held)) => {
-                            let made = assembly.metadata(kind == PartKind::Xml, held);
-                            made.map_err(|why| Problem::bad(format!("the metadata cannot be read: {why}")))?
-                        }
-                        Some((PartKind::Bulk { names, media_type, syntax }, held)) => {
-                            let made = assembly.bulk((&names, &media_type, syntax.as_deref()), held);
-                            made.unwrap_or_else(|| {
-                                tracing::info!("a part came that no metadata before it names");
-                                Vec::new()
-                            })
-                        }
-                        None => Vec::new(),
-                    };
-                    for made in made {
-                        self.take_made(made).await;
+                Event::PartEnd => match part.take() {
+                    Some((kind @ (PartKind::Json | PartKind::Xml), held)) => {
+                        let read = assembly.metadata(kind == PartKind::Xml, held);
+                        read.map_err(|why| Problem::bad(format!("the metadata cannot be read: {why}")))?;
                     }
-                }
+                    Some((PartKind::Bulk { names, media_type, syntax }, held)) => {
+                        if !assembly.bulk((&names, &media_type, syntax.as_deref()), held) {
+                            return Err(Problem::bad(
+                                "a part is neither metadata nor a bulk value that metadata before it names by Content-Location: \
+                                     nothing was stored; files go in a request of type=\"application/dicom\"",
+                            ));
+                        }
+                    }
+                    None => {}
+                },
                 Event::End => break,
                 Event::More => match next(self.shared, body).await? {
                     Some(piece) => splitter.push(&piece),
                     None => splitter.complete(),
                 },
             }
+        }
+        if assembly.is_empty() {
+            return Err(Problem::bad("no metadata came, and so no instance: nothing was stored"));
         }
         for made in assembly.finish() {
             self.take_made(made).await;

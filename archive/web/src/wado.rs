@@ -28,6 +28,11 @@ const RENDERED: &str = "/dicom-web/studies/{study}/series/{series}/instances/{in
 
 pub(crate) async fn get(State(shared): State<Shared>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     let parameters = parameters(uri.query())?;
+    for (at, (name, _)) in parameters.iter().enumerate() {
+        if parameters[..at].iter().any(|(before, _)| before.eq_ignore_ascii_case(name)) {
+            return Err(Problem::bad(format!("{name} is there twice: say it once")));
+        }
+    }
     // Names are case-sensitive in the standard; links in the field are not.
     let get = |name: &str| {
         let found = parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
@@ -41,7 +46,7 @@ pub(crate) async fn get(State(shared): State<Shared>, uri: Uri, headers: HeaderM
         text.ok_or_else(|| Problem::bad(format!("{name} is missing: name studyUID, seriesUID and objectUID")))
     };
     let target = Target::of_instance(uid("studyUID")?, uid("seriesUID")?, uid("objectUID")?);
-    if get("anonymize").is_some_and(|value| value.eq_ignore_ascii_case("yes")) {
+    if get("anonymize").is_some_and(|value| !value.eq_ignore_ascii_case("no")) {
         let what = "nothing is anonymised here: leave `anonymize` out, or de-identify what you retrieve";
         return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, what));
     }

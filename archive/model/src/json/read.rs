@@ -5,7 +5,10 @@ use crate::{DataSet, Element, Limits, Tag, VR, Value, xml::Foreign};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde::de::{self, DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, error::Category};
-use std::{cell::RefCell, fmt};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+};
 
 /// The data set of a JSON object, or of an array with one.
 ///
@@ -24,7 +27,7 @@ pub fn from_json(bytes: &[u8], limits: &Limits) -> Result<DataSet, JsonError> {
 /// # Errors
 /// For JSON that is not JSON, or not data sets; the message says where.
 pub fn data_sets_from_json(bytes: &[u8], limits: &Limits) -> Result<Vec<DataSet>, JsonError> {
-    read(bytes, limits, &Reading::default())
+    read(bytes, limits, &Reading::of(limits))
 }
 
 /// The same of a sender whose bulk values come beside: `offset` of a `Value::Bulk` counts in the list of their places.
@@ -32,7 +35,7 @@ pub fn data_sets_from_json(bytes: &[u8], limits: &Limits) -> Result<Vec<DataSet>
 /// # Errors
 /// For JSON that is not JSON, or not data sets; the message says where.
 pub fn sent_data_sets_from_json(bytes: &[u8], limits: &Limits) -> Result<(Vec<DataSet>, Vec<Foreign>), JsonError> {
-    let reading = Reading { foreign: Some(RefCell::default()), ..Reading::default() };
+    let reading = Reading { foreign: Some(RefCell::default()), ..Reading::of(limits) };
     let sets = read(bytes, limits, &reading)?;
     Ok((sets, reading.foreign.unwrap_or_default().into_inner()))
 }
@@ -58,14 +61,30 @@ fn malformed(tag: Option<Tag>, why: impl Into<String>) -> JsonError {
 }
 
 /// What was wrong, beside the error of serde, which has room for a text only.
-#[derive(Default)]
 struct Reading {
     wrong: RefCell<Option<JsonError>>,
+    /// Attributes and data sets that may still come: an empty one takes much more memory than its two bytes of JSON.
+    left: Cell<u64>,
     /// Places of bulk values that are no places in the body, if they may be such.
     foreign: Option<RefCell<Vec<Foreign>>>,
 }
 
 impl Reading {
+    fn of(limits: &Limits) -> Self {
+        Self { wrong: RefCell::default(), left: Cell::new(limits.elements_max), foreign: None }
+    }
+
+    /// One more attribute, or data set.
+    fn count<E: de::Error>(&self, tag: Option<Tag>) -> Result<(), E> {
+        match self.left.get().checked_sub(1) {
+            Some(left) => {
+                self.left.set(left);
+                Ok(())
+            }
+            None => Err(self.wrong(tag, "there are more attributes and data sets than are taken at once")),
+        }
+    }
+
     fn wrong<E: de::Error>(&self, tag: Option<Tag>, why: impl Into<String>) -> E {
         self.wrong.replace(Some(malformed(tag, why)));
         E::custom("malformed")
@@ -110,7 +129,9 @@ fn data_set<'de, A: MapAccess<'de>>(
     if depth > DEPTH_MAX {
         return Err(reading.wrong(None, "sequences are nested more than 64 deep"));
     }
-    let mut set = DataSet::new();
+    reading.count(None)?;
+    // What is out of order is put in at once: one by one would take quadratic time.
+    let (mut set, mut late, mut last) = (DataSet::new(), Vec::new(), None);
     let mut key = match first {
         Some(first) => Some(first),
         None => map.next_key()?,
@@ -118,9 +139,17 @@ fn data_set<'de, A: MapAccess<'de>>(
     while let Some(text) = key {
         let tag = key_tag(&text)
             .ok_or_else(|| reading.wrong(None, "a key is not a tag of eight hexadecimal digits, such as 00100010"))?;
-        set.put(map.next_value_seed(AttributeSeed { reading, tag, depth })?);
+        reading.count(Some(tag))?;
+        let element = map.next_value_seed(AttributeSeed { reading, tag, depth })?;
+        if last < Some(tag) {
+            last = Some(tag);
+            set.put(element);
+        } else {
+            late.push(element);
+        }
         key = map.next_key()?;
     }
+    set.merge(late);
     Ok(set)
 }
 
@@ -335,11 +364,14 @@ pub(crate) fn value_of(vr: VR, items: Vec<Item>) -> Result<Value, &'static str> 
             Item::Text(_) | Item::Number(_) | Item::Name(_) | Item::Other => None,
         })?),
         VR::US | VR::SS | VR::UL | VR::SL | VR::SV | VR::UV => {
-            Value::Integers(each(items, "an integer", |item| match item {
+            let range = range_of(vr);
+            let number = |item| match item {
                 Item::Number(number) => number.as_i128(),
                 Item::Text(text) => text.trim().parse().ok(),
                 Item::Null | Item::Name(_) | Item::Set(_) | Item::Other => None,
-            })?)
+            };
+            let fits = |item| number(item).filter(|number| range.contains(number));
+            Value::Integers(each(items, "an integer that fits", fits)?)
         }
         VR::FL | VR::FD => Value::Floats(each(items, "a number", |item| match item {
             Item::Number(number) => number.as_f64(),
@@ -352,6 +384,18 @@ pub(crate) fn value_of(vr: VR, items: Vec<Item>) -> Result<Value, &'static str> 
             if texts.len() == 1 && texts[0].is_empty() { Value::Empty } else { Value::Text(texts) }
         }
     })
+}
+
+/// What a VR of integers can say (PS3.5 table 6.2-1).
+fn range_of(vr: VR) -> std::ops::RangeInclusive<i128> {
+    match vr {
+        VR::US => 0..=u16::MAX.into(),
+        VR::SS => i16::MIN.into()..=i16::MAX.into(),
+        VR::UL => 0..=u32::MAX.into(),
+        VR::SL => i32::MIN.into()..=i32::MAX.into(),
+        VR::UV => 0..=u64::MAX.into(),
+        _ => i64::MIN.into()..=i64::MAX.into(),
+    }
 }
 
 fn text_of(vr: VR, item: Item) -> Option<String> {

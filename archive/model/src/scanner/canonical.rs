@@ -6,17 +6,21 @@
 //!
 //! ```text
 //!   Data Set Trailing Padding (FFFC,FFFC) of any level, its length and bytes       PS3.10 §7.2
-//!   group lengths: any element (gggg,0000) with 4 bytes                            PS3.5 §7.2, retired
-//!   how sequences and items end: by length, by delimiter, by a missing or stray delimiter         PS3.5 §7.5
+//!   group lengths: any element (gggg,0000) with 4 bytes and no VR but UL or UN     PS3.5 §7.2, retired
+//!   whether sequences and items end by their length or by a delimiter              PS3.5 §7.5
 //!   of a value of text, UIDs included: the NULs at its end, and the spaces before these           PS3.5 §6.2
-//!   of any other value, and of a fragment: whether an odd length was made even by one NUL         PS3.5 §6.2, §A.4
-//!   a pad byte behind a value of odd length, or behind the data set
-//!   how a deflated data set was deflated, and what stands behind the stream                       PS3.5 §A.5
+//!   the two reserved bytes of a header with a long length                          PS3.5 §7.1.2
+//!   how a deflated data set was deflated, and one NUL behind the stream            PS3.5 §A.5
 //! ```
+//!
+//! A data set that had to be tolerated (a pad byte behind an odd value or behind the data set, a delimiter that is missing, stray
+//! or has a length, more behind a deflated stream) has no canonical digest: others may read it otherwise, so that the like of it,
+//! mended, must not be taken for it. Then bytes decide.
 //!
 //! So these are other contents: the same values in another transfer syntax, or with another VR (Implicit VR says less than
 //! Explicit VR does); spaces before or between values; an element that is absent or empty; other fragments of the same
-//! stream, or another offset table; elements in another order. Pixel bytes are never left out: not one but the pad byte.
+//! stream, or another offset table; elements in another order. Of a value that is no text, and of a fragment, no byte is left
+//! out, though the last may be a pad byte: zero is the commonest byte of a number and of a dark pixel, too.
 //! Where it is in doubt, it is another content, because that is kept as a version and costs nothing but space.
 //!
 //! What is hashed reads backwards without ambiguity: each part ends with its kind, and what stands before that has a
@@ -32,7 +36,8 @@
 //! that it has an image which it has not.
 //!
 //! When changing what is left out: 1. a new rule number and context, 2. the old rule stays as long as rows have it (digests of
-//! different rules are never equal, so that their contents are told apart as other bytes are), 3. the golden digests below.
+//! different rules are never equal, so that their contents are told apart as other bytes are), 3. the golden digests below. Where
+//! headers have no VR the dictionary says what is text: one that says otherwise is another rule, too.
 
 use super::value::is_text;
 use dicom_core::{Tag, VR};
@@ -128,7 +133,8 @@ impl Canonical {
 
     /// A value begins: `written` is its VR in the bytes, `vr` what it is taken for.
     pub(crate) fn begin_value(&mut self, tag: Tag, written: [u8; 2], vr: VR, length: u64) {
-        let is_group_length = tag.element() == 0 && length == 4;
+        let may_be_length = matches!(&written, b"UL" | b"UN" | [0, 0]);
+        let is_group_length = tag.element() == 0 && length == 4 && may_be_length;
         self.part = if is_group_length || tag == crate::tags::DATA_SET_TRAILING_PADDING {
             Part::Ignored
         } else if is_text(vr) {
@@ -197,13 +203,10 @@ impl Canonical {
         CanonicalDigest::of_digest(*self.hasher.finalize().as_bytes())
     }
 
-    /// Fills the part up, and hashes how long it is; `false` when it does not count.
+    /// Hashes how long the part is: of text, what may be its end is not of it. `false` when it does not count.
     fn end_part(&mut self) -> bool {
-        match std::mem::replace(&mut self.part, Part::Ignored) {
-            Part::Ignored => return false,
-            Part::Text { .. } => {} // what may be its end is
-            Part::Binary if self.length % 2 == 1 => self.part_bytes(&[0]),
-            Part::Binary => {}
+        if matches!(std::mem::replace(&mut self.part, Part::Ignored), Part::Ignored) {
+            return false;
         }
         let length = self.length;
         self.hash(&length.to_le_bytes());
@@ -232,7 +235,8 @@ impl Canonical {
         let Part::Text { spaces, nuls } = std::mem::replace(&mut self.part, Part::Text { spaces: 0, nuls: 0 }) else {
             return;
         };
-        for (mut left, run) in [(spaces, [b' '; 256]), (nuls, [0; 256])] {
+        static RUNS: [[u8; 256]; 2] = [[b' '; 256], [0; 256]];
+        for (mut left, run) in [spaces, nuls].into_iter().zip(&RUNS) {
             while left > 0 {
                 let now = left.min(256);
                 self.part_bytes(&run[..now as usize]);

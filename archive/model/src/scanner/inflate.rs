@@ -36,6 +36,9 @@ impl Inflater {
             if self.ended {
                 // The stream itself has said that it is complete: a pad byte, or what some writers leave behind it.
                 self.behind += piece.len();
+                if self.behind > 1 || piece.iter().any(|byte| *byte != 0) {
+                    machine.like_nothing(); // more than the pad byte
+                }
                 if self.behind > BEHIND_BYTES_MAX {
                     return Err(self.invalid("bytes follow the deflated data set"));
                 }

@@ -194,6 +194,11 @@ impl Machine {
         }
     }
 
+    /// What passes by is not as the standard has it, and only tolerated: it is like nothing but its own bytes.
+    pub(crate) fn like_nothing(&mut self) {
+        self.canonical = None;
+    }
+
     /// Bytes of a value or a fragment pass by.
     fn pass(&mut self, bytes: &[u8]) {
         self.pos += bytes.len() as u64;
@@ -211,6 +216,7 @@ impl Machine {
         let (coding, last) = (self.level().coding, self.last_tag());
         if self.odd && self.carried == 0 && room == 1 {
             self.warn(last, "pad byte after an odd value");
+            self.like_nothing();
             self.odd = false;
             self.pos += 1;
             return Ok(&piece[1..]);
@@ -240,6 +246,7 @@ impl Machine {
                 && header::is_plausible(&self.carry[1..8], coding, after);
             if shifted {
                 self.warn(last, "pad byte after an odd value");
+                self.like_nothing();
                 self.carry.copy_within(1..8, 0);
                 self.carried = 7;
                 return Ok(rest);
@@ -264,7 +271,11 @@ impl Machine {
     /// A header is complete: decides what comes next.
     fn element(&mut self, header: Header) -> Result<(), Invalid> {
         // Delimiters take no memory; that they are not endless is the header's limit.
-        self.elements += u64::from(!matches!(header.tag, ITEM_END | SEQUENCE_END));
+        let ends = matches!(header.tag, ITEM_END | SEQUENCE_END);
+        self.elements += u64::from(!ends);
+        if ends && header.length != 0 {
+            self.like_nothing();
+        }
         if self.elements > self.limits.elements_max {
             let max = self.limits.elements_max;
             return Err(Invalid::TooMany { place: self.place(header.tag), what: "elements", max });
@@ -412,6 +423,7 @@ impl Machine {
     fn close_undefined(&mut self, tag: Tag) -> Result<(), Invalid> {
         if self.level().defined || self.levels.len() == 1 {
             self.warn(Some(tag), "delimiter where nothing is open, disregarded");
+            self.like_nothing();
             return Ok(());
         }
         self.close();
@@ -423,6 +435,7 @@ impl Machine {
         self.close_undefined(ITEM_END)?;
         if matches!(self.level().kind, Kind::Sequence { .. }) && !self.level().defined {
             self.warn(Some(SEQUENCE_END), "item without its delimiter");
+            self.like_nothing();
             self.close();
         }
         Ok(())
@@ -656,6 +669,7 @@ impl Machine {
         }
         if pad {
             self.warn(tag, "pad byte after the data set");
+            self.like_nothing();
         }
         let Some(Level { kind: Kind::Elements { mut set, late, .. }, .. }) = self.levels.pop() else {
             return Ok(DataSet::new());

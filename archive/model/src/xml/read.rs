@@ -26,7 +26,12 @@ pub fn data_set_from_xml(bytes: &[u8], limits: &Limits) -> Result<(DataSet, Vec<
         return Err(wrong(format!("the XML is larger than {} bytes", limits.header_bytes_max)));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8: write it so"))?;
-    let mut reader = Reader { lexer: Lexer::new(text), foreign: Vec::new(), gaps_left: GAPS_MAX };
+    let mut reader = Reader {
+        lexer: Lexer::new(text),
+        foreign: Vec::new(),
+        gaps_left: GAPS_MAX,
+        elements_left: limits.elements_max,
+    };
     match reader.significant()? {
         Token::Open(open) if open.name == "NativeDicomModel" => {}
         _ => return Err(wrong("it does not begin with NativeDicomModel (PS3.19 A.1)")),
@@ -42,6 +47,7 @@ struct Reader<'a> {
     lexer: Lexer<'a>,
     foreign: Vec<Foreign>,
     gaps_left: usize,
+    elements_left: u64,
 }
 
 impl<'a> Reader<'a> {
@@ -61,11 +67,24 @@ impl<'a> Reader<'a> {
         if depth > DEPTH_MAX {
             return Err(wrong("sequences are nested more than 64 deep"));
         }
-        let mut set = DataSet::new();
+        let (mut set, mut late) = (DataSet::new(), Vec::new());
+        self.count()?;
         loop {
             match self.significant()? {
-                Token::Open(open) if open.name == "DicomAttribute" => self.attribute(&open, &mut set, depth)?,
-                Token::Close("NativeDicomModel" | "Item") => return Ok(set),
+                Token::Open(open) if open.name == "DicomAttribute" => {
+                    self.count()?;
+                    let element = self.attribute(&open, &mut set, depth)?;
+                    // What is out of order is put in at once: one by one would take quadratic time.
+                    if set.iter().next_back().is_none_or(|last| last.tag < element.tag) {
+                        set.put(element);
+                    } else {
+                        late.push(element);
+                    }
+                }
+                Token::Close("NativeDicomModel" | "Item") => {
+                    set.merge(late);
+                    return Ok(set);
+                }
                 Token::Open(_) => return Err(wrong("a data set holds an element that is no DicomAttribute")),
                 Token::Close(_) => return Err(wrong("an end has no beginning")),
                 Token::Text(_) | Token::End => return Err(wrong("the document ends within a data set")),
@@ -73,7 +92,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn attribute(&mut self, open: &Open<'_>, set: &mut DataSet, depth: usize) -> Result<(), XmlError> {
+    /// One more attribute, or data set.
+    fn count(&mut self) -> Result<(), XmlError> {
+        let left = self.elements_left.checked_sub(1);
+        self.elements_left =
+            left.ok_or_else(|| wrong("there are more attributes and data sets than are taken at once"))?;
+        Ok(())
+    }
+
+    fn attribute(&mut self, open: &Open<'_>, set: &mut DataSet, depth: usize) -> Result<Element, XmlError> {
         let tag = open.get("tag").and_then(key_tag);
         let tag = tag.ok_or_else(|| wrong("a DicomAttribute has no `tag` of eight hexadecimal digits"))?;
         let tag = match open.get("privateCreator").filter(|creator| !creator.is_empty()) {
@@ -123,8 +150,7 @@ impl<'a> Reader<'a> {
             Some(value) => value,
             None => value_of(vr, items).map_err(|what| at(&format!("a value of {vr} is {what}")))?,
         };
-        set.put(Element { tag, vr, value });
-        Ok(())
+        Ok(Element { tag, vr, value })
     }
 
     /// Makes the values that are left out before the one with this number.

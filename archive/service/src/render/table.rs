@@ -61,6 +61,10 @@ pub(super) fn expanded(segments: &[u16]) -> Option<Vec<u16>> {
 fn segment(segments: &[u16], at: usize, out: &mut Vec<u16>, may_point: bool) -> Option<usize> {
     let number = |at: usize| segments.get(at).copied();
     let (opcode, count) = (number(at)?, usize::from(number(at + 1)?));
+    // Each adds an entry: those that add none would be walked through for ever.
+    if count == 0 {
+        return None;
+    }
     match opcode {
         0 => {
             out.extend_from_slice(segments.get(at + 2..at + 2 + count)?);
@@ -93,6 +97,14 @@ fn segment(segments: &[u16], at: usize, out: &mut Vec<u16>, may_point: bool) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn segments_that_add_nothing_are_refused() {
+        assert_eq!(expanded(&[0, 1, 7]), Some(vec![7]));
+        assert_eq!(expanded(&[0, 0]), None);
+        // An indirect segment of 65,535 empty ones.
+        assert_eq!(expanded(&[0, 1, 7, 2, 0xFFFF, 7, 0, 0, 0]), None);
+    }
 
     #[test]
     fn a_descriptor_says_count_first_value_and_bits() {

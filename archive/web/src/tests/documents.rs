@@ -110,7 +110,7 @@ async fn an_instance_is_made_of_metadata_and_its_bulk_values() {
         .post(
             "/dicom-web/studies/1.2.3",
             JSON_STOW,
-            body(&[(JSON_PART, &sets), (&at("http://client/a"), &pixels), (PROFILE, b"odd"), (&at("unknown"), b"x")]),
+            body(&[(JSON_PART, &sets), (&at("http://client/a"), &pixels), (PROFILE, b"odd")]),
         )
         .await;
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{:?}", answer.body);
@@ -156,7 +156,7 @@ async fn compressed_frames_come_one_a_part() {
 async fn metadata_may_come_as_xml() {
     let face = Face::new();
     let set = archive_model::json::from_json(
-        &serde_json::to_vec(&metadata("1.2.3.4", json!({ "vr": "OB", "InlineBinary": "AAEC" }))).unwrap().as_slice()[..],
+        &serde_json::to_vec(&metadata("1.2.3.4", json!({ "vr": "OB", "InlineBinary": "AAEC" }))).unwrap(),
         &archive_model::Limits::default(),
     );
     // A place that is none in a body: only what stores reads it.
@@ -189,4 +189,60 @@ async fn values_beside_metadata_are_bounded() {
     let answer = face.post("/dicom-web/studies", JSON_STOW, body(&[(JSON_PART, &set), (at, &large)])).await;
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(text(&answer.body).contains("application/dicom"), "says what to do");
+}
+
+#[tokio::test]
+async fn what_is_not_stored_is_never_answered_with_success() {
+    let face = Face::new();
+    let kind = "multipart/related; type=\"application/dicom+json\"; boundary=b";
+    let part = |head: &str, body: &[u8]| [format!("--b\r\n{head}\r\n\r\n").as_bytes(), body, b"\r\n"].concat();
+    let json = |set: &Json| part("Content-Type: application/dicom+json", &serde_json::to_vec(set).unwrap());
+    let pixels = |more: &str| {
+        part(&format!("Content-Type: application/octet-stream{more}\r\nContent-Location: p"), b"\0\x01\x02\x03")
+    };
+    let with_pixels = |uid: &str| metadata(uid, json!({ "vr": "OW", "BulkDataURI": "p" }));
+    // What each of them names beside the pixels.
+    let profile = part(PROFILE, b"odd");
+    let requests: [(&str, Vec<Vec<u8>>, &[u16]); 9] = [
+        ("no instance", vec![json(&json!([]))], &[400]),
+        ("a file among metadata", vec![part("Content-Type: application/dicom", &file("1.2.3", "1.2.9"))], &[400]),
+        (
+            "metadata that does not say so",
+            vec![part("X-Nothing: 1", &serde_json::to_vec(&with_pixels("1.2.8")).unwrap())],
+            &[400],
+        ),
+        (
+            "a part that nobody named",
+            vec![
+                json(&with_pixels("1.2.7")),
+                pixels(""),
+                part("Content-Type: image/jls\r\nContent-Location: q", b"\xFF\xD8"),
+            ],
+            &[400],
+        ),
+        ("a part too many", vec![json(&with_pixels("1.2.6")), pixels(""), pixels("")], &[409]),
+        ("big endian", vec![json(&with_pixels("1.2.5")), pixels("; transfer-syntax=1.2.840.10008.1.2.2")], &[409]),
+        ("deflated", vec![json(&with_pixels("1.2.51")), pixels("; transfer-syntax=1.2.840.10008.1.2.1.99")], &[409]),
+        (
+            "a number that does not fit",
+            vec![json(&metadata("1.2.4", json!({ "vr": "US", "Value": [65_538] })))],
+            &[400],
+        ),
+        ("a value that did not come", vec![json(&with_pixels("1.2.41"))], &[409]),
+    ];
+    for (what, parts, statuses) in requests {
+        let named = if statuses == [409] { &profile[..] } else { &[] };
+        let body = [&parts.concat(), named, b"--b--\r\n"].concat();
+        let request =
+            Request::post("/dicom-web/studies").header(header::CONTENT_TYPE, kind).body(Body::from(body)).unwrap();
+        let answer = face.ask(request).await;
+        assert!(statuses.contains(&answer.status.as_u16()), "{what}: {} {:?}", answer.status, answer.body);
+    }
+    assert_eq!(face.archive.totals().await.unwrap().instances, 0, "and nothing of them is there");
+    // The same, whole.
+    let plain = pixels("; transfer-syntax=1.2.840.10008.1.2.1");
+    let body = [json(&with_pixels("1.2.31")), plain, profile, b"--b--\r\n".to_vec()].concat();
+    let request =
+        Request::post("/dicom-web/studies").header(header::CONTENT_TYPE, kind).body(Body::from(body)).unwrap();
+    assert_eq!(face.ask(request).await.status, StatusCode::OK);
 }
