@@ -4,7 +4,7 @@ use super::{
     KIND,
     job::{self, Asker, Item, Job, State},
 };
-use crate::{Archive, Expect, Freshness, InstanceRow, RecordError};
+use crate::{Archive, Expect, Freshness, InstanceRow, Record, RecordError};
 use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
@@ -195,14 +195,17 @@ impl Held {
         let records = archive.records(KIND);
         // While something is written, that finds out.
         let Ok(mut version) = self.version.try_lock() else { return };
-        let Some(own) = *version else { return };
+        let Some(mut own) = *version else { return };
         if let Ok(found) = records.get(&self.key, Freshness::Local).await
             && found.is_none_or(|record| record.version != own)
             // What is seen here may lag behind.
             && let Ok(found) = records.get(&self.key, Freshness::ReadIndex).await
             && found.as_ref().is_none_or(|record| record.version != own)
         {
-            return self.lose(found.and_then(|record| Job::decode(&record.body)).as_ref());
+            match ours(archive, found.as_ref()) {
+                Some(newer) => (own, *version) = (newer, Some(newer)),
+                None => return self.lose(found.and_then(|record| Job::decode(&record.body)).as_ref()),
+            }
         }
         let due = {
             let progress = self.progress.lock();
@@ -222,9 +225,15 @@ impl Held {
         match records.put(&self.key, Expect::Version(own), job.encode(), due).await {
             Ok(newer) => *version = Some(newer),
             Err(RecordError::Conflict { .. }) => {
-                drop(version);
-                let found = records.get(&self.key, Freshness::ReadIndex).await.ok().flatten();
-                self.lose(found.and_then(|record| Job::decode(&record.body)).as_ref());
+                self.progress.lock().changed = true;
+                let Ok(found) = records.get(&self.key, Freshness::ReadIndex).await else { return };
+                match ours(archive, found.as_ref()) {
+                    Some(newer) => *version = Some(newer),
+                    None => {
+                        drop(version);
+                        self.lose(found.and_then(|record| Job::decode(&record.body)).as_ref());
+                    }
+                }
             }
             Err(error) => {
                 self.progress.lock().changed = true;
@@ -262,13 +271,11 @@ impl Held {
         let until = begun + END_WITHIN;
         loop {
             if version.is_none() {
-                // What became of the first write is not known.
-                let epoch = archive.senders().epoch();
+                // What became of the first write, or of one since, is not known.
                 *version = match records.get(&self.key, Freshness::ReadIndex).await {
-                    Ok(None) => return,
-                    Ok(Some(record)) => match Job::decode(&record.body).map(|job| job.state) {
-                        Some(State::Held { epoch: own, .. }) if own == epoch => Some(record.version),
-                        _ => return,
+                    Ok(found) => match ours(archive, found.as_ref()) {
+                        Some(own) => Some(own),
+                        None => return,
                     },
                     Err(_) if archive.draining().is_cancelled() => return,
                     Err(_) => None,
@@ -283,8 +290,10 @@ impl Held {
                     }
                 };
                 match written {
-                    // A conflict: it is written already, and nobody was told; or somebody has cancelled it.
-                    Ok(()) | Err(RecordError::Conflict { .. }) => return,
+                    Ok(()) => return,
+                    // This was written already, and nobody was told; or somebody has cancelled it; or progress was written of
+                    // which nobody was told: then it is still to be ended.
+                    Err(RecordError::Conflict { .. }) => *version = None,
                     Err(error) => tracing::debug!(send = self.key, %error, "the end of a send is not written yet"),
                 }
             }
@@ -418,4 +427,13 @@ pub(super) fn hand_over(archive: &Archive, mut job: Job, _: bool) -> Option<Job>
     archive.metrics().sends.with_label_values(&["handed_over"]).inc();
     tracing::info!(to = job.to, left = job.left.0.len(), "a send is handed over");
     Some(job)
+}
+
+/// The version of a record that is this node's own: of a write, then, whose answer was lost.
+fn ours(archive: &Archive, found: Option<&Record>) -> Option<u64> {
+    let record = found?;
+    match Job::decode(&record.body)?.state {
+        State::Held { epoch, .. } if epoch == archive.senders().epoch() => Some(record.version),
+        _ => None,
+    }
 }

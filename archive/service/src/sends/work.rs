@@ -91,8 +91,23 @@ pub(super) async fn work(archive: Archive, sender: Arc<dyn Sender>) {
 }
 
 impl Worker {
-    /// Says that this node lives, while it holds jobs, and writes their progress down.
+    /// Says that this node lives, while it holds jobs, and writes their progress down. Apart: a group without a leader keeps
+    /// a record waiting for longer than the node may be silent.
     async fn beat(&self) {
+        tokio::join!(self.say_alive(), self.keep_records());
+    }
+
+    async fn keep_records(&self) {
+        loop {
+            tokio::time::sleep(BEAT_EVERY).await;
+            let held = self.archive.senders().all();
+            let keep: Vec<BoxFuture<'_, ()>> =
+                held.iter().map(|held| Box::pin(held.keep(&self.archive)) as _).collect();
+            join_all(keep).await;
+        }
+    }
+
+    async fn say_alive(&self) {
         let (archive, records) = (&self.archive, self.archive.records(BEATS));
         let mut expect = Expect::Absent;
         loop {
@@ -102,20 +117,16 @@ impl Worker {
             if held.is_empty() {
                 continue;
             }
-            let say = async {
-                let mut body = vec![BEAT_VERSION];
-                body.extend(archive.senders().epoch().to_le_bytes());
-                match records.put(archive.senders().node(archive), expect, Bytes::from(body), None).await {
-                    Ok(version) => expect = Expect::Version(version),
-                    Err(RecordError::Conflict { current }) => {
-                        // Of the process before, or of a write whose answer was lost: the next beat, at once.
-                        expect = current.map_or(Expect::Absent, Expect::Version);
-                    }
-                    Err(error) => tracing::debug!(%error, "this node could not say that it lives"),
+            let mut body = vec![BEAT_VERSION];
+            body.extend(archive.senders().epoch().to_le_bytes());
+            match records.put(archive.senders().node(archive), expect, Bytes::from(body), None).await {
+                Ok(version) => expect = Expect::Version(version),
+                Err(RecordError::Conflict { current }) => {
+                    // Of the process before, or of a write whose answer was lost: known for the next beat.
+                    expect = current.map_or(Expect::Absent, Expect::Version);
                 }
-            };
-            let keep: Vec<BoxFuture<'_, ()>> = held.iter().map(|held| Box::pin(held.keep(archive)) as _).collect();
-            tokio::join!(say, join_all(keep));
+                Err(error) => tracing::debug!(%error, "this node could not say that it lives"),
+            }
         }
     }
 
