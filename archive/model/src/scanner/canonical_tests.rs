@@ -162,7 +162,7 @@ fn changed(parts: &[Part], which: usize, at: usize, how: u8) -> Vec<Part> {
     let change = |bytes: &mut Vec<u8>| match how % 3 {
         0 if !bytes.is_empty() => {
             let at = at % bytes.len();
-            bytes[at] = bytes[at].wrapping_add(1 + how);
+            bytes[at] = bytes[at].wrapping_add(how | 1);
         }
         1 if !bytes.is_empty() => {
             bytes.remove(at % bytes.len());
