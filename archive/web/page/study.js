@@ -26,7 +26,8 @@ const number = (row, tag) => Number(row[tag]?.Value?.[0] ?? 0);
 
 // --- the study and its series ---
 
-async function openStudy(row) {
+// Opens it, and one of its series, if that is asked for.
+async function openStudy(row, series) {
   study = `dicom-web/studies/${encodeURIComponent(text(row, "0020000D"))}`;
   byId("study-title").textContent = [name(row) || "no name", date(row), text(row, "00081030")].filter(Boolean).join(" · ");
   byId("zip").href = `${study}?accept=application/zip`;
@@ -34,6 +35,7 @@ async function openStudy(row) {
   byId("series").replaceChildren();
   byId("viewer").hidden = true;
   if (!dialog.open) dialog.showModal();
+  link({ study: text(row, "0020000D") });
   const mine = study;
   try {
     const rows = await json(`${study}/series?includefield=0008103E&includefield=00201209`);
@@ -41,36 +43,41 @@ async function openStudy(row) {
     rows.sort((one, other) => number(one, "00200011") - number(other, "00200011"));
     byId("study-answer").textContent = rows.length ? "" : "This study holds nothing any more.";
     byId("series").replaceChildren(...rows.map(card));
+    const wanted = rows.find((each) => text(each, "0020000E") === series);
+    if (wanted) openSeries(wanted);
   } catch (error) {
     if (mine === study) byId("study-answer").textContent = said(error);
   }
 }
 
+const addressOfSeries = (row) => `${study}/series/${encodeURIComponent(text(row, "0020000E"))}`;
+const what = (row) => [text(row, "00080060"), text(row, "0008103E")].filter(Boolean).join(" ") || "series";
+const link = (keys) => history.replaceState(null, "", `#${new URLSearchParams(keys)}`);
+
 function card(row) {
-  const address = `${study}/series/${encodeURIComponent(text(row, "0020000E"))}`;
-  const what = [text(row, "00080060"), text(row, "0008103E")].filter(Boolean).join(" ") || "series";
   const item = make("li");
   const button = make("button", undefined, "card");
   button.type = "button";
   const small = make("img");
-  small.src = `${address}/thumbnail`;
+  small.src = `${addressOfSeries(row)}/thumbnail`;
   small.alt = "";
   small.loading = "lazy";
   small.width = 128;
   small.height = 128;
   // A report, a waveform, or what no decoder here knows: a word instead of a picture.
   small.addEventListener("error", () => small.replaceWith(make("span", text(row, "00080060") || "no picture", "no-picture")));
-  button.append(small, make("span", what), make("span", plural(number(row, "00201209"), "image", "images"), "quiet"));
-  button.addEventListener("click", () => openSeries(address, what));
+  button.append(small, make("span", what(row)), make("span", plural(number(row, "00201209"), "image", "images"), "quiet"));
+  button.addEventListener("click", () => openSeries(row));
   item.append(button);
   return item;
 }
 
 // --- a look through a series ---
 
-async function openSeries(address, what) {
-  const mine = study;
+async function openSeries(series) {
+  const [mine, address] = [study, addressOfSeries(series)];
   stop();
+  link({ study: text(series, "0020000D"), series: text(series, "0020000E") });
   byId("study-answer").textContent = "looking …";
   try {
     const rows = [];
@@ -88,7 +95,7 @@ async function openSeries(address, what) {
     });
     byId("study-answer").textContent = frames.length ? "" : "This series holds nothing any more.";
     byId("viewer").hidden = frames.length === 0;
-    byId("viewer-title").textContent = what;
+    byId("viewer-title").textContent = what(series);
     byId("slice").max = String(Math.max(1, frames.length));
     byId("window").reset();
     straighten();
@@ -187,7 +194,26 @@ byId("window").addEventListener("input", () => go(at));
 byId("window").addEventListener("reset", () => setTimeout(() => go(at), 0));
 byId("window").addEventListener("submit", (event) => event.preventDefault());
 byId("shut").addEventListener("click", () => dialog.close());
+
+// A link to a study, or to a series of it: #study=UID&series=UID.
+async function followLink() {
+  const asked = new URLSearchParams(location.hash.slice(1));
+  const uid = asked.get("study");
+  if (!uid) return;
+  try {
+    const keys = new URLSearchParams({ StudyInstanceUID: uid, includefield: "00081030" });
+    const [row] = await json(`dicom-web/studies?${keys}`);
+    if (row) openStudy(row, asked.get("series"));
+    else byId("answer").textContent = "The study of this link is not here.";
+  } catch (error) {
+    byId("answer").textContent = said(error);
+  }
+}
+
+addEventListener("hashchange", followLink);
+followLink();
 dialog.addEventListener("close", () => {
+  history.replaceState(null, "", location.pathname);
   stop();
   study = undefined;
   frames = [];
