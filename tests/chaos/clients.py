@@ -94,7 +94,10 @@ class Dimse:
         if not association.is_established:
             return None
         # pynetdicom writes a message in two pieces; the second one must not wait for the acknowledgement of the first.
-        association.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            association.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except (OSError, AttributeError):
+            return None     # it ended as soon as it was there: its node was harmed
         association._reactor_checkpoint = Checkpoint(association)
         self.open[node, syntax] = association
         return association
