@@ -280,7 +280,8 @@ impl Awaited {
         (self.media_type, self.syntax) = (media_type.to_owned(), syntax.map(str::to_owned));
         // Values are written in little endian, as all but these two would not be.
         let plain = syntax.is_none_or(|syntax| [EXPLICIT_LE, IMPLICIT_LE].contains(&syntax));
-        if !plain && !(self.pixels && self.coding().is_some()) {
+        let fits = plain || (self.pixels && self.coding().is_some());
+        if !fits {
             return Err("a value came in a transfer syntax that it cannot have beside metadata");
         }
         self.parts.push(bytes.clone());
