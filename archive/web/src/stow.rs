@@ -143,6 +143,13 @@ fn broken(error: BadMultipart) -> Problem {
     Problem::new(status, error.to_string())
 }
 
+fn unnamed() -> Problem {
+    Problem::bad(
+        "a part is neither metadata nor a bulk value that metadata before it names by Content-Location: nothing was stored; \
+         files go in a request of type=\"application/dicom\"",
+    )
+}
+
 fn cannot_hold(why: CannotHold) -> Problem {
     let status = match why {
         CannotHold::Busy => StatusCode::SERVICE_UNAVAILABLE,
@@ -238,12 +245,8 @@ impl Intake<'_> {
                         read.map_err(|why| Problem::bad(format!("the metadata cannot be read: {why}")))?;
                     }
                     Some((PartKind::Bulk { names, media_type, syntax }, held)) => {
-                        if !assembly.bulk((&names, &media_type, syntax.as_deref()), held) {
-                            return Err(Problem::bad(
-                                "a part is neither metadata nor a bulk value that metadata before it names by Content-Location: \
-                                     nothing was stored; files go in a request of type=\"application/dicom\"",
-                            ));
-                        }
+                        let named = assembly.bulk((&names, &media_type, syntax.as_deref()), held);
+                        named.then_some(()).ok_or_else(unnamed)?;
                     }
                     None => {}
                 },

@@ -203,13 +203,13 @@ async fn what_is_not_stored_is_never_answered_with_success() {
     let with_pixels = |uid: &str| metadata(uid, json!({ "vr": "OW", "BulkDataURI": "p" }));
     // What each of them names beside the pixels.
     let profile = part(PROFILE, b"odd");
-    let requests: [(&str, Vec<Vec<u8>>, &[u16]); 9] = [
-        ("no instance", vec![json(&json!([]))], &[400]),
-        ("a file among metadata", vec![part("Content-Type: application/dicom", &file("1.2.3", "1.2.9"))], &[400]),
+    let requests = [
+        ("no instance", vec![json(&json!([]))], 400),
+        ("a file among metadata", vec![part("Content-Type: application/dicom", &file("1.2.3", "1.2.9"))], 400),
         (
             "metadata that does not say so",
             vec![part("X-Nothing: 1", &serde_json::to_vec(&with_pixels("1.2.8")).unwrap())],
-            &[400],
+            400,
         ),
         (
             "a part that nobody named",
@@ -218,25 +218,21 @@ async fn what_is_not_stored_is_never_answered_with_success() {
                 pixels(""),
                 part("Content-Type: image/jls\r\nContent-Location: q", b"\xFF\xD8"),
             ],
-            &[400],
+            400,
         ),
-        ("a part too many", vec![json(&with_pixels("1.2.6")), pixels(""), pixels("")], &[409]),
-        ("big endian", vec![json(&with_pixels("1.2.5")), pixels("; transfer-syntax=1.2.840.10008.1.2.2")], &[409]),
-        ("deflated", vec![json(&with_pixels("1.2.51")), pixels("; transfer-syntax=1.2.840.10008.1.2.1.99")], &[409]),
-        (
-            "a number that does not fit",
-            vec![json(&metadata("1.2.4", json!({ "vr": "US", "Value": [65_538] })))],
-            &[400],
-        ),
-        ("a value that did not come", vec![json(&with_pixels("1.2.41"))], &[409]),
+        ("a part too many", vec![json(&with_pixels("1.2.6")), pixels(""), pixels("")], 409),
+        ("big endian", vec![json(&with_pixels("1.2.5")), pixels("; transfer-syntax=1.2.840.10008.1.2.2")], 409),
+        ("deflated", vec![json(&with_pixels("1.2.51")), pixels("; transfer-syntax=1.2.840.10008.1.2.1.99")], 409),
+        ("a number that does not fit", vec![json(&metadata("1.2.4", json!({ "vr": "US", "Value": [65_538] })))], 400),
+        ("a value that did not come", vec![json(&with_pixels("1.2.41"))], 409),
     ];
-    for (what, parts, statuses) in requests {
-        let named = if statuses == [409] { &profile[..] } else { &[] };
+    for (what, parts, status) in requests {
+        let named = if status == 409 { &profile[..] } else { &[] };
         let body = [&parts.concat(), named, b"--b--\r\n"].concat();
         let request =
             Request::post("/dicom-web/studies").header(header::CONTENT_TYPE, kind).body(Body::from(body)).unwrap();
         let answer = face.ask(request).await;
-        assert!(statuses.contains(&answer.status.as_u16()), "{what}: {} {:?}", answer.status, answer.body);
+        assert_eq!(answer.status.as_u16(), status, "{what}: {:?}", answer.body);
     }
     assert_eq!(face.archive.totals().await.unwrap().instances, 0, "and nothing of them is there");
     // The same, whole.
