@@ -251,6 +251,47 @@ mod tests {
         assert!(!refused(&names).is_empty());
     }
 
+    #[test]
+    fn integers_fit_their_vr() {
+        for (vr, fit, not) in [
+            ("US", "[0,65535]", ["65536", "-1"]),
+            ("SS", "[-32768,32767]", ["32768", "-32769"]),
+            ("UL", "[4294967295]", ["4294967296", "-1"]),
+            ("SL", "[-2147483648,2147483647]", ["2147483648", "-2147483649"]),
+            ("UV", "[18446744073709551615]", ["-1", "\"18446744073709551616\""]),
+            ("SV", "[-9223372036854775808]", ["9223372036854775808", "\"-9223372036854775809\""]),
+        ] {
+            let read = |values: &str| {
+                let json = format!(r#"{{"00111001":{{"vr":"{vr}","Value":{values}}}}}"#);
+                from_json(json.as_bytes(), &Limits::default())
+            };
+            assert!(read(fit).is_ok(), "{vr} {fit}");
+            not.iter().for_each(|number| assert!(read(&format!("[{number}]")).is_err(), "{vr} {number}"));
+        }
+    }
+
+    #[test]
+    fn attributes_and_data_sets_are_counted_however_small_they_are() {
+        let limits = Limits { elements_max: 10, ..Limits::default() };
+        let sets = |count: usize| data_sets_from_json(format!("[{}]", vec!["{}"; count].join(",")).as_bytes(), &limits);
+        assert_eq!(sets(10).map(|sets| sets.len()), Ok(10));
+        assert!(sets(11).expect_err("too many").to_string().contains("more attributes and data sets"));
+        let items = |count: usize| {
+            let json = format!(r#"{{"00081140":{{"vr":"SQ","Value":[{}]}}}}"#, vec!["{}"; count].join(","));
+            from_json(json.as_bytes(), &limits)
+        };
+        assert!(items(3).is_ok() && items(11).is_err());
+    }
+
+    /// Put in one by one they would take a quarter of an hour.
+    #[test]
+    fn attributes_in_any_order_are_read_in_theirs() {
+        let json: Vec<String> = (0..300_000_u32).map(|at| format!("\"{:08X}\":{{}}", 0x7000_0000 - at)).collect();
+        let set = from_json(format!("{{{}}}", json.join(",")).as_bytes(), &Limits::default()).expect("a data set");
+        assert_eq!(set.iter().count(), 300_000);
+        assert!(set.iter().is_sorted_by_key(|element| element.tag));
+    }
+
     /// A limit of the JSON reader stopped at 42.
     #[test]
     fn as_many_levels_are_read_as_are_written() {

@@ -264,6 +264,20 @@ mod tests {
     }
 
     #[test]
+    fn attributes_are_counted_and_may_come_in_any_order() {
+        let attributes = |count: u32| {
+            let each = (0..count).map(|at| format!("<DicomAttribute tag=\"{:08X}\" vr=\"LO\"/>", 0x7000_0000 - at));
+            format!("<NativeDicomModel>{}</NativeDicomModel>", each.collect::<String>())
+        };
+        let limits = Limits { elements_max: 5, ..Limits::default() };
+        assert!(data_set_from_xml(attributes(4).as_bytes(), &limits).is_ok());
+        assert!(data_set_from_xml(attributes(5).as_bytes(), &limits).is_err(), "and the data set itself");
+        let (set, _) = data_set_from_xml(attributes(300_000).as_bytes(), &Limits::default()).expect("a data set");
+        assert_eq!(set.iter().count(), 300_000);
+        assert!(set.iter().is_sorted_by_key(|element| element.tag));
+    }
+
+    #[test]
     fn what_is_no_data_set_is_refused_without_its_values() {
         let wrapped = |inner: &str| format!("<NativeDicomModel>{inner}</NativeDicomModel>");
         let attribute =

@@ -132,6 +132,23 @@ async fn as_many_are_under_way_as_were_granted_and_each_answer_counts_for_the_ob
     assert_eq!((left, failed), (None, 4));
 }
 
+/// What was never answered is not sent, though another answer came once too often.
+#[tokio::test]
+async fn an_answer_that_is_given_twice_counts_for_one() {
+    let bench = Bench::with(2).await;
+    let destination = async {
+        let (_, mut association) = accept(&bench.listener, Some(2)).await;
+        let (first, second) = (object(&mut association).await.unwrap(), object(&mut association).await.unwrap());
+        answer(&mut association, &first, 0).await;
+        answer(&mut association, &first, 0).await;
+        assert!(object(&mut association).await.is_none(), "the association is given up");
+        name(&second)
+    };
+    let ((ended, _, failed), _) = in_time(async { tokio::join!(bench.moved(), destination) }).await;
+    assert!(ended.is_err(), "{ended:?}");
+    assert_eq!(failed, 1);
+}
+
 /// The identifier of the final response, which the requestor above does not show.
 #[tokio::test]
 async fn the_failed_list_names_those_whose_answers_said_so() {

@@ -328,7 +328,10 @@ impl<'de> Visitor<'de> for ItemSeed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Item, A::Error> {
-        let Some(first) = map.next_key::<String>()? else { return Ok(Item::Set(DataSet::new())) };
+        let Some(first) = map.next_key::<String>()? else {
+            self.reading.count(None)?;
+            return Ok(Item::Set(DataSet::new()));
+        };
         if !GROUPS.contains(&first.as_str()) {
             return data_set(self.reading, map, Some(first), self.depth).map(Item::Set);
         }

@@ -48,6 +48,8 @@ async fn an_object_is_had_by_a_query_string() {
     }
     for (more, status) in [
         ("&contentType=application/dicom&anonymize=yes", 406),
+        ("&contentType=application/dicom&anonymize=1", 406),
+        ("&contentType=application/dicom&anonymize=no&anonymize=yes", 400),
         ("&contentType=application/dicom&transferSyntax=1.2.840.10008.1.2", 406),
         ("&contentType=text/html", 406),
     ] {
